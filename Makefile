@@ -1,0 +1,48 @@
+# demo, test and check need nothing but Python 3.11 or newer: the first call makes .venv and installs what it needs.
+
+# The first of these that is new enough; `make PYTHON=/path/to/python demo` takes another.
+PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11 python; do \
+	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$candidate" && break; done)
+BIN := .venv/bin
+# Every installation takes the tested versions, the build environment of our own wheel included. No bytecode up front: only what
+# is imported gets compiled.
+INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+	$(BIN)/python -m pip install --no-compile
+# The packaging tests wait for an installation, so they start first; a file stays with one process, which shares its fixtures.
+TESTS ?= tests/test_packaging.py tests
+WORKERS ?= 2
+
+.PHONY: demo test check docs clean
+
+demo: .venv/installed
+	$(BIN)/python -m compare_baselines.demo
+
+# One thread per test process: the fits are tiny, and two processes with two threads each would fight over two cores.
+test: export OMP_NUM_THREADS = 1
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+check: .venv/installed-dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -m docs.generate --check
+
+docs: .venv/installed-dev
+	$(BIN)/python -m docs.generate
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+.venv/created:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, but none was found. Install it, or call: make PYTHON=/path/to/python" >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	touch $@
+
+.venv/installed: .venv/created pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+.venv/installed-dev: .venv/created pyproject.toml constraints.txt
+	$(INSTALL) -e ".[dev]"
+	touch .venv/installed $@

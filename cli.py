@@ -1,0 +1,3 @@
+from metahp_cli.main import main
+
+main()
