@@ -1,0 +1,99 @@
+"""The history of training runs: recording, reading, correcting.
+
+``from store import History`` loads the standard library only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store.connection import default_history_path
+    from store.errors import (
+        HistoryClosedError,
+        HistoryPathError,
+        HistoryTooNewError,
+        InvalidArgumentError,
+        MetaHPError,
+        MetaHPWarning,
+        MissingDependencyError,
+        ModelFileError,
+        NotAHistoryError,
+        NotAppliedWarning,
+        NotEnoughHistoryError,
+        ObjectiveError,
+        ObjectiveWarning,
+        ShadowedPackageError,
+        SpaceError,
+        StorageError,
+        StorageWarning,
+        UnknownHyperparameterError,
+        UnknownRecommendationError,
+        UnknownRunError,
+        UnknownTaskError,
+    )
+    from store.history import History, open_history
+    from store.names import Direction, canonical_name, infer_direction, resolve_direction
+    from store.recorder import RunRecorder
+    from store.records import FINISHED, HParam, MetricRecord, RunRecord, RunStatus, Source, TaskLike, TaskRecord
+
+__all__ = [
+    "FINISHED",
+    "Direction",
+    "HParam",
+    "History",
+    "HistoryClosedError",
+    "HistoryPathError",
+    "HistoryTooNewError",
+    "InvalidArgumentError",
+    "MetaHPError",
+    "MetaHPWarning",
+    "MetricRecord",
+    "MissingDependencyError",
+    "ModelFileError",
+    "NotAHistoryError",
+    "NotAppliedWarning",
+    "NotEnoughHistoryError",
+    "ObjectiveError",
+    "ObjectiveWarning",
+    "RunRecord",
+    "RunRecorder",
+    "RunStatus",
+    "ShadowedPackageError",
+    "Source",
+    "SpaceError",
+    "StorageError",
+    "StorageWarning",
+    "TaskLike",
+    "TaskRecord",
+    "UnknownHyperparameterError",
+    "UnknownRecommendationError",
+    "UnknownRunError",
+    "UnknownTaskError",
+    "canonical_name",
+    "default_history_path",
+    "infer_direction",
+    "open_history",
+    "resolve_direction",
+]
+
+_MODULE_OF = {
+    **dict.fromkeys(("History", "open_history"), "store.history"),
+    **dict.fromkeys(("Direction", "canonical_name", "infer_direction", "resolve_direction"), "store.names"),
+    **dict.fromkeys(("FINISHED", "HParam", "MetricRecord", "RunRecord", "RunStatus", "Source", "TaskLike", "TaskRecord"), "store.records"),
+    "RunRecorder": "store.recorder",
+    "default_history_path": "store.connection",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF.get(name, "store.errors")), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,251 @@
+"""The history: one SQLite file with every run, and the door to it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from store import curation
+from store.connection import transaction
+from store.errors import HistoryClosedError, MetaHPError
+from store.history_reader import HistoryReader
+from store.ids import new_id, utc_now
+from store.names import resolve_direction
+from store.operations import resolve_merged
+from store.recorder import RunRecorder
+from store.records import Source, TaskLike
+from store.run_state import RunState
+from store.values import encode_value, storable_text
+from store.writer import flush_own, writer_for
+
+logger = logging.getLogger(__name__)
+
+_LOOK_UP_TIMEOUT_MS = 2_000  # the start of a training does not wait long for a locked history
+
+
+class History(HistoryReader):
+    """Every run, its hyperparameters, metrics, cost and outcome, in one SQLite file. A context manager.
+
+    Example:
+        >>> with History("history.db") as history, history.start_run(task="t", hparams={"lr": 0.1}, objective="val_acc") as run:
+        ...     run.log(val_acc=0.9)
+    """
+
+    def start_run(
+        self,
+        *,
+        task: str | TaskLike | None = None,
+        hparams: Mapping[str, Any] | None = None,
+        objective: str | None = None,
+        direction: str | None = None,
+        sources: Mapping[str, Source | str] | None = None,
+        requested: Mapping[str, Any] | None = None,
+        framework: str = "python",
+        model_class: str | None = None,
+        model_family: str | None = None,
+        n_parameters: int | None = None,
+        variant: str | None = None,
+        description: Mapping[str, Any] | None = None,
+        recommendation_id: str | None = None,
+        parent_run_id: str | None = None,
+    ) -> RunRecorder:
+        """Start recording a run. Its row is in the history, or in the spool, when this returns.
+
+        Args:
+            task: Name of an existing or a new task, or a description; None: the script's name with the objective.
+            hparams: Raw name -> value.
+            objective: Metric that decides.
+            direction: ``min`` or ``max``; needed only where the objective's name does not say it.
+            sources: Raw name -> who decided the value; default ``user``.
+            requested: Raw name -> what the user's code asked for, where that differs.
+            framework: ``lightning``, ``transformers`` or ``python``.
+            model_class: Class name of the model.
+            model_family: ``mlp cnn rnn transformer other``.
+            n_parameters: Number of the model's parameters.
+            variant: Text that changes with the model's source.
+            description: Further facts of the run, JSON-compatible.
+            recommendation_id: The recommendation it follows.
+            parent_run_id: The run it resumes.
+
+        Raises:
+            ObjectiveError: If the objective's direction is unknown.
+            InvalidArgumentError: If a source is unknown.
+            HistoryClosedError: If the history is closed.
+        """
+        row: dict[str, Any] = {"framework": framework, "objective": None, "direction": None}
+        if objective is not None:
+            row |= {"objective": storable_text(objective), "direction": str(resolve_direction(objective, direction))}
+        row |= {"parent_run_id": parent_run_id, "attempt": 0}
+        state = RunState(new_id(), task, row, self._look_up(task, row))
+        state.resolved_task_id = self._after_merges(state.resolved_task_id)
+        state.set_hparams(hparams or {}, sources, requested)
+        given = {"model_class": model_class, "model_family": model_family, "n_parameters": n_parameters, "variant": variant}
+        known = {**given, "description": description, "recommendation_id": recommendation_id}
+        state.update({name: value for name, value in known.items() if value is not None})
+        writer = writer_for(self._path)
+        recorder = RunRecorder(state, writer)
+        writer.register(state)
+        writer.flush(is_last_try=True)
+        writer.warn_if_needed()
+        return recorder
+
+    def merge_tasks(self, into: str, *others: str) -> None:
+        """Make several tasks one; later runs with the others' identities join it as well.
+
+        Args:
+            into: The task that stays: name or id.
+            *others: Those that become part of it.
+
+        Raises:
+            UnknownTaskError: If one of them does not exist.
+        """
+        with self._writing() as connection:
+            curation.merge_tasks(connection, into, others)
+
+    def split_task(self, run_ids: Iterable[str], name: str) -> str:
+        """Move runs into a task of its own; each run remembers where it came from (``original_task_id``).
+
+        Args:
+            run_ids: Ids of the runs.
+            name: Name of the new, or of an existing, task.
+
+        Returns:
+            The task's id.
+
+        Raises:
+            UnknownRunError: If one of the runs does not exist.
+            InvalidArgumentError: If no runs are given.
+        """
+        with self._writing() as connection:
+            return curation.split_task(connection, list(run_ids), name)
+
+    def merge(self, other: str | os.PathLike[str] | History) -> dict[str, int]:
+        """Take over what another history has; doing it twice changes nothing.
+
+        Args:
+            other: The other history, which stays as it is.
+
+        Returns:
+            Table -> number of rows that came in.
+
+        Raises:
+            HistoryPathError: If there is no such file.
+            NotAHistoryError: If it is something else.
+        """
+        if not isinstance(other, History):
+            with History(other, create=False) as opened:
+                return self.merge(opened)
+        flush_own(other.path)
+        with self._writing() as connection:
+            if os.path.samefile(other.path, self.path):
+                return dict.fromkeys(("tasks", "runs", "hparams", "metrics", "resources", "recommendations"), 0)
+            return curation.merge_history(connection, other.path)
+
+    def save_recommendation(self, recommendation: Mapping[str, Any], *, current: Mapping[str, Any], changes: list[dict[str, Any]]) -> None:
+        """Store a recommendation, replacing one of the same id.
+
+        Args:
+            recommendation: With at least ``id``; ``task_id`` and ``decision`` become columns of their own.
+            current: The user's own configuration at that moment.
+            changes: What was really rewritten.
+
+        Raises:
+            StorageError: If the history cannot be written.
+        """
+        decision = recommendation.get("decision")
+        row = (
+            recommendation["id"],
+            utc_now(),
+            recommendation.get("task_id"),
+            None if decision is None else str(decision),
+            encode_value(dict(recommendation)),
+            encode_value(dict(current)),
+            encode_value(list(changes)),
+        )
+        with self._writing() as connection, transaction(connection):
+            connection.execute(
+                "INSERT OR REPLACE INTO recommendations "
+                "(id, created_utc, task_id, decision, recommendation_json, current_json, changes_json) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                row,
+            )
+
+    def save_model(self, row: Mapping[str, Any]) -> None:
+        """Note a meta-model that was learned from this history, replacing one of the same id.
+
+        Args:
+            row: ``id``, ``kind``, ``file``, ``n_runs``, ``n_tasks`` and either ``info`` (a mapping) or
+                ``info_json`` (a mapping or JSON text).
+
+        Raises:
+            StorageError: If the history cannot be written.
+        """
+        info = row.get("info_json", row.get("info"))
+        values = {name: row.get(name) for name in ("id", "created_utc", "kind", "n_runs", "n_tasks")}
+        values |= {"file": None if row.get("file") is None else str(row["file"])}
+        values["created_utc"] = values["created_utc"] or utc_now()
+        values["info_json"] = info if isinstance(info, str) else encode_value(dict(info or {}))
+        with self._writing() as connection, transaction(connection):
+            connection.execute(
+                "INSERT OR REPLACE INTO models (id, created_utc, kind, file, n_runs, n_tasks, info_json) "
+                "VALUES (:id, :created_utc, :kind, :file, :n_runs, :n_tasks, :info_json)",
+                values,
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        flush_own(self._path)
+        with self._using() as connection:
+            yield connection
+
+    def _look_up(self, task: str | TaskLike | None, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the row of the existing task that a name or id stands for; note the attempt of a resumed run."""
+        if not isinstance(task, str) and row["parent_run_id"] is None:
+            return None
+        with self._looking_up() as connection:
+            if row["parent_run_id"] is not None:
+                parent = connection.execute("SELECT attempt FROM runs WHERE id = ?", (row["parent_run_id"],)).fetchone()
+                row["attempt"] = 1 + ((parent["attempt"] or 0) if parent else 0)
+            if isinstance(task, str):
+                found = connection.execute(
+                    "SELECT * FROM tasks WHERE id = ?1 OR (name = ?1 AND NOT is_named) ORDER BY id = ?1 DESC LIMIT 1",
+                    (storable_text(task),),
+                ).fetchone()
+                return None if found is None else dict(found)
+        return None
+
+    def _after_merges(self, task_id: str) -> str:
+        with self._looking_up() as connection:
+            return resolve_merged(connection, task_id)
+        return task_id
+
+    @contextmanager
+    def _looking_up(self) -> Iterator[sqlite3.Connection]:
+        """Read while a run starts: a history that cannot be read just now does not stop it, the spool keeps the run."""
+        try:
+            with self._using() as connection:
+                before = connection.execute("PRAGMA busy_timeout").fetchone()[0]
+                connection.execute(f"PRAGMA busy_timeout = {_LOOK_UP_TIMEOUT_MS}")
+                try:
+                    yield connection
+                finally:
+                    connection.execute(f"PRAGMA busy_timeout = {before}")
+        except HistoryClosedError:
+            raise
+        except MetaHPError as error:
+            logger.debug("The history could not be read at the start of a run: %s", error)
+
+
+def open_history(history: History | str | os.PathLike[str] | None) -> History:
+    """Return the history given, or open the one at a path; None opens the default one.
+
+    Raises:
+        HistoryPathError: If the path cannot hold a history.
+        NotAHistoryError: If the file is something else.
+        HistoryTooNewError: If a newer version wrote it.
+    """
+    return history if isinstance(history, History) else History(history)

@@ -1,0 +1,225 @@
+"""What can be asked of a history."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from store import reading, spool
+from store.connection import open_database, resolve_path, storage_error
+from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
+from store.records import MetricRecord, RunRecord, TaskRecord
+from store.writer import flush_own
+
+logger = logging.getLogger(__name__)
+
+
+class HistoryReader:
+    """What can be asked of a history. Opens the file at once; thread-safe; usable after a fork.
+
+    Args:
+        path: The file; default ``$METAHP_HISTORY``, else ``history.db`` in the user's data directory.
+        create: Whether a missing file is created.
+
+    Raises:
+        HistoryPathError: If the path is a directory, unreadable, or missing with ``create=False``.
+        NotAHistoryError: If the file is something else.
+        HistoryTooNewError: If a newer version wrote it.
+        StorageError: If another program keeps it locked.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
+        self._path = resolve_path(path)
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._connection: sqlite3.Connection | None = open_database(self._path, create=create)
+        self._inherited: list[object] = []
+        self._take_in_spool()
+
+    @property
+    def path(self) -> Path:
+        """The file, absolute."""
+        return self._path
+
+    @property
+    def models_path(self) -> Path:
+        """The directory of the meta-models learned from this history; need not exist."""
+        return Path(f"{self._path}.models")
+
+    def runs(
+        self,
+        task: str | None = None,
+        *,
+        status: Iterable[str] | str | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+        with_hparams: bool = True,
+    ) -> list[RunRecord]:
+        """Return runs in the order they started.
+
+        Args:
+            task: Only those of this task: name, id, or a unique beginning of an id.
+            status: Only those with this status, or one of these.
+            limit: At most so many.
+            newest_first: Whether the order is reversed, which ``limit`` respects.
+            with_hparams: Whether hyperparameters are read, which takes most of the time.
+
+        Raises:
+            UnknownTaskError: If there is no such task.
+            InvalidArgumentError: If there is no such status, or ``limit`` is negative.
+        """
+        statuses = reading.checked_statuses(status)
+        if limit is not None and limit < 0:
+            raise InvalidArgumentError(f"limit must be at least 0, but got {limit}. Pass None for all runs.")
+        with self._reading() as connection:
+            task_id = None if task is None else reading.find_task_id(connection, task)
+            return reading.read_runs(
+                connection, task_id=task_id, statuses=statuses, limit=limit, newest_first=newest_first, with_hparams=with_hparams
+            )
+
+    def run(self, run_id: str) -> RunRecord:
+        """Return one run.
+
+        Args:
+            run_id: Its id, or a beginning or end that only this id has.
+
+        Raises:
+            UnknownRunError: If there is none, or more than one.
+        """
+        with self._reading() as connection:
+            return reading.read_runs(connection, run_id=reading.find_run_id(connection, run_id))[0]
+
+    def tasks(self) -> list[TaskRecord]:
+        """Return the tasks that have runs, those used last first; merged ones are part of what they were merged into."""
+        with self._reading() as connection:
+            return reading.read_tasks(connection)
+
+    def task(self, name_or_id: str) -> TaskRecord:
+        """Return one task by its name, its id, or a unique beginning of the id.
+
+        Raises:
+            UnknownTaskError: If there is none, or more than one.
+        """
+        with self._reading() as connection:
+            return reading.read_tasks(connection, reading.find_task_id(connection, name_or_id))[0]
+
+    def metrics(self, run_id: str, name: str | None = None) -> list[MetricRecord]:
+        """Return a run's logged values, ordered by attempt and step.
+
+        Args:
+            run_id: The run's id, or a unique beginning or end of it.
+            name: Only this metric.
+
+        Raises:
+            UnknownRunError: If there is no such run.
+        """
+        with self._reading() as connection:
+            return reading.read_metrics(connection, reading.find_run_id(connection, run_id), name)
+
+    def metric_names(self, run_id: str | None = None, task: str | None = None) -> list[str]:
+        """Return the names that were logged, by one run, by the runs of one task, or at all; sorted.
+
+        Raises:
+            UnknownRunError: If there is no such run.
+            UnknownTaskError: If there is no such task.
+        """
+        with self._reading() as connection:
+            whole_id = None if run_id is None else reading.find_run_id(connection, run_id)
+            task_id = None if task is None else reading.find_task_id(connection, task)
+            return reading.read_metric_names(connection, whole_id, task_id)
+
+    def recommendation(self, recommendation_id: str) -> dict[str, Any]:
+        """Return a stored recommendation and what came of it.
+
+        Args:
+            recommendation_id: Its id, or a unique beginning or end of it.
+
+        Returns:
+            ``recommendation`` (the dictionary that was stored), ``current``, ``changes``, ``run_id`` of the first run that used
+            it, ``outcome`` (that run's best objective, or None) and ``created_utc``.
+
+        Raises:
+            UnknownRecommendationError: If there is none, or more than one.
+        """
+        with self._reading() as connection:
+            return reading.read_recommendation(connection, recommendation_id)
+
+    def models(self) -> list[dict[str, Any]]:
+        """Return the meta-models that were learned from this history, oldest first, ``info`` decoded from ``info_json``."""
+        with self._reading() as connection:
+            return reading.read_models(connection)
+
+    def state(self) -> tuple[int, str]:
+        """Return the number of finished runs, and a text that changes when any of them or the grouping into tasks does."""
+        with self._reading() as connection:
+            return reading.read_state(connection)
+
+    def close(self) -> None:
+        """Write what this process has queued, and let go of the file. May be called twice."""
+        flush_own(self._path)
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None and self._pid == os.getpid():
+                connection.close()
+
+    def __enter__(self) -> Self:
+        """Return the history."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Close the history."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Return class and path."""
+        return f"{type(self).__name__}({str(self._path)!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process as the path."""
+        return type(self), (str(self._path),)
+
+    @contextmanager
+    def _using(self) -> Iterator[sqlite3.Connection]:
+        """Give the connection to one thread at a time, and turn SQLite's errors into ours."""
+        if self._pid != os.getpid():
+            # a connection must not cross a fork; the parent's is kept but never used, since closing it could harm its locks
+            self._inherited += [self._connection, self._lock]
+            is_open = self._connection is not None
+            self._lock, self._pid = threading.RLock(), os.getpid()
+            self._connection = open_database(self._path, create=False) if is_open else None
+        with self._lock:
+            if self._connection is None:
+                raise HistoryClosedError(f"The history {self._path} is closed. Open it again with History({str(self._path)!r}).")
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                raise storage_error(self._path, error) from error
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        """As ``_using``, on one state of the file, after everything this process has queued."""
+        flush_own(self._path)
+        with self._using() as connection:
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+
+    def _take_in_spool(self) -> None:
+        if not spool.has_waiting(self._path):
+            return
+        try:
+            with self._using() as connection:
+                count = spool.ingest(connection, self._path)
+            logger.debug("%d operations of %s waited in the spool.", count, self._path)
+        except (MetaHPError, OSError) as error:  # reading works all the same; the next open tries again
+            logger.warning("What waits in the spool of %s could not be taken in now: %s", self._path, error)

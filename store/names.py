@@ -1,0 +1,155 @@
+"""Names: hyperparameters have one canonical name, metrics a direction, credentials are recognised.
+
+The canonical name is what the field calls the knob; the raw name a user typed is always kept beside it.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+
+from store.errors import ObjectiveError
+
+
+class Direction(StrEnum):
+    """Whether larger or smaller values of an objective are better."""
+
+    MIN = "min"
+    MAX = "max"
+
+
+CANONICAL_ALIASES: dict[str, tuple[str, ...]] = {
+    "learning_rate": ("lr", "learningrate", "eta0", "learning_rate_init", "base_lr", "init_lr", "initial_lr", "max_lr"),
+    "weight_decay": ("wd", "weightdecay", "l2"),
+    "batch_size": ("bs", "batchsize", "per_device_train_batch_size", "per_device_batch_size", "train_batch_size"),
+    "global_batch_size": ("effective_batch_size", "total_train_batch_size", "global_train_batch_size"),
+    "dropout": ("dropout_rate", "dropout_prob", "drop_rate", "p_dropout", "dropout_p", "hidden_dropout_prob", "max_dropout"),
+    "num_layers": ("n_layers", "nlayers", "n_layer", "layers", "depth", "num_hidden_layers", "n_hidden_layers"),
+    "hidden_size": ("hidden_dim", "hidden", "width", "n_units", "num_units", "units", "max_units", "d_model", "n_embd"),
+    "momentum": (),
+    "warmup_ratio": ("warmup_proportion", "warmup_fraction"),
+    "warmup_steps": ("num_warmup_steps",),
+    "num_epochs": ("max_epochs", "num_train_epochs", "epochs", "n_epochs"),
+    "optimizer": ("optim", "optimizer_name", "optimizer_class", "opt"),
+    "lr_scheduler": ("lr_scheduler_type", "scheduler", "scheduler_name"),
+    "gradient_accumulation_steps": ("accumulate_grad_batches", "grad_accum", "accumulation_steps"),
+    "max_grad_norm": ("gradient_clip_val", "grad_clip", "clip_grad_norm"),
+    "seed": ("random_seed", "random_state"),
+}
+"""Canonical name -> the other spellings of the same knob."""
+
+_BY_ALIAS = {alias: name for name, aliases in CANONICAL_ALIASES.items() for alias in (name, *aliases)}
+
+
+def canonical_name(raw_name: str) -> str:
+    """Return the canonical name of a hyperparameter, or the raw name where the field has no common one.
+
+    Dotted names (``optimizer.lr``) are scoped readings, not knobs, and stay as they are.
+    """
+    key = raw_name.strip().lower().replace("-", "_")
+    return _BY_ALIAS.get(key, raw_name)
+
+
+def canonical_names(raw_names: list[str]) -> dict[str, str]:
+    """Map raw names to canonical ones so that no two share one.
+
+    Where two raw names mean the same knob (``lr`` and ``learning_rate``), the canonical spelling wins and the other one keeps
+    its raw name.
+
+    Args:
+        raw_names: Raw names of one run, unique.
+
+    Returns:
+        ``{raw name: name to store it under}``.
+    """
+    taken: dict[str, str] = {}
+    result: dict[str, str] = {}
+    for raw in sorted(raw_names, key=lambda name: (name != canonical_name(name), raw_names.index(name))):
+        name = canonical_name(raw)
+        if name in taken:
+            name = raw
+        taken[name] = raw
+        result[raw] = name
+    return {raw: result[raw] for raw in raw_names}
+
+
+_MAXIMISED = frozenset(
+    str.split(
+        "acc accuracy auc auroc auprc ap map map50 f1 f2 fbeta precision recall sensitivity specificity r2 iou miou dice "
+        "bleu rouge rouge1 rouge2 rougel meteor chrf mcc kappa score reward return psnr ssim ndcg mrr top1 top5 hits "
+        "spearman pearson spearmanr pearsonr throughput"
+    )
+)
+_MINIMISED = frozenset(
+    str.split(
+        "loss losses error err mse rmse mae mape smape wape nll perplexity ppl wer cer bpc bpb entropy ce bce "
+        "crossentropy logloss deviance distance fid hinge brier ece rmsle msle pinball crps elbo_loss"
+    )
+)
+
+
+def infer_direction(metric: str) -> Direction | None:
+    """Return the direction of a well-known metric name, or None for a name nobody could know.
+
+    A name that says both (``accuracy_loss``) takes the last word, which is the noun.
+    """
+    words = [word for word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", metric).lower()) if word]
+    for word in reversed(words):
+        if word in _MAXIMISED:
+            return Direction.MAX
+        if word in _MINIMISED:
+            return Direction.MIN
+    return None
+
+
+def resolve_direction(objective: str, direction: str | None) -> Direction:
+    """Return the given direction checked, or the one the objective's name implies.
+
+    Raises:
+        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``, or is None for a name that does not say it.
+    """
+    if direction is None:
+        inferred = infer_direction(objective)
+        if inferred is None:
+            raise ObjectiveError(
+                f"The direction of an objective must be known, but the name {objective!r} does not say it; "
+                "possible are 'min' and 'max'. Pass direction='min' or direction='max'."
+            )
+        return inferred
+    words = {"min": Direction.MIN, "minimize": Direction.MIN, "minimise": Direction.MIN}
+    words |= {"max": Direction.MAX, "maximize": Direction.MAX, "maximise": Direction.MAX}
+    found = words.get(str(direction).lower())
+    if found is None:
+        raise ObjectiveError(
+            f"A direction must be 'min' or 'max', but got {direction!r} for the objective {objective!r}. Pass one of the two."
+        )
+    return found
+
+
+_SECRET_PART = re.compile(r"password|passwd|passphrase|passcode|secret(?!ar)|credential|api_?key|bearer")
+_SECRET_KEY = re.compile(r"(api|access|private|auth|signing|encryption|ssh|hub|account)_keys?(_|$)")
+# "token" is a word about text as well: pad_token, max_tokens, token_type_ids. What comes before or after it tells.
+_TEXT_TOKENS = frozenset(
+    str.split(
+        "pad bos eos sep cls unk mask image audio video start end stop special prompt new next num n max min per total input "
+        "output additional extra vocab decoder encoder begin last first target source query sub avg average mean"
+    )
+)
+_ACCESS_TOKENS = frozenset(str.split("access auth api hub hf refresh session bot github gitlab wandb slack user personal"))
+
+
+def is_secret_name(name: str) -> bool:
+    """Say whether a value under this name looks like a credential and must not reach the disk.
+
+    Names such as ``pad_token_id`` or ``num_tokens`` are about text, not about access, and are kept.
+    """
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+    snake = re.sub(r"[^a-z0-9]+", "_", snake).strip("_")
+    if _SECRET_PART.search(snake) or _SECRET_KEY.search(snake) or snake in {"pwd", "authorization"}:
+        return True
+    words = snake.split("_")
+    before = words[-2] if len(words) > 1 else ""
+    last = words[-1]
+    if last.endswith("token"):
+        return (before or last.removesuffix("token")) not in _TEXT_TOKENS
+    return last == "tokens" and before in _ACCESS_TOKENS

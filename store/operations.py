@@ -1,0 +1,122 @@
+"""What a recorder writes, as operations that can be applied to a history at once or wait as JSON lines in a spool.
+
+Each one may be applied twice, late or out of order and the history ends the same: a run's row carries a revision, a metric's
+value the time since the start, and what is older never replaces what is newer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from store.schema import HPARAM_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, TASK_COLUMNS
+
+Operation = Mapping[str, Any]
+"""``{"op": "run" | "metrics", "run_id": ..., ...}``, JSON-compatible."""
+
+
+def run_operation(row: Mapping[str, Any], task: Mapping[str, Any], hparams: list[list[Any]] | None) -> dict[str, Any]:
+    """Return the operation that writes a run's whole row.
+
+    Args:
+        row: Column -> value, with ``revision`` and ``hparams_revision``.
+        task: Column -> value of the run's task.
+        hparams: Rows in the order of ``HPARAM_COLUMNS``; None where they did not change.
+    """
+    return {"op": "run", "run_id": row["id"], "row": dict(row), "task": dict(task), "hparams": hparams}
+
+
+def metrics_operation(run_id: str, rows: list[list[Any]]) -> dict[str, Any]:
+    """Return the operation that writes values; rows in the order of ``METRIC_COLUMNS``."""
+    return {"op": "metrics", "run_id": run_id, "rows": rows}
+
+
+def apply_operations(connection: sqlite3.Connection, operations: Iterable[Operation]) -> None:
+    """Write operations into a history; the caller holds the transaction.
+
+    Raises:
+        ValueError: If an operation is of a kind this version does not know.
+        sqlite3.Error: If SQLite refuses.
+    """
+    for operation in operations:
+        kind = operation["op"]
+        if kind == "metrics":
+            connection.executemany(_UPSERT_METRIC, operation["rows"])
+        elif kind == "run":
+            _write_run(connection, operation)
+        else:
+            raise ValueError(f"unknown operation {kind!r}")
+
+
+def resolve_merged(connection: sqlite3.Connection, task_id: str) -> str:
+    """Return the task that a task was merged into, itself if it was not."""
+    seen = {task_id}
+    while True:
+        row = connection.execute("SELECT merged_into FROM tasks WHERE id = ?", (task_id,)).fetchone()
+        if row is None or row[0] is None or row[0] in seen:
+            return task_id
+        task_id = row[0]
+        seen.add(task_id)
+
+
+def write_task(connection: sqlite3.Connection, task: Mapping[str, Any]) -> None:
+    """Insert a task or complete it; what is known of it is never replaced by nothing."""
+    row: dict[str, Any] = {column: task.get(column) for column in TASK_COLUMNS}
+    if not row["is_named"] and _is_name_taken(connection, row["name"], row["id"]):
+        # two fingerprints with the same classes: the names people read must tell them apart
+        row["name"] = f"{row['name']}-{row['id'][1:5]}"
+    connection.execute(_UPSERT_TASK, row)
+
+
+def _is_name_taken(connection: sqlite3.Connection, name: str, task_id: str) -> bool:
+    return connection.execute("SELECT 1 FROM tasks WHERE name = ? AND id <> ?", (name, task_id)).fetchone() is not None
+
+
+def _write_run(connection: sqlite3.Connection, operation: Operation) -> None:
+    write_task(connection, operation["task"])
+    row: dict[str, Any] = {column: operation["row"].get(column) for column in RUN_COLUMNS}
+    revision = row.pop("hparams_revision")
+    row["original_task_id"] = row["task_id"]
+    row["task_id"] = resolve_merged(connection, row["task_id"])
+    connection.execute(_UPSERT_RUN, row)
+    rows = operation.get("hparams")
+    if rows is None:
+        return
+    written = connection.execute(
+        "UPDATE runs SET hparams_revision = ? WHERE id = ? AND coalesce(hparams_revision, -1) < ?",
+        (revision, row["id"], revision),
+    )
+    if written.rowcount:
+        connection.execute("DELETE FROM hparams WHERE run_id = ?", (row["id"],))
+        connection.executemany(_INSERT_HPARAM, rows)
+
+
+_RUN_WRITTEN = tuple(column for column in RUN_COLUMNS if column != "hparams_revision")
+
+_UPSERT_RUN = (
+    f"INSERT INTO runs ({', '.join(_RUN_WRITTEN)}) VALUES ({', '.join(f':{column}' for column in _RUN_WRITTEN)}) "
+    "ON CONFLICT (id) DO UPDATE SET "
+    # a task that was merged or split by hand stays so, unless the owner itself moved the run
+    "task_id = CASE WHEN runs.original_task_id IS excluded.original_task_id THEN runs.task_id ELSE excluded.task_id END, "
+    "heartbeat_utc = nullif(max(coalesce(runs.heartbeat_utc, ''), coalesce(excluded.heartbeat_utc, '')), ''), "
+    + ", ".join(f"{column} = excluded.{column}" for column in _RUN_WRITTEN if column not in {"id", "task_id", "heartbeat_utc"})
+    + " WHERE coalesce(excluded.revision, 0) > coalesce(runs.revision, -1)"
+)
+
+_UPSERT_TASK = (
+    f"INSERT INTO tasks ({', '.join(TASK_COLUMNS)}) VALUES ({', '.join(f':{column}' for column in TASK_COLUMNS)}) "
+    "ON CONFLICT (id) DO UPDATE SET "
+    "direction = CASE WHEN tasks.objective IS NULL THEN excluded.direction ELSE tasks.direction END, "
+    "objective = coalesce(tasks.objective, excluded.objective), "
+    "description_json = coalesce(excluded.description_json, tasks.description_json)"
+)
+
+_INSERT_HPARAM = f"INSERT OR REPLACE INTO hparams ({', '.join(HPARAM_COLUMNS)}) VALUES ({', '.join('?' * len(HPARAM_COLUMNS))})"
+
+_UPSERT_METRIC = (
+    f"INSERT INTO metrics ({', '.join(METRIC_COLUMNS)}) VALUES ({', '.join('?' * len(METRIC_COLUMNS))}) "
+    "ON CONFLICT (run_id, name, attempt, step) DO UPDATE SET "
+    "epoch = excluded.epoch, value = excluded.value, kind = excluded.kind, elapsed_s = excluded.elapsed_s "
+    "WHERE coalesce(excluded.elapsed_s, 0) >= coalesce(metrics.elapsed_s, 0)"
+)

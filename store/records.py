@@ -1,0 +1,153 @@
+"""What a history gives back: plain frozen records, no connection behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+
+class RunStatus(StrEnum):
+    """How a run stands. ``stale`` is computed when reading (a silent heartbeat) and never stored."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    OOM = "oom"
+    STOPPED = "stopped"
+    STALE = "stale"
+
+
+FINISHED = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM})
+"""Statuses of runs whose outcome says something about their hyperparameters."""
+
+
+class Source(StrEnum):
+    """Who decided a hyperparameter's value."""
+
+    USER = "user"
+    DEFAULT = "default"
+    METAHP = "metahp"
+    RESUME = "resume"
+    CONSTRAINT = "constraint"
+
+
+@dataclass(frozen=True, slots=True)
+class HParam:
+    """One hyperparameter of one run.
+
+    Attributes:
+        name: Canonical name, e.g. ``learning_rate``.
+        raw_name: The name the user's code uses, e.g. ``lr``.
+        value: The value in force, with its type.
+        source: Who decided it.
+        requested: What the user's code asked for, where that differs (the fallback of a rewritten value), else None.
+        observed: What was read back after the start of training, None if it was not read back.
+    """
+
+    name: str
+    raw_name: str
+    value: Any
+    source: Source = Source.USER
+    requested: Any = None
+    observed: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRecord:
+    """One logged value. ``value`` may be NaN or infinite: a history keeps those."""
+
+    name: str
+    step: int
+    value: float
+    attempt: int = 0
+    epoch: float | None = None
+    elapsed_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One training run as the history knows it. Times are UTC in ISO 8601, durations in seconds, memory in bytes."""
+
+    id: str
+    task_id: str
+    task_name: str
+    status: RunStatus
+    objective: str | None = None
+    direction: str | None = None
+    objective_best: float | None = None
+    objective_best_step: int | None = None
+    objective_last: float | None = None
+    objective_last_step: int | None = None
+    epochs_reached: float | None = None
+    steps_reached: int | None = None
+    started_utc: str = ""
+    ended_utc: str | None = None
+    heartbeat_utc: str | None = None
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    gpu_s: float | None = None
+    peak_memory_bytes: int | None = None
+    peak_gpu_memory_bytes: int | None = None
+    framework: str | None = None
+    model_class: str | None = None
+    model_family: str | None = None
+    n_parameters: int | None = None
+    variant: str | None = None
+    error: str | None = None
+    git_commit: str | None = None
+    recommendation_id: str | None = None
+    parent_run_id: str | None = None
+    attempt: int = 0
+    versions: Mapping[str, str] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, HParam] = field(default_factory=dict)
+    original_task_id: str = ""
+    """The task its own identity says, where the grouping was corrected by hand; else equal to ``task_id``."""
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """Canonical name -> value in force."""
+        return {name: param.value for name, param in self.provenance.items()}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the outcome says something about the hyperparameters."""
+        return self.status in FINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One task: what is trained. ``identity`` shows what two runs must share to be of this task."""
+
+    id: str
+    name: str
+    is_named: bool
+    objective: str | None = None
+    direction: str | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    description: Mapping[str, Any] = field(default_factory=dict)
+    n_runs: int = 0
+    n_finished: int = 0
+    best: float | None = None
+    best_run_id: str | None = None
+    last_run_utc: str | None = None
+    merged_ids: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class TaskLike(Protocol):
+    """What ``start_run`` needs to know of a task; ``metamodel.TaskDescription`` is one."""
+
+    @property
+    def name(self) -> str | None:
+        """The explicit name, or None where the fingerprint decides."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides which runs belong together, JSON-compatible."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole description, JSON-compatible."""

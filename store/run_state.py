@@ -1,0 +1,387 @@
+"""Everything known of a run while it trains, kept in memory by its owner; the writer turns it into rows."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from store import environment
+from store.errors import InvalidArgumentError
+from store.ids import task_id_of, utc_now
+from store.names import Direction, canonical_name, canonical_names, resolve_direction
+from store.operations import Operation, run_operation
+from store.outcome import is_divergence, value_kind
+from store.records import RunStatus, Source, TaskLike
+from store.values import encode_value, storable_text
+
+_TEXT_FIELDS = frozenset({"model_class", "model_family", "variant", "recommendation_id"})
+_INT_FIELDS = frozenset({"n_parameters", "steps_reached", "peak_memory_bytes", "peak_gpu_memory_bytes"})
+_FLOAT_FIELDS = frozenset({"epochs_reached", "gpu_s"})
+UPDATABLE_FIELDS = _TEXT_FIELDS | _INT_FIELDS | _FLOAT_FIELDS | {"objective", "direction", "task", "description"}
+"""What ``RunRecorder.update`` takes."""
+
+_MAX_SQLITE_INT = 2**63 - 1
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One hyperparameter, its values already encoded."""
+
+    value_json: str
+    source: Source
+    requested_json: str | None = None
+    observed_json: str | None = None
+
+
+@dataclass(slots=True)
+class _Extreme:
+    """The best value in one direction; ``before`` is the best one without the last step, which may be logged again."""
+
+    value: float | None = None
+    step: int | None = None
+    value_before: float | None = None
+    step_before: int | None = None
+
+
+@dataclass(slots=True)
+class _Summary:
+    """What one metric came to under full validation."""
+
+    last: float = math.nan
+    last_step: int | None = None
+    low: _Extreme = field(default_factory=_Extreme)
+    high: _Extreme = field(default_factory=_Extreme)
+
+    def add(self, value: float, step: int) -> None:
+        for extreme, is_max in ((self.low, False), (self.high, True)):
+            if step != self.last_step:
+                extreme.value_before, extreme.step_before = extreme.value, extreme.step
+            best = extreme.value_before
+            is_best = math.isfinite(value) and (best is None or (value > best if is_max else value < best))
+            extreme.value, extreme.step = (value, step) if is_best else (best, extreme.step_before)
+        self.last, self.last_step = value, step
+
+
+class RunState:
+    """One run's row, hyperparameters and outcome. Thread-safe: every method takes the state's own lock.
+
+    Args:
+        run_id: Its id.
+        task: Task description, name or None, see ``History.start_run``.
+        row: First values of columns of ``runs``.
+        known_task: Row of the existing task that the given name or id stands for.
+    """
+
+    def __init__(self, run_id: str, task: str | TaskLike | None, row: dict[str, Any], known_task: Mapping[str, Any] | None) -> None:
+        self.id = run_id
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        self.started = time.perf_counter()
+        self.attempt: int = row["attempt"]
+        self.is_abandoned = False
+        self.is_dirty = True
+        self.are_hparams_dirty = True
+        self._written_at = self.started
+        self._cpu_started = environment.cpu_seconds()
+        self._row: dict[str, Any] = {"id": run_id, "status": str(RunStatus.RUNNING), "started_utc": utc_now(), **row}
+        self._row |= {"pid": self.pid, "host_hash": environment.host_hash(), "git_commit": environment.git_commit()}
+        self._row["versions_json"] = encode_value(environment.describe_environment())
+        self._description: dict[str, Any] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._summaries: dict[str, _Summary] = {}
+        self._revision = 0
+        self._hparams_revision = 0
+        self._given_fields: set[str] = set()
+        self._task_given = task
+        self._known_task = known_task
+        self.task: dict[str, Any] = {}
+        self.resolved_task_id = ""
+        self._set_task()
+
+    @property
+    def status(self) -> RunStatus:
+        """Status as its owner knows it."""
+        return RunStatus(self._row["status"])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has ended, in whatever way."""
+        return bool(self._row["status"] != RunStatus.RUNNING)
+
+    @property
+    def objective(self) -> str | None:
+        """Name of the objective."""
+        name: str | None = self._row.get("objective")
+        return name
+
+    @property
+    def direction(self) -> Direction | None:
+        """Direction of the objective."""
+        direction = self._row.get("direction")
+        return None if direction is None else Direction(direction)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self.started
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the row was written."""
+        return time.perf_counter() - self._written_at
+
+    def metric_names(self) -> list[str]:
+        """Return the names logged so far under full validation, sorted."""
+        with self.lock:
+            return sorted(self._summaries)
+
+    def set_hparams(
+        self,
+        hparams: Mapping[str, Any],
+        sources: Mapping[str, Source | str] | None = None,
+        requested: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add or replace hyperparameters; see ``RunRecorder.set_hparams``."""
+        checked = {str(name): checked_source(source) for name, source in (sources or {}).items()}
+        wanted = {storable_text(name): encode_value(value, str(name)) for name, value in (requested or {}).items()}
+        with self.lock:
+            for raw, value in hparams.items():
+                name = storable_text(raw)
+                old = self._entries.get(name)
+                source = checked.get(str(raw), old.source if old else Source.USER)
+                entry = _Entry(encode_value(value, str(raw)), source)
+                if old:
+                    entry.requested_json, entry.observed_json = old.requested_json, old.observed_json
+                self._entries[name] = entry
+            for name, text in wanted.items():
+                if name in self._entries:
+                    self._entries[name].requested_json = text
+            self._touch_hparams()
+
+    def observe(self, observed: Mapping[str, Any]) -> None:
+        """Note values read back; see ``RunRecorder.observe``."""
+        with self.lock:
+            by_canonical = {canonical: raw for raw, canonical in canonical_names(list(self._entries)).items()}
+            for given, value in observed.items():
+                name = storable_text(given)
+                text = encode_value(value, name)
+                raw = name if name in self._entries else by_canonical.get(canonical_name(name), name)
+                # what is in force without anybody having named it is worth keeping as well
+                entry = self._entries.setdefault(raw, _Entry(text, Source.DEFAULT))
+                entry.observed_json = text
+            self._touch_hparams()
+
+    def update(self, fields: Mapping[str, Any]) -> None:
+        """Set fields of the run; see ``RunRecorder.update``."""
+        unknown = sorted(set(fields) - UPDATABLE_FIELDS)
+        if unknown:
+            raise InvalidArgumentError(
+                f"update() sets known fields of a run, but got {', '.join(unknown)}; possible are "
+                f"{', '.join(sorted(UPDATABLE_FIELDS))}. Use set_hparams() for hyperparameters and log() for metrics."
+            )
+        with self.lock:
+            self._update_objective(fields)
+            for name, value in fields.items():
+                if name in _TEXT_FIELDS:
+                    self._row[name] = None if value is None else storable_text(value)
+                elif name in _INT_FIELDS:
+                    self._row[name] = _int_or_none(value, name)
+                elif name in _FLOAT_FIELDS:
+                    self._row[name] = _float_or_none(value, name)
+            self._given_fields |= {name for name, value in fields.items() if value is not None}
+            if fields.get("description") is not None:
+                self._description.update(fields["description"])
+            if "task" in fields:
+                self._task_given, self._known_task = fields["task"], None
+            if fields.keys() & {"task", "objective", "direction"}:
+                self._set_task()
+            self.is_dirty = True
+
+    def add_value(self, name: str, value: float, step: int) -> None:
+        """Take a value logged under full validation into the outcome."""
+        with self.lock:
+            self._summaries.setdefault(name, _Summary()).add(value, step)
+            if name == self.objective:
+                self.is_dirty = True
+
+    def add_progress(self, step: int, epoch: float | None) -> None:
+        """Note how far the run got, unless its owner says so itself."""
+        with self.lock:
+            if "steps_reached" not in self._given_fields:
+                self._row["steps_reached"] = max(step, self._row.get("steps_reached") or 0)
+            if epoch is not None and "epochs_reached" not in self._given_fields:
+                self._row["epochs_reached"] = max(epoch, self._row.get("epochs_reached") or 0.0)
+
+    def classify(self) -> RunStatus:
+        """Return the status of a run that ended without an exception."""
+        with self.lock:
+            last = {name: summary.last for name, summary in self._summaries.items()}
+            return RunStatus.DIVERGED if is_divergence(last, self.objective) else RunStatus.COMPLETED
+
+    def close(self, status: RunStatus, error: str | None) -> bool:
+        """Write the end into the row.
+
+        Returns:
+            Whether this call ended the run; False if it had ended before.
+        """
+        with self.lock:
+            if self.is_finished:
+                return False
+            self._row |= {
+                "status": str(status),
+                "error": None if error is None else storable_text(error),
+                "ended_utc": utc_now(),
+                "wall_s": self.elapsed_s,
+                "cpu_s": max(0.0, environment.cpu_seconds() - self._cpu_started),
+            }
+            if "peak_memory_bytes" not in self._given_fields:
+                self._row["peak_memory_bytes"] = environment.peak_memory_bytes()
+            if "peak_gpu_memory_bytes" not in self._given_fields:
+                self._row["peak_gpu_memory_bytes"] = environment.peak_gpu_memory_bytes()
+            self.is_dirty = True
+            return True
+
+    def mark_all_dirty(self) -> None:
+        """Write everything again with the next flush: what was written may be lost."""
+        with self.lock:
+            self.is_dirty = self.are_hparams_dirty = True
+
+    def touch(self) -> None:
+        """Have the row written with the next flush, as a sign of life."""
+        with self.lock:
+            self.is_dirty = True
+
+    def take_operation(self) -> Operation | None:
+        """Return the operation that brings the run's row up to date, None if it is."""
+        with self.lock:
+            if not self.is_dirty:
+                return None
+            self.is_dirty = False
+            self._revision += 1
+            row = {**self._row, **self._outcome(), "heartbeat_utc": utc_now(), "task_id": self.task["id"]}
+            row |= {"revision": self._revision, "hparams_revision": self._hparams_revision}
+            row["description_json"] = encode_value(self._description) if self._description else None
+            self._written_at = time.perf_counter()
+            # the last word is complete, so that it can stand alone where everything before it was lost
+            rows = self._hparam_rows() if self.are_hparams_dirty or self.is_finished else None
+            self.are_hparams_dirty = False
+            return run_operation(row, self.task, rows)
+
+    def _touch_hparams(self) -> None:
+        self.is_dirty = self.are_hparams_dirty = True
+        self._hparams_revision += 1
+
+    def _hparam_rows(self) -> list[list[Any]]:
+        names = canonical_names(list(self._entries))
+        return [
+            [self.id, names[raw], raw, entry.value_json, str(entry.source), entry.requested_json, entry.observed_json]
+            for raw, entry in self._entries.items()
+        ]
+
+    def _outcome(self) -> dict[str, Any]:
+        summary = self._summaries.get(self.objective or "")
+        if summary is None or self.direction is None:
+            return {}
+        best = summary.high if self.direction is Direction.MAX else summary.low
+        last_kind = value_kind(summary.last)
+        return {
+            "objective_best": best.value,
+            "objective_best_kind": None if best.value is None else "finite",
+            "objective_best_step": best.step,
+            "objective_last": summary.last if last_kind == "finite" else None,
+            "objective_last_kind": last_kind,
+            "objective_last_step": summary.last_step,
+        }
+
+    def _update_objective(self, fields: Mapping[str, Any]) -> None:
+        if "objective" not in fields and "direction" not in fields:
+            return
+        objective = fields.get("objective") or self.objective
+        if objective is None:
+            return
+        direction = fields.get("direction")
+        if direction is None and objective == self.objective:
+            direction = self._row.get("direction")
+        self._row["direction"] = str(resolve_direction(objective, direction))
+        self._row["objective"] = storable_text(objective)
+
+    def _set_task(self) -> None:
+        """Work out the task's row from what was given and the objective."""
+        task = self._task_given
+        objective, direction = self._row.get("objective"), self._row.get("direction")
+        if self._known_task is not None:
+            self.task = {**self._known_task, "merged_into": None}
+            if self.task["objective"] is None:
+                self.task |= {"objective": objective, "direction": direction}
+            self.resolved_task_id = self._known_task["merged_into"] or self.task["id"]
+            return
+        if isinstance(task, str):
+            identity: dict[str, Any] = {"name": storable_text(task)}
+        elif task is None:
+            identity = {"script": environment.script_name(), "objective": objective, "direction": direction}
+        else:
+            identity = dict(task.identity())
+            if not self._description:
+                self._description = dict(task.to_dict())
+        name = task if task is None or isinstance(task, str) else task.name
+        self.task = {
+            "id": task_id_of(identity),
+            "name": storable_text(name or display_name(identity)),
+            "is_named": int(name is not None),
+            "objective": objective,
+            "direction": direction,
+            "identity_json": encode_value(identity),
+            "description_json": None if task is None or isinstance(task, str) else encode_value(task.to_dict()),
+            "created_utc": utc_now(),
+        }
+        self.resolved_task_id = self.task["id"]
+
+
+def display_name(identity: Mapping[str, Any]) -> str:
+    """Return a readable name for a task that has none: what is trained on what."""
+    script = identity.get("script")
+    parts: Iterable[Any] = (
+        (os.path.splitext(str(script))[0], identity.get("objective"))
+        if script
+        else (identity.get("dataset_class"), identity.get("model_class"), identity.get("objective"))
+    )
+    return "-".join(str(part) for part in parts if part) or "task"
+
+
+def checked_source(source: Source | str) -> Source:
+    """Return the source as its enum.
+
+    Raises:
+        InvalidArgumentError: If there is no such source.
+    """
+    try:
+        return Source(source)
+    except ValueError:
+        raise InvalidArgumentError(
+            f"A hyperparameter's source must be known, but got {source!r}; possible are {', '.join(Source)}."
+        ) from None
+
+
+def _int_or_none(value: Any, name: str) -> int | None:
+    if value is None:
+        return None
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgumentError(f"{name} must be a whole number, but got {value!r}.") from None
+    return max(-_MAX_SQLITE_INT, min(number, _MAX_SQLITE_INT))
+
+
+def _float_or_none(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidArgumentError(f"{name} must be a number, but got {value!r}.") from None
+    return number if math.isfinite(number) else None

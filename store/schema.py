@@ -1,0 +1,161 @@
+"""The tables of a history, as numbered migrations.
+
+A released migration is never edited and its name never reused. ``metrics`` is made and changed by raw DDL, because
+``sqlite_utils``' ``transform`` would drop ``WITHOUT ROWID``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database, Migrations
+
+APPLICATION_ID = 0x4D455448  # "METH" in the file header: tells a history from any other SQLite database
+SCHEMA_VERSION = 1
+"""``PRAGMA user_version`` of a history that has every migration of ``MIGRATIONS``."""
+
+_TASKS_1: dict[str, type] = {
+    "id": str,
+    "name": str,
+    "is_named": int,
+    "objective": str,
+    "direction": str,
+    "identity_json": str,
+    "description_json": str,
+    "created_utc": str,
+    "merged_into": str,
+}
+
+_RUNS_1: dict[str, type] = {
+    "id": str,
+    "task_id": str,
+    "original_task_id": str,
+    "status": str,
+    "objective": str,
+    "direction": str,
+    "objective_best": float,
+    "objective_best_kind": str,
+    "objective_best_step": int,
+    "objective_last": float,
+    "objective_last_kind": str,
+    "objective_last_step": int,
+    "epochs_reached": float,
+    "steps_reached": int,
+    "started_utc": str,
+    "ended_utc": str,
+    "heartbeat_utc": str,
+    "wall_s": float,
+    "cpu_s": float,
+    "gpu_s": float,
+    "peak_memory_bytes": int,
+    "peak_gpu_memory_bytes": int,
+    "framework": str,
+    "model_class": str,
+    "model_family": str,
+    "n_parameters": int,
+    "variant": str,
+    "error": str,
+    "git_commit": str,
+    "recommendation_id": str,
+    "parent_run_id": str,
+    "attempt": int,
+    "host_hash": str,
+    "pid": int,
+    "versions_json": str,
+    "description_json": str,
+    # Counted up by the owner with each change: what waits in a spool never overwrites what is newer.
+    "revision": int,
+    "hparams_revision": int,
+}
+
+_HPARAMS_1: dict[str, type] = {
+    "run_id": str,
+    "name": str,
+    "raw_name": str,
+    "value_json": str,
+    "source": str,
+    "requested_json": str,
+    "observed_json": str,
+}
+
+_METRICS_DDL_1 = """
+CREATE TABLE metrics (
+    run_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    step INTEGER NOT NULL,
+    epoch REAL,
+    value REAL,
+    kind TEXT NOT NULL CHECK (kind IN ('finite', 'nan', 'inf', '-inf')),
+    elapsed_s REAL,
+    PRIMARY KEY (run_id, name, attempt, step)
+) WITHOUT ROWID
+"""
+
+# What the code of this version reads and writes: a later migration adds its columns here, never above.
+TASK_COLUMNS = tuple(_TASKS_1)
+RUN_COLUMNS = tuple(_RUNS_1)
+HPARAM_COLUMNS = tuple(_HPARAMS_1)
+METRIC_COLUMNS = ("run_id", "name", "attempt", "step", "epoch", "value", "kind", "elapsed_s")
+
+
+def m001_first_tables(db: Database) -> None:
+    """Create every table of the first schema."""
+    created: Any = db
+    created["tasks"].create(_TASKS_1, pk="id", not_null={"name", "is_named", "identity_json"})
+    created["runs"].create(_RUNS_1, pk="id", not_null={"task_id", "status", "started_utc"})
+    created["runs"].create_index(["task_id", "status"])
+    created["runs"].create_index(["recommendation_id"])
+    created["hparams"].create(_HPARAMS_1, pk=("run_id", "name"), not_null={"raw_name", "value_json", "source"})
+    created["resources"].create(
+        {"run_id": str, "name": str, "device": str, "elapsed_s": float, "value": float},
+        pk=("run_id", "name", "device", "elapsed_s"),
+    )
+    created["recommendations"].create(
+        {
+            "id": str,
+            "created_utc": str,
+            "task_id": str,
+            "decision": str,
+            "recommendation_json": str,
+            "current_json": str,
+            "changes_json": str,
+        },
+        pk="id",
+    )
+    created["models"].create(
+        {"id": str, "created_utc": str, "kind": str, "file": str, "n_runs": int, "n_tasks": int, "info_json": str}, pk="id"
+    )
+    created.execute(_METRICS_DDL_1)
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_first_tables,)
+
+
+def build_migrations() -> Migrations:
+    """Return every migration in order, as ``sqlite_utils`` runs them.
+
+    ``sqlite_utils`` costs about a second to import, so it is imported here: only a new or an old history pays.
+    """
+    from sqlite_utils import Migrations
+
+    migrations = Migrations("metahp")
+    for step in MIGRATIONS:
+        migrations()(step)
+    return migrations
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring an open history to the current schema; the caller holds the write transaction.
+
+    Args:
+        connection: In autocommit mode (``isolation_level=None``), inside ``BEGIN IMMEDIATE``.
+    """
+    from sqlite_utils import Database
+
+    build_migrations().apply(Database(connection))
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -1,0 +1,74 @@
+"""One clear error where a file of the user's has the name of one of our packages and hides it.
+
+The import names are the folder names, so a script folder with its own ``store.py`` comes before ours on the path. The packages
+above run this file by its path, as ``runpy.run_path(file, {"PACKAGES": [...]}, run_name="check")``, because ``store`` may be the
+very name that is hidden. Hence it imports nothing of ours by name unless it has seen that the name is free.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""The folder all our packages were installed into."""
+
+PACKAGES: list[str]
+"""Names to check, given by whoever runs this file."""
+
+
+def found_file(name: str) -> str | None:
+    """Return the file or folder that ``import name`` would take, without importing it; None if there is none."""
+    loaded = sys.modules.get(name)
+    spec: ModuleSpec | None = getattr(loaded, "__spec__", None) if loaded is not None else find_spec(name)
+    if spec is None:
+        return getattr(loaded, "__file__", None)
+    folders = list(spec.submodule_search_locations or [])
+    # A folder without __init__.py (a namespace package) has no file of its own.
+    return spec.origin if spec.origin is not None or not folders else folders[0]
+
+
+def hiding_file(name: str) -> str | None:
+    """Return the file that hides our package of this name, None if nothing does."""
+    ours = os.path.join(ROOT, name)
+    found = found_file(name)
+    if found is None or not os.path.isdir(ours):
+        return None
+    folder = os.path.dirname(found) if os.path.basename(found).startswith("__init__.") else found
+    return None if os.path.realpath(folder) == os.path.realpath(ours) else found
+
+
+def error_class() -> type[ImportError]:
+    """Return ``ShadowedPackageError``, loaded from its file where ``store`` itself is hidden."""
+    if hiding_file("store") is None:
+        from store.errors import ShadowedPackageError
+
+        return ShadowedPackageError
+    spec = spec_from_file_location("store.errors", os.path.join(ROOT, "store", "errors.py"))
+    if spec is None or spec.loader is None:
+        return ImportError
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: type[ImportError] = module.ShadowedPackageError
+    return found
+
+
+def refuse_hidden_packages(names: list[str]) -> None:
+    """Check that each of our packages named here is the one an import would find.
+
+    Raises:
+        ShadowedPackageError: If a file of the user's would be imported instead; it names the file.
+    """
+    for name in names:
+        file = hiding_file(name)
+        if file is not None:
+            raise error_class()(
+                f"No file of yours may have the name of a package of lightning-metahp, but {file} hides the package {name!r}. "
+                "Any other name is possible. Rename the file, or run the script from another folder."
+            )
+
+
+if __name__ == "check":
+    refuse_hidden_packages(PACKAGES)  # noqa: F821 - given to run_path

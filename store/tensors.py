@@ -1,0 +1,105 @@
+"""Metric values: held at once in the training step, turned into numbers later and together.
+
+Reading a tensor on an accelerator waits for it, which a training step must never do. So the step keeps a clone, and the writer's
+thread moves all clones of a batch to the host in one transfer.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import numbers
+import sys
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+class NotANumberError(Exception):
+    """A logged value is nothing that could be stored as a number; internal."""
+
+
+def hold(value: Any) -> Any:
+    """Return a value that later changes of the original do not reach, without waiting for any device.
+
+    Args:
+        value: Number, bool, NumPy scalar, or a tensor or array of one element.
+
+    Returns:
+        A float, or a detached clone of the tensor.
+
+    Raises:
+        NotANumberError: If it is none of these.
+    """
+    kind = type(value)
+    if kind is float:
+        return value
+    if kind is int or kind is bool:
+        return _float_of(value)
+    if hasattr(value, "detach"):
+        if value.numel() != 1 or value.is_complex():
+            raise NotANumberError(f"a tensor of shape {tuple(value.shape)}")
+        return value.detach().clone()
+    if getattr(value, "size", 1) == 1 and hasattr(value, "item") and hasattr(value, "dtype"):
+        value = value.item()
+    if isinstance(value, numbers.Real) or (hasattr(value, "__float__") and not isinstance(value, str | bytes)):
+        return _float_of(value)
+    raise NotANumberError(f"of type {type(value).__name__}")
+
+
+def current_stream(value: Any) -> Any:
+    """Return the CUDA stream on which a held tensor is being computed, None for everything on the host."""
+    if type(value) is float or not getattr(value, "is_cuda", False):
+        return None
+    return sys.modules["torch"].cuda.current_stream(value.device)
+
+
+def wait_for(stream: Any) -> None:
+    """Wait until what was queued on a stream is computed: the transfer happens on another stream, which would not wait."""
+    try:
+        stream.synchronize()
+    except Exception as error:  # the device failed; its values will turn out unreadable one by one
+        logger.debug("A CUDA stream could not be waited for: %s", error)
+
+
+def to_floats(values: list[Any]) -> list[float | None]:
+    """Turn held values into numbers, with one transfer per device and type.
+
+    Returns:
+        One number per value, in order; None where a value can no longer be read (the device failed).
+    """
+    result: list[float | None] = [value if type(value) is float else None for value in values]
+    groups: dict[Any, list[int]] = {}
+    for index, value in enumerate(values):
+        if type(value) is not float:
+            groups.setdefault((str(getattr(value, "device", None)), getattr(value, "dtype", None)), []).append(index)
+    for indices in groups.values():
+        for index, number in zip(indices, _transfer([values[index] for index in indices]), strict=True):
+            result[index] = number
+    return result
+
+
+def _transfer(tensors: list[Any]) -> list[float | None]:
+    torch = sys.modules["torch"]
+    try:
+        with torch.no_grad():
+            return [float(number) for number in torch.stack([tensor.reshape(()) for tensor in tensors]).cpu().tolist()]
+    except Exception as error:  # after a failure on the device every call may raise; what cannot be read is left out
+        logger.debug("A batch of %d values could not be moved to the host together: %s", len(tensors), error)
+    numbers_: list[float | None] = []
+    for tensor in tensors:
+        try:
+            numbers_.append(float(tensor.item()))
+        except Exception as error:  # as above, for this one
+            logger.debug("A logged value could not be read from its device: %s", error)
+            numbers_.append(None)
+    return numbers_
+
+
+def _float_of(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError) as error:
+        raise NotANumberError(f"of type {type(value).__name__}") from error

@@ -1,0 +1,310 @@
+"""Hyperparameter values as text and back, with their types.
+
+Plain values are plain JSON, so a history can be queried by hand (``value_json = '0.001'``). What JSON does not have is tagged:
+``{"$type": "tuple", "value": [1, 2]}``. Things that have no value to speak of (functions, modules, tensors) become a short,
+stable text and come back as ``Opaque``.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+import math
+import re
+import types
+from collections.abc import Callable, Mapping, Sequence, Set
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import Any
+
+from store.names import is_secret_name
+
+REDACTED = "[redacted]"
+"""What is stored in place of a credential."""
+
+MAX_JSON_CHARS = 1_000_000
+"""Longer values (a vocabulary, a whole data set passed as an argument) are stored as their type, length, hash and beginning."""
+
+_MAX_REPR_CHARS = 500
+_MAX_ARRAY_ITEMS = 1_000
+_MAX_ITEMS = 20_000
+_MAX_DEPTH = 40  # deeper than any configuration, well below Python's recursion limit
+_MAX_PLAIN_INT_DIGITS = 4_000  # Python refuses to convert decimal texts of more than 4300 digits
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opaque:
+    """A value that cannot come back from a file: a function, a module, a tensor.
+
+    Attributes:
+        kind: ``function``, ``class``, ``module``, ``tensor``, ``array``, ``dtype``, ``truncated`` or ``object``.
+        text: Short text that is equal for equal things as far as that can be said, e.g. ``torch.nn.functional.relu``.
+    """
+
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        """Return the text."""
+        return self.text
+
+
+def encode_value(value: Any, name: str = "") -> str:
+    """Return a value as typed JSON text.
+
+    Args:
+        value: Anything; never raises.
+        name: The name it is stored under; a value under the name of a credential becomes ``"[redacted]"``.
+
+    Returns:
+        JSON in ASCII; at most about ``MAX_JSON_CHARS`` characters.
+    """
+    text = json.dumps(_to_json(value, name, 0), separators=(",", ":"), allow_nan=False)
+    return text if len(text) <= MAX_JSON_CHARS else json.dumps(_shortened(value, text))
+
+
+def decode_value(text: str | None) -> Any:
+    """Return the value ``encode_value`` wrote; None for None.
+
+    Plain types, tuples, sets, bytes, paths and dates come back equal. NumPy scalars come back as Python numbers, enum members
+    as their values, dataclasses as dictionaries, everything without a value as ``Opaque``.
+    """
+    if text is None:
+        return None
+    return _from_json(json.loads(text))
+
+
+def redact(value: Any, name: str = "") -> Any:
+    """Return the value without credentials: under a secret name, under secret keys inside, in URLs.
+
+    Args:
+        value: Any value; strings, mappings, lists and tuples are looked into.
+        name: The name it is known under.
+    """
+    if value is None or isinstance(value, bool):
+        return value  # None and switches such as use_auth_token=True give nothing away
+    if name and is_secret_name(name):
+        return REDACTED
+    if isinstance(value, str) and not isinstance(value, Enum):
+        return redact_text(value)
+    return value
+
+
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
+_URL_PARAMETER = re.compile(r"(?<=[?&])([^=&\s#]+)=([^&\s#]+)")
+
+
+def redact_text(text: str) -> str:
+    """Return a text without the credentials in its URLs (``https://user:password@host``, ``?token=...``)."""
+    if "://" not in text:
+        return text
+    text = _URL_CREDENTIALS.sub(f"{REDACTED}@", text)
+    return _URL_PARAMETER.sub(
+        lambda found: f"{found[1]}={REDACTED}" if is_secret_name(found[1]) else found[0],
+        text,
+    )
+
+
+def storable_text(text: object) -> str:
+    """Return a text that SQLite can hold: lone surrogates, which UTF-8 cannot express, are written out."""
+    text = str(text)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _tagged(kind: str, value: Any) -> dict[str, Any]:
+    return {"$type": kind, "value": value}
+
+
+def _to_json(value: Any, name: str, depth: int) -> Any:
+    """Return what ``json.dumps`` writes for a value."""
+    try:
+        value = redact(value, name)
+        if value is None or value is True or value is False:
+            return value
+        kind = type(value)
+        if kind is str:
+            return value
+        if kind is int:
+            return _int_to_json(value)
+        if kind is float:
+            return value if math.isfinite(value) else _tagged("float", repr(value))
+        return _structure_to_json(value, name, depth) if depth < _MAX_DEPTH else _tagged("object", _safe_repr(value))
+    except Exception as error:  # a foreign object may fail in any way when it is looked at; the run must not
+        return _tagged("object", f"{_class_name(value)} (unreadable: {type(error).__name__})")
+
+
+def _shortened(value: Any, text: str) -> dict[str, Any]:
+    """Return what is stored of a huge value: equal for equal ones, whatever their size."""
+    length = f", length {len(value)}" if hasattr(value, "__len__") else ""
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _tagged("truncated", f"{type(value).__name__}{length}, sha256 {digest}: {text[:200]}")
+
+
+def _int_to_json(value: int) -> Any:
+    # bit_length bounds the digits without the conversion that Python would refuse
+    return value if value.bit_length() * 0.30103 < _MAX_PLAIN_INT_DIGITS else _tagged("int", hex(value))
+
+
+def _structure_to_json(value: Any, name: str, depth: int) -> Any:
+    """Return the JSON form of everything that is not a plain scalar."""
+    if isinstance(value, Opaque):
+        return _tagged(value.kind, value.text)
+    if isinstance(value, Enum):
+        inner = {"class": _class_name(value), "name": value.name}
+        return _tagged("enum", {**inner, "value": _to_json(value.value, name, depth + 1)})
+    for types_, encode in _SCALARS:
+        if isinstance(value, types_):
+            return encode(value)
+    if isinstance(value, list | tuple | Set | Mapping):
+        return _collection_to_json(value, name, depth)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        shown = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        inner_json = {key: _to_json(item, key, depth + 1) for key, item in shown.items()}
+        return _tagged("dataclass", {"class": _class_name(value), "fields": inner_json})
+    if type(value).__module__.partition(".")[0] in {"torch", "numpy", "jax", "tensorflow"}:
+        return _array_to_json(value)
+    if isinstance(value, Sequence):
+        return [_to_json(item, name, depth + 1) for item in value]
+    return _named_thing(value)
+
+
+def _collection_to_json(value: Any, name: str, depth: int) -> Any:
+    if len(value) > _MAX_ITEMS:
+        # looking at every item of a data set would hold up the start of the training
+        ends = [_to_json(item, name, depth + 1) for item in islice(value, _MAX_ITEMS // 2)]
+        if isinstance(value, list | tuple):
+            ends += [_to_json(item, name, depth + 1) for item in value[-_MAX_ITEMS // 2 :]]
+        return _shortened(value, json.dumps(ends))
+    if isinstance(value, Mapping):
+        return _mapping_to_json(value, depth)
+    encoded = [_to_json(item, name, depth + 1) for item in value]
+    if isinstance(value, Set):
+        return _tagged("frozenset" if isinstance(value, frozenset) else "set", sorted(encoded, key=json.dumps))
+    return _tagged("tuple", encoded) if isinstance(value, tuple) else encoded
+
+
+def _mapping_to_json(value: Mapping[Any, Any], depth: int) -> Any:
+    if all(type(key) is str for key in value) and "$type" not in value:
+        return {key: _to_json(item, key, depth + 1) for key, item in value.items()}
+    pairs = [[_to_json(key, "", depth + 1), _to_json(item, str(key), depth + 1)] for key, item in value.items()]
+    return _tagged("dict", pairs)
+
+
+def _array_to_json(value: Any) -> Any:
+    """Return scalars of array libraries as numbers, small arrays with their values, the rest as type and shape."""
+    shape = getattr(value, "shape", None)
+    if shape is None or not hasattr(value, "dtype") or isinstance(value, type):
+        if type(value).__name__ in {"dtype", "DType"} or type(value).__name__.endswith("DType"):
+            return _tagged("dtype", str(value))
+        if type(value).__module__ == "torch" and type(value).__name__ in {"device", "Size"}:
+            return str(value) if type(value).__name__ == "device" else list(value)
+        return _named_thing(value)
+    dtype = str(value.dtype)
+    if type(value).__module__.startswith("numpy"):
+        if not shape:
+            return _to_json(value.item() if hasattr(value, "item") else value, "", _MAX_DEPTH - 1)
+        if value.size <= _MAX_ARRAY_ITEMS and value.dtype.kind in "biuf":
+            return _tagged("array", f"{dtype}{list(shape)} {json.dumps(value.tolist())}")
+        digest = hashlib.sha256(value.tobytes()).hexdigest()[:16] if value.dtype.kind != "O" else "of objects"
+        return _tagged("array", f"{dtype}{list(shape)} sha256 {digest}")
+    # no values of tensors: reading them could wait for an accelerator
+    return _tagged("tensor", f"{dtype}{list(shape)}")
+
+
+def _named_thing(value: Any) -> Any:
+    """Return functions, classes and objects as a text that names them."""
+    if isinstance(value, type):
+        return _tagged("class", f"{value.__module__}.{value.__qualname__}")
+    if isinstance(value, types.ModuleType):
+        return _tagged("module", value.__name__)
+    if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):
+        return _tagged("function", f"{getattr(value, '__module__', None)}.{value.__qualname__}")
+    if type(value).__name__ == "partial" and hasattr(value, "func"):
+        return _tagged("function", f"partial({_named_thing(value.func)['value']}, {_safe_repr((value.args, value.keywords))})")
+    if hasattr(value, "named_parameters"):
+        return _tagged("module", _class_name(value))
+    if isinstance(value, types.SimpleNamespace) or type(value).__name__ == "Namespace":
+        return _mapping_to_json(vars(value), _MAX_DEPTH - 5)
+    return _tagged("object", _safe_repr(value))
+
+
+def _class_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+def _safe_repr(value: Any) -> str:
+    """Return a bounded text without memory addresses, so that equal objects of two runs look equal."""
+    try:
+        text = _ADDRESS.sub("", repr(value))
+    except Exception:  # foreign code; the type still says something
+        text = _class_name(value)
+    return redact_text(text if len(text) <= _MAX_REPR_CHARS else text[:_MAX_REPR_CHARS] + "...")
+
+
+def _path_to_json(value: PurePath) -> Any:
+    return _tagged("windows_path" if isinstance(value, PureWindowsPath) else "path", redact_text(str(value)))
+
+
+_SCALARS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (str, lambda value: str.__str__(value)),
+    (bool, bool),
+    (int, lambda value: _int_to_json(int(value))),
+    (float, lambda value: float(value) if math.isfinite(value) else _tagged("float", repr(float(value)))),
+    (bytes | bytearray, lambda value: _tagged("bytes", base64.b64encode(bytes(value)).decode())),
+    (PurePath, _path_to_json),
+    (datetime, lambda value: _tagged("datetime", value.isoformat())),
+    (date, lambda value: _tagged("date", value.isoformat())),
+    (time, lambda value: _tagged("time", value.isoformat())),
+    (timedelta, lambda value: _tagged("timedelta", [value.days, value.seconds, value.microseconds])),
+    (complex, lambda value: _tagged("complex", [repr(value.real), repr(value.imag)])),
+    (Decimal, lambda value: _tagged("decimal", str(value))),
+    (Fraction, lambda value: _tagged("fraction", str(value))),
+    (range, lambda value: _tagged("range", [value.start, value.stop, value.step])),
+)
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kind = value.get("$type")
+    if kind is None:
+        return {key: _from_json(item) for key, item in value.items()}
+    inner = value.get("value")
+    decode = _DECODERS.get(kind)
+    if decode is None:
+        return Opaque(str(kind), str(inner))
+    return decode(inner)
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "float": float,
+    "int": lambda inner: int(inner, 16),
+    "tuple": lambda inner: tuple(_from_json(item) for item in inner),
+    "set": lambda inner: {_from_json(item) for item in inner},
+    "frozenset": lambda inner: frozenset(_from_json(item) for item in inner),
+    "dict": lambda inner: {_from_json(key): _from_json(item) for key, item in inner},
+    "dataclass": lambda inner: {key: _from_json(item) for key, item in inner["fields"].items()},
+    "enum": lambda inner: _from_json(inner["value"]),
+    "bytes": lambda inner: base64.b64decode(inner),
+    "path": Path,
+    "windows_path": PureWindowsPath,
+    "datetime": datetime.fromisoformat,
+    "date": date.fromisoformat,
+    "time": time.fromisoformat,
+    "timedelta": lambda inner: timedelta(*inner),
+    "complex": lambda inner: complex(float(inner[0]), float(inner[1])),
+    "decimal": Decimal,
+    "fraction": Fraction,
+    "range": lambda inner: range(*inner),
+}

@@ -1,0 +1,33 @@
+"""What every test shares: no test ever sees a real history, or the switches of the shell it was started from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from store import History
+
+# A busy machine is no failure: timings say nothing about correctness here.
+settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+
+
+@pytest.fixture(autouse=True)
+def isolated_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Point the default history into the test's own directory and clear every other switch."""
+    for name in [name for name in os.environ if name == "METAHP" or name.startswith("METAHP_")]:
+        monkeypatch.delenv(name)
+    path = tmp_path / "default" / "history.db"
+    monkeypatch.setenv("METAHP_HISTORY", str(path))
+    return path
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Iterator[History]:
+    """An empty history, closed after the test."""
+    with History(tmp_path / "history.db") as opened:
+        yield opened

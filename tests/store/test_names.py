@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+
+from store import Direction, ObjectiveError, canonical_name, infer_direction, resolve_direction
+from store.names import CANONICAL_ALIASES, canonical_names, is_secret_name
+
+
+@pytest.mark.parametrize(
+    ("raw", "name"),
+    [
+        ("lr", "learning_rate"),
+        ("LR", "learning_rate"),
+        ("wd", "weight_decay"),
+        ("per_device_train_batch_size", "batch_size"),
+        ("max-epochs", "num_epochs"),
+        ("n_layers", "num_layers"),
+        ("my_own_knob", "my_own_knob"),
+        ("optimizer.lr", "optimizer.lr"),
+    ],
+)
+def test_spellings_of_a_knob_share_one_canonical_name(raw: str, name: str) -> None:
+    assert canonical_name(raw) == name
+
+
+def test_no_alias_belongs_to_two_names() -> None:
+    spellings = [alias for name, aliases in CANONICAL_ALIASES.items() for alias in (name, *aliases)]
+    assert len(spellings) == len(set(spellings))
+
+
+def test_two_spellings_in_one_run_do_not_collide() -> None:
+    assert canonical_names(["lr", "learning_rate", "wd"]) == {"lr": "lr", "learning_rate": "learning_rate", "wd": "weight_decay"}
+    assert canonical_names(["base_lr", "max_lr"]) == {"base_lr": "learning_rate", "max_lr": "max_lr"}
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        ("val_acc", Direction.MAX),
+        ("val/accuracy", Direction.MAX),
+        ("ValAUROC", Direction.MAX),
+        ("valAuroc", Direction.MAX),
+        ("eval_loss", Direction.MIN),
+        ("accuracy_loss", Direction.MIN),
+        ("rmse", Direction.MIN),
+        ("perplexity", Direction.MIN),
+        ("zorp", None),
+        ("", None),
+    ],
+)
+def test_well_known_names_say_their_direction(metric: str, direction: Direction | None) -> None:
+    assert infer_direction(metric) is direction
+
+
+def test_an_unknown_name_asks_for_a_direction() -> None:
+    with pytest.raises(ObjectiveError, match=r"'zorp' does not say it; possible are 'min' and 'max'\. Pass direction='min' or"):
+        resolve_direction("zorp", None)
+    with pytest.raises(ObjectiveError, match=r"must be 'min' or 'max', but got 'up' for the objective 'zorp'"):
+        resolve_direction("zorp", "up")
+    assert resolve_direction("zorp", "maximize") is Direction.MAX
+    assert resolve_direction("val_loss", "max") is Direction.MAX
+
+
+SECRET = "token hf_token HF_TOKEN hub.token accessToken use_auth_token api_key openai_apikey secret client_secret password credentials"
+TEXT = "tokens num_tokens max_new_tokens pad_token_id eos_token tokenizer_name token_type_ids tokens_per_batch key num_keys secretary"
+
+
+@pytest.mark.parametrize("name", SECRET.split())
+def test_names_of_credentials_are_recognised(name: str) -> None:
+    assert is_secret_name(name)
+
+
+@pytest.mark.parametrize("name", TEXT.split())
+def test_names_about_text_are_no_credentials(name: str) -> None:
+    assert not is_secret_name(name)
