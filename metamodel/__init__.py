@@ -1,0 +1,43 @@
+"""Learns from a history of training runs and recommends hyperparameters. Nothing heavy is loaded until it is used."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metamodel.fitting import current_model, refit
+    from metamodel.model import MetaModel
+    from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
+    from metamodel.recommender import recommend
+    from metamodel.task import TaskDescription
+
+__all__ = ["Decision", "Evidence", "MetaModel", "Recommendation", "TaskDescription", "Unit", "current_model", "recommend", "refit"]
+
+# By its path and at once: `store` may be the very name that a file of the user's hides.
+_CHECK = Path(__file__).parent.parent / "store" / "shadowing.py"
+runpy.run_path(str(_CHECK), {"PACKAGES": ["store"]}, run_name="check")
+
+_HOMES = {
+    "Decision": "metamodel.recommendation",
+    "Evidence": "metamodel.recommendation",
+    "MetaModel": "metamodel.model",
+    "Recommendation": "metamodel.recommendation",
+    "TaskDescription": "metamodel.task",
+    "Unit": "metamodel.recommendation",
+    "current_model": "metamodel.fitting",
+    "recommend": "metamodel.recommender",
+    "refit": "metamodel.fitting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'metamodel' has no attribute {name!r}; it has: {', '.join(__all__)}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,227 @@
+"""What the meta-model thinks of configurations of one task: encoded, predicted, ranked and judged."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm
+
+from metamodel.encoding import Encoder, fit_encoder
+from metamodel.feasibility import OWN_WEIGHT, Feasibility
+from metamodel.model import MetaModel
+from metamodel.observations import TaskRuns, rank_scores
+from metamodel.posterior import OwnRuns, Posterior, log_expected_improvement
+from metamodel.prior_gp import TrainingTask, fit_plain_gp
+from metamodel.recommendation import Unit
+from metamodel.space import Space
+from metamodel.task import TaskDescription
+
+FloatArray = npt.NDArray[np.float64]
+
+FAILED_SCORE = -2.5
+"""What a failed run is worth in normal scores: worse than 99 of 100."""
+INTERVAL_Z = float(norm.ppf(0.9))
+"""Half width of a central 80 % interval in standard deviations."""
+MAX_OWN_RUNS = 400
+"""Own runs a posterior looks at; beyond that the best half and the newest half of them."""
+N_ELITES = 4
+MIN_OUTCOMES_FOR_UNITS = 3
+"""Distinct own outcomes from which a prediction can be spoken in the objective's units."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is expected of one configuration. Fields as in ``Recommendation``."""
+
+    prediction: float
+    interval: tuple[float, float]
+    own_prediction: float | None
+    gain_probability: float | None
+    finish_probability: float
+    unit: Unit
+
+
+class Advisor:
+    """The meta-model, conditioned on one task.
+
+    Args:
+        model: The meta-model; None uses a Gaussian process on the task's own runs alone.
+        own: The task's usable runs; None or without outcomes for a new task, which needs a model.
+        others: Other tasks, whose failures count as evidence.
+        space: What may change; empty where candidates are given.
+        current: The user's own configuration by canonical name; the context of every candidate.
+        variant: Source version of the model.
+        description: The task, as far as it is known.
+        candidates: Configurations to choose among, by canonical name.
+    """
+
+    def __init__(
+        self,
+        model: MetaModel | None,
+        own: TaskRuns | None,
+        others: Sequence[TaskRuns],
+        space: Space,
+        current: Mapping[str, Any],
+        variant: str | None,
+        description: TaskDescription | None = None,
+        candidates: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        self._own, self._space, self._current = own, space, dict(current)
+        self._context = _context(own, current, description)
+        keep = _kept_runs(own)
+        configs = [own.configs[i] for i in keep] if own is not None else []
+        self._own_varying = {name for name in {key for config in configs for key in config} if _varies(name, configs)}
+        known = model.encoder if model is not None else Encoder(())
+        self._encoder = _with_own_columns(known, configs, space, candidates, self._own_varying)
+        self._model_names = {column.name for column in known.columns if not column.is_context}
+        inputs = self._encode(configs) if configs else np.zeros((0, self._encoder.width))
+        outcomes = own.filled[keep] if own is not None else np.zeros(0)
+        if model is not None:
+            gp, n_extra = model.gp, self._encoder.width - known.width
+        else:
+            gp, n_extra = fit_plain_gp(TrainingTask(inputs, rank_scores(outcomes))), 0
+        same = np.array([variant is None or (own is not None and own.variants[i] == variant) for i in keep], dtype=bool)
+        self._posterior = Posterior(gp, OwnRuns(inputs, outcomes, same), n_extra)
+        self._outcomes = outcomes
+        self._inputs = inputs
+        self._feasibility = self._fit_feasibility(others)
+
+    @property
+    def informed_space(self) -> Space:
+        """The part of the space the history says anything about; the rest stays at the user's values."""
+        return {name: dim for name, dim in self._space.items() if name in self._model_names or name in self._own_varying}
+
+    def best_configs(self, task: TaskRuns) -> list[Mapping[str, Any]]:
+        """Return the best few configurations of a task."""
+        order = np.argsort(-np.where(np.isfinite(task.values), task.values, -np.inf), kind="stable")
+        return [task.configs[i] for i in order[:N_ELITES] if np.isfinite(task.values[i])]
+
+    def rank(self, configs: Sequence[Mapping[str, Any]], mode: str = "best") -> list[int]:
+        """Order configurations, best first.
+
+        Args:
+            configs: By canonical name; what they leave out is the task's context.
+            mode: ``best`` or ``explore``.
+
+        Returns:
+            Indices into ``configs``.
+        """
+        inputs = self._encode(configs)
+        mean, variance = self._posterior.predict(inputs).mixture()
+        finish = self._feasibility.finish_probability(inputs)
+        if mode == "explore":
+            value = log_expected_improvement(mean, variance, self._best_score()) + np.log(finish)
+        else:
+            value = finish * mean + (1 - finish) * FAILED_SCORE
+        return [int(i) for i in np.argsort(-value, kind="stable")]
+
+    def judge(self, config: Mapping[str, Any]) -> Judgement:
+        """Predict one configuration and compare it with the user's own."""
+        points = [dict(config)] + ([self._current] if self._current else [])
+        inputs = self._encode(points)
+        predicted = self._posterior.predict(inputs, is_joint=True)
+        finish = self._feasibility.finish_probability(inputs)
+        mean, variance = predicted.mixture()
+        spread = math.sqrt(max(float(variance[0]), 0.0) + self._posterior.noise_variance)
+        low, high = float(mean[0]) - INTERVAL_Z * spread, float(mean[0]) + INTERVAL_Z * spread
+        unit, speak = self._speech()
+        gain = own = None
+        if self._current:
+            own = speak(float(mean[1]))
+            difference = predicted.mean[:, 0] - predicted.mean[:, 1]
+            covariance = predicted.covariance
+            scale = np.sqrt(np.maximum(covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1], 1e-10))
+            better = float(norm.cdf(difference / scale).mean()) if not np.allclose(inputs[0], inputs[1]) else 0.0
+            gain = float(finish[0] * (finish[1] * better + 1 - finish[1])) if better > 0 else 0.0
+        return Judgement(speak(float(mean[0])), (speak(low), speak(high)), own, gain, float(finish[0]), unit)
+
+    def _speech(self) -> tuple[Unit, Callable[[float], float]]:
+        """Return the unit of predictions and the map from scores to it."""
+        scores = self._posterior.own_scores
+        if scores is None or self._own is None or len(np.unique(self._outcomes)) < MIN_OUTCOMES_FOR_UNITS:
+            return Unit.RANK, _as_share
+        order = np.argsort(scores, kind="stable")
+        x: FloatArray = scores[order]
+        y: FloatArray = self._outcomes[order]
+        first, last, middle = float(x[0]), float(x[-1]), len(x) // 2
+        # Outcomes crowd near the best, so each end is continued with the slope of its own half.
+        below, above = _slope(x[: middle + 1], y[: middle + 1]), _slope(x[middle:], y[middle:])
+        task = self._own
+
+        def in_units(score: float) -> float:
+            outside = below * min(score - first, 0.0) + above * max(score - last, 0.0)
+            return task.in_units(float(np.interp(score, x, y)) + outside)
+
+        return Unit.OBJECTIVE, in_units
+
+    def _best_score(self) -> float:
+        if not len(self._inputs):
+            # Nothing to improve on yet: what three of four past configurations did not reach.
+            return float(norm.ppf(0.75))
+        return float(self._posterior.predict(self._inputs).mixture()[0].max())
+
+    def _encode(self, configs: Sequence[Mapping[str, Any]]) -> FloatArray:
+        return self._encoder.encode([{**self._context, **config} for config in configs])
+
+    def _fit_feasibility(self, others: Sequence[TaskRuns]) -> Feasibility:
+        tasks = [*others, *([self._own] if self._own is not None else [])]
+        if not any(task.is_failed.any() for task in tasks):
+            return Feasibility(np.zeros((0, self._encoder.width)), np.zeros(0, dtype=bool), np.zeros(0))
+        inputs = np.concatenate([self._encoder.encode(task.configs) for task in tasks])
+        weights = np.concatenate([np.full(len(task), OWN_WEIGHT if task is self._own else 1.0) for task in tasks])
+        return Feasibility(inputs, np.concatenate([task.is_failed for task in tasks]), weights)
+
+
+def _as_share(score: float) -> float:
+    """Return the share of configurations a score is better than."""
+    return float(norm.cdf(score))
+
+
+def _slope(x: FloatArray, y: FloatArray) -> float:
+    """Return the slope between the ends of increasing points, 0 where they coincide."""
+    rise, run = float(y[-1] - y[0]), float(x[-1] - x[0])
+    return rise / run if run > 1e-6 else 0.0
+
+
+def _varies(name: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+    return len({repr(config.get(name)) for config in configs}) > 1
+
+
+def _kept_runs(own: TaskRuns | None) -> list[int]:
+    """Indices of the own runs with an outcome, bounded so that the Cholesky stays small."""
+    if own is None:
+        return []
+    keep = np.flatnonzero(own.has_outcome)
+    if len(keep) > MAX_OWN_RUNS:
+        best = keep[np.argsort(-own.filled[keep], kind="stable")[: MAX_OWN_RUNS // 2]]
+        rest = np.setdiff1d(keep, best)
+        keep = np.sort(np.concatenate([best, rest[-(MAX_OWN_RUNS - len(best)) :]]))
+    return [int(i) for i in keep]
+
+
+def _context(own: TaskRuns | None, current: Mapping[str, Any], description: TaskDescription | None) -> dict[str, Any]:
+    """Return what every candidate has in common: the user's values, else what the task's runs mostly had."""
+    context: dict[str, Any] = {}
+    if own is not None:
+        for name in {key for config in own.configs for key in config}:
+            values = [config[name] for config in own.configs if name in config]
+            common = Counter(map(repr, values)).most_common(1)[0][0]
+            context[name] = next(value for value in values if repr(value) == common)
+    if description is not None and description.model_family is not None:
+        context["model_family"] = description.model_family
+    return {**context, **current}
+
+
+def _with_own_columns(
+    known: Encoder, configs: Sequence[Mapping[str, Any]], space: Space, candidates: Sequence[Mapping[str, Any]], varying: set[str]
+) -> Encoder:
+    """Add columns for what only the task's own runs have tuned."""
+    encoder = known.extended({name: dim for name, dim in space.items() if name in varying}, configs)
+    new = [column for column in fit_encoder([[*configs, *candidates]]).columns if column.name not in encoder.names]
+    return Encoder((*encoder.columns, *(column for column in new if column.name in varying)))

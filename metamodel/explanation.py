@@ -1,0 +1,82 @@
+"""The wording of an explanation: the same sentences on the console, in the history and on the command line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from metamodel.precedence import Change, Kept
+from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
+
+
+def format_value(value: Any) -> str:
+    """Write a hyperparameter for reading: four significant digits for floats, everything else as it is."""
+    if isinstance(value, float) and math.isfinite(value):
+        return f"{value:.4g}"
+    return str(value)
+
+
+def count(number: int, noun: str) -> str:
+    """Write a number with its noun: ``1 run``, ``2 runs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def describe_evidence(evidence: Evidence) -> str:
+    """Say in half a sentence what a recommendation rests on."""
+    parts = []
+    if evidence.n_runs:
+        parts.append(count(evidence.n_runs, "run") + " of this task")
+    if evidence.n_related:
+        parts.append(count(evidence.n_related, "run") + " of it with other model code")
+    if evidence.n_other_runs:
+        parts.append(f"{count(evidence.n_other_runs, 'run')} of {count(evidence.n_tasks, 'other task')}")
+    return " and ".join(parts) if parts else "no finished runs"
+
+
+def describe_prediction(recommendation: Recommendation, objective: str | None = None) -> str:
+    """Say what is expected, in ranks or in units of the objective, with the interval and against the user's own values."""
+    if math.isnan(recommendation.prediction):
+        return "no prediction"
+    low, high = sorted(recommendation.interval)
+    own = recommendation.own_prediction
+    if recommendation.unit is Unit.RANK:
+        text = f"expected better than {recommendation.prediction:.0%} of random configurations (80 % interval {low:.0%} to {high:.0%})"
+        return text + (f", your own values {own:.0%}" if own is not None else "")
+    name = objective or "objective"
+    text = f"expected {name} {recommendation.prediction:.4g} (80 % interval {low:.4g} to {high:.4g})"
+    return text + (f", your own values {own:.4g}" if own is not None else "")
+
+
+def describe_change(change: Change) -> str:
+    """Write one change as ``lr 0.001 -> 0.0123``."""
+    return f"{change.raw_name} {format_value(change.old)} -> {format_value(change.new)}"
+
+
+def start_message(
+    recommendation: Recommendation, changes: Sequence[Change], kept: Sequence[Kept] = (), objective: str | None = None, note: str = ""
+) -> str:
+    """Return the lines shown at the start of a run.
+
+    Args:
+        recommendation: What was recommended.
+        changes: What is rewritten.
+        kept: What was left alone and why.
+        objective: Name of the objective.
+        note: A further remark, e.g. that a model was just fitted.
+    """
+    lines = []
+    if changes:
+        lines.append(f"metahp: {', '.join(describe_change(change) for change in changes)}")
+        for change in changes:
+            if change.reason != recommendation.reason:
+                lines.append(f"  {change.raw_name}: {change.reason}")
+        if recommendation.decision is Decision.APPLY:
+            lines.append(f"  {describe_prediction(recommendation, objective)}; {recommendation.reason}")
+    else:
+        lines.append(f"metahp: nothing changed; {recommendation.reason}")
+    lines += [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept]
+    if note:
+        lines.append(f"  {note}")
+    lines.append(f"  recommendation {recommendation.id} (METAHP_PIN={recommendation.id} repeats it, METAHP=off switches this off)")
+    return "\n".join(lines)

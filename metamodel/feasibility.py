@@ -1,0 +1,57 @@
+"""The probability that a configuration finishes: diverged and out-of-memory runs as evidence, not as noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+BANDWIDTH = 0.15
+"""Width of the kernel in units of a column's range: failures have edges (a learning rate, a batch size), and this blurs them little."""
+PRIOR_RATE = 0.02
+PRIOR_WEIGHT = 1.0
+"""The prior counts like one run that failed with probability ``PRIOR_RATE``."""
+OWN_WEIGHT = 4.0
+"""A run of this very task says as much about its limits as four runs of others."""
+
+
+@dataclass(frozen=True)
+class Feasibility:
+    """A kernel-smoothed failure rate.
+
+    Attributes:
+        inputs: Encoded runs, shape ``(n, d)``.
+        is_failed: Shape ``(n,)``.
+        weight: Weight of each run, shape ``(n,)``.
+    """
+
+    inputs: FloatArray
+    is_failed: npt.NDArray[np.bool_]
+    weight: FloatArray
+
+    def finish_probability(self, inputs: FloatArray) -> FloatArray:
+        """Return the probability of finishing of ``n`` configurations.
+
+        Args:
+            inputs: Shape ``(n, d)``, encoded as the runs.
+
+        Returns:
+            Shape ``(n,)``, in (0, 1).
+        """
+        if not self.is_failed.any():
+            return np.full(len(inputs), 1.0 - PRIOR_RATE)
+        failing = self.inputs[self.is_failed]
+        spread = np.abs(inputs[:, None, :] - failing[None, :, :]).max(-1).min(1)
+        result = np.full(len(inputs), 1.0 - PRIOR_RATE)
+        # Far from every failure the rate is the prior's; only the rest needs the sum over all runs.
+        near = spread < 4 * BANDWIDTH
+        if near.any():
+            points = inputs[near]
+            squared = (points**2).sum(1)[:, None] + (self.inputs**2).sum(1)[None, :] - 2 * points @ self.inputs.T
+            kernel = np.exp(-0.5 * np.maximum(squared, 0.0) / BANDWIDTH**2) * self.weight
+            failed = (kernel * self.is_failed).sum(1)
+            result[near] = 1.0 - (failed + PRIOR_WEIGHT * PRIOR_RATE) / (kernel.sum(1) + PRIOR_WEIGHT)
+        return result

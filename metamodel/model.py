@@ -1,0 +1,172 @@
+"""The meta-model as a thing one can fit, save, load and ask. Files are safetensors and JSON, never pickle."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metamodel.encoding import Encoder, fit_encoder
+from metamodel.observations import LearningTable, TaskRuns, rank_scores
+from metamodel.prior_gp import N_STEPS, PriorGP, TrainingTask, fit_prior_gp, one_thread
+from store.errors import ModelFileError, NotEnoughHistoryError
+
+FORMAT = 1
+"""Version of the files; a reader refuses others with the way out."""
+MIN_TASK_RUNS = 4
+"""Runs a task needs before it can teach anything about others."""
+MIN_TASKS = 2
+"""Tasks needed before there is something to transfer."""
+
+
+def is_teaching(task: TaskRuns) -> bool:
+    """Say whether a task can teach: enough runs with outcomes, and not all of them equal."""
+    outcomes = task.filled[task.has_outcome]
+    return len(outcomes) >= MIN_TASK_RUNS and len(np.unique(outcomes)) > 1
+
+
+@dataclass(frozen=True, eq=False)
+class MetaModel:
+    """What was learned from a history.
+
+    Attributes:
+        gp: The trained members.
+        encoder: How configurations become its inputs.
+        info: ``id created_utc kind n_runs n_tasks n_finished task_ids seed seconds device versions``.
+    """
+
+    gp: PriorGP
+    encoder: Encoder
+    info: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Id, part of the file name."""
+        return str(self.info["id"])
+
+    @classmethod
+    def fit(
+        cls,
+        table: LearningTable,
+        info: Mapping[str, Any],
+        *,
+        n_steps: int = N_STEPS,
+        device: str = "cpu",
+        seed: int = 0,
+        deadline_s: float | None = None,
+        progress: Callable[[float, str], None] | None = None,
+    ) -> MetaModel:
+        """Learn from every task that can teach.
+
+        Args:
+            table: What the history offers.
+            info: What to remember about this fit; counts are added here.
+            n_steps: Gradient steps.
+            device: Torch device.
+            seed: Seed.
+            deadline_s: Time for training in seconds, None for no limit.
+            progress: Called with a fraction and a text.
+
+        Raises:
+            NotEnoughHistoryError: If fewer than two tasks can teach.
+        """
+        tasks = [task for task in table.tasks if is_teaching(task)]
+        if len(tasks) < MIN_TASKS:
+            found = ", ".join(f"{task.name} ({len(task)})" for task in table.tasks) or "none"
+            left_out = ", ".join(f"{count} x {reason}" for reason, count in sorted(table.left_out.items()))
+            raise NotEnoughHistoryError(
+                f"A meta-model needs at least {MIN_TASKS} tasks with {MIN_TASK_RUNS} finished runs of differing outcome, but the history "
+                f"has {len(tasks)}; tasks (usable runs): {found}"
+                + (f"; runs left out: {left_out}" if left_out else "")
+                + ". Log more runs with a MetaHPCallback; recommendations for a task with 4 runs of its own work without a meta-model."
+            )
+        encoder = fit_encoder([task.configs for task in tasks])
+        training = []
+        for task in tasks:
+            keep = task.has_outcome
+            inputs = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
+            training.append(TrainingTask(inputs, rank_scores(task.filled[keep])))
+        with one_thread():
+            gp = fit_prior_gp(
+                training,
+                is_context=encoder.is_context,
+                missing_row=encoder.missing_row,
+                n_steps=n_steps,
+                device=device,
+                seed=seed,
+                deadline_s=deadline_s,
+                progress=progress,
+            )
+        counts = {
+            "kind": "metahp",
+            "n_runs": int(sum(len(task.scores) for task in training)),
+            "n_tasks": len(tasks),
+            "n_finished": table.n_finished,
+            "task_ids": sorted({task.task_id for task in tasks}),
+            "hyperparameters": list(encoder.names),
+            "seed": seed,
+            "device": device,
+        }
+        return cls(gp, encoder, {**info, **counts})
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``<id>.safetensors`` and ``<id>.json`` into a folder, the JSON last: a model exists once its JSON does.
+
+        Returns:
+            Path of the JSON file.
+        """
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        weights, meta = folder / f"{self.id}.safetensors", folder / f"{self.id}.json"
+        shape = {name: getattr(self.gp, name) for name in ("n_inputs", "n_members", "n_hidden", "n_basis")}
+        content = {"format": FORMAT, "info": dict(self.info), "shape": shape, "encoder": self.encoder.to_json()}
+        partial = folder / f".{self.id}.{os.getpid()}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in self.gp.state_dict().items()}, partial)
+        os.replace(partial, weights)
+        partial_meta = folder / f".{self.id}.{os.getpid()}.json"
+        partial_meta.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(partial_meta, meta)
+        return meta
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MetaModel:
+        """Read a model.
+
+        Args:
+            path: The JSON file, or the safetensors file beside it.
+
+        Raises:
+            ModelFileError: If a file is missing, damaged or of another format.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        meta = Path(path).with_suffix(".json")
+        try:
+            content = json.loads(meta.read_text(encoding="utf-8"))
+            if content.get("format") != FORMAT:
+                raise ModelFileError(
+                    f"A meta-model must have format {FORMAT}, but {str(meta)!r} has {content.get('format')!r}. Run `metahp refit`."
+                )
+            gp = PriorGP(**content["shape"])
+            gp.load_state_dict(load_file(meta.with_suffix(".safetensors")))
+            encoder = Encoder.from_json(content["encoder"])
+            if encoder.width != gp.n_inputs:
+                raise ModelFileError(
+                    f"A meta-model's encoder must have as many columns as its network has inputs, but {str(meta)!r} has {encoder.width} "
+                    f"and {gp.n_inputs}. Run `metahp refit`."
+                )
+            return cls(gp.requires_grad_(False), encoder, content["info"])
+        except ModelFileError:
+            raise
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+            raise ModelFileError(
+                f"A meta-model must be a readable pair of .json and .safetensors, but {str(meta)!r} is not: {error}. Run `metahp refit`."
+            ) from error

@@ -1,0 +1,95 @@
+"""Which source code a model is made of: two runs whose model code differs are related evidence, not the same experiment."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import logging
+import sys
+import sysconfig
+import textwrap
+from functools import lru_cache
+from pathlib import Path
+
+from torch import nn
+
+_log = logging.getLogger(__name__)
+
+_LIBRARY_ROOTS = frozenset({"builtins", "torch", "lightning", "pytorch_lightning", "transformers", "torchmetrics", "torchvision"})
+_LIBRARY_FOLDERS = ("site-packages", "dist-packages")
+
+
+def model_variant(module: nn.Module) -> str:
+    """Return a fingerprint of the model code that the user wrote.
+
+    It covers the classes of the module and its submodules together with their bases, as far as they are not part of an installed
+    library. Comments, formatting, docstrings, default values in ``__init__`` and numbers in ``configure_optimizers`` do not
+    enter: the last two are hyperparameters, which a run records by value. A class without readable source counts by its name.
+
+    Args:
+        module: The model.
+
+    Returns:
+        16 hexadecimal digits, equal on every machine for equal code.
+    """
+    classes = {cls for part in module.modules() for cls in type(part).__mro__ if not is_library_class(cls)}
+    # Metric objects are code of the evaluation, but users' own ones still say what is measured, so they stay in.
+    parts = sorted(_normalised_source(cls) for cls in classes) or [f"class {type(module).__qualname__}"]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def is_library_class(cls: type) -> bool:
+    """Say whether a class belongs to an installed library rather than to the user."""
+    root = cls.__module__.partition(".")[0]
+    if root in _LIBRARY_ROOTS:
+        return True
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if file is None:
+        return False
+    path = Path(file)
+    return any(part in _LIBRARY_FOLDERS for part in path.parts) or path.is_relative_to(sysconfig.get_paths()["stdlib"])
+
+
+@lru_cache(maxsize=512)
+def _normalised_source(cls: type) -> str:
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError, SyntaxError, ValueError) as error:
+        # Typed at a prompt, built by type(...) or compiled: only the name is known.
+        _log.debug("no source for %s: %s", cls.__qualname__, error)
+        return f"class {cls.__qualname__}"
+    return ast.dump(_Normaliser().visit(tree))
+
+
+class _Normaliser(ast.NodeTransformer):
+    """Removes what does not change what the code does, and what is recorded elsewhere as a hyperparameter."""
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
+        node.body = _without_docstring(node.body)
+        return self.generic_visit(node)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.body = _without_docstring(node.body)
+        if node.name == "__init__":
+            node.args.defaults = [_blank(default) for default in node.args.defaults]
+            node.args.kw_defaults = [None if default is None else _blank(default) for default in node.args.kw_defaults]
+        if node.name == "configure_optimizers":
+            _NumberBlanker().visit(node)
+        return self.generic_visit(node)
+
+
+class _NumberBlanker(ast.NodeTransformer):
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        return _blank(node)
+
+
+def _blank(node: ast.expr) -> ast.expr:
+    is_number = isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool)
+    return ast.Constant(value=0) if is_number else node
+
+
+def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
+    first = body[0] if body else None
+    is_docstring = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return (body[1:] or [ast.Pass()]) if is_docstring else body

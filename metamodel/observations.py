@@ -1,0 +1,207 @@
+"""From a history to what a meta-model learns from: the usable runs of each task, oriented so that larger is better."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm, rankdata
+
+from metamodel.task import TaskDescription
+from store.names import Direction
+from store.records import RunRecord, RunStatus
+
+if TYPE_CHECKING:
+    from store import History
+
+FloatArray = npt.NDArray[np.float64]
+
+USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
+"""Interrupted runs count where they reached a validation: the epochs reached say how far."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRuns:
+    """The usable runs of one task under one objective.
+
+    Attributes:
+        task_id: Id of the task.
+        name: Its name, for messages.
+        objective: Name of the metric.
+        direction: ``min`` or ``max``.
+        description: What is known of the task.
+        run_ids: Ids, ``n`` of them, oldest first.
+        configs: Canonical name -> value of each run.
+        values: Oriented outcome, shape ``(n,)``: larger is better whatever the direction; NaN for failed runs.
+        is_diverged: Shape ``(n,)``.
+        is_oom: Shape ``(n,)``.
+        variants: Model source of each run, None where unknown.
+        task_order: Start of the newest run, for "most recent".
+    """
+
+    task_id: str
+    name: str
+    objective: str
+    direction: Direction
+    description: TaskDescription
+    run_ids: tuple[str, ...]
+    configs: tuple[Mapping[str, Any], ...]
+    values: FloatArray
+    is_diverged: npt.NDArray[np.bool_]
+    is_oom: npt.NDArray[np.bool_]
+    variants: tuple[str | None, ...]
+    task_order: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of runs ``n``."""
+        return len(self.run_ids)
+
+    @property
+    def has_outcome(self) -> npt.NDArray[np.bool_]:
+        """Runs that say how good their configuration is, shape ``(n,)``: all but out-of-memory ones."""
+        return ~self.is_oom
+
+    @property
+    def is_failed(self) -> npt.NDArray[np.bool_]:
+        """Diverged or out of memory, shape ``(n,)``."""
+        return self.is_diverged | self.is_oom
+
+    @cached_property
+    def filled(self) -> FloatArray:
+        """Oriented outcome with the worst finite value of the task for diverged runs, shape ``(n,)``; NaN for out of memory.
+
+        A diverged run is a bad outcome of unknown size, so it shares the last rank.
+        """
+        finite = self.values[np.isfinite(self.values)]
+        worst = float(finite.min()) if finite.size else 0.0
+        return np.where(self.is_oom, np.nan, np.where(np.isfinite(self.values), self.values, worst))
+
+    def in_units(self, oriented: float) -> float:
+        """Return an oriented value in the units and direction of the objective."""
+        return -oriented if self.direction is Direction.MIN else oriented
+
+
+@dataclass(frozen=True)
+class LearningTable:
+    """Everything a history offers for learning.
+
+    Attributes:
+        tasks: Tasks with at least one usable run, by ``(task id, objective)``.
+        left_out: Why runs are not used -> how many.
+        n_finished: Finished runs in the history, used or not.
+    """
+
+    tasks: tuple[TaskRuns, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    n_finished: int = 0
+
+    def of_task(self, task_id: str, objective: str | None = None) -> TaskRuns | None:
+        """Return the runs of a task; with several objectives and none named, those of the most recent run."""
+        found = [task for task in self.tasks if task.task_id == task_id and objective in (None, task.objective)]
+        return max(found, key=lambda task: task.task_order, default=None)
+
+
+def rank_scores(values: FloatArray) -> FloatArray:
+    """Map outcomes to normal scores of their ranks, the warp that makes tasks comparable.
+
+    Args:
+        values: Oriented outcomes, shape ``(n,)``, finite; ties share their mean rank.
+
+    Returns:
+        ``Phi^-1((rank - 0.5) / n)``, shape ``(n,)``.
+    """
+    if values.ndim != 1:
+        raise AssertionError(f"values must have shape (n,), got {values.shape}")
+    return np.asarray(norm.ppf((rankdata(values) - 0.5) / max(len(values), 1)), dtype=np.float64)
+
+
+_cache: OrderedDict[tuple[Path, str], LearningTable] = OrderedDict()
+
+
+def learning_table(history: History) -> LearningTable:
+    """Read what a history offers for learning; cached until a finished run comes in or a task is merged."""
+    key = (Path(history.path), history.state()[1])
+    if key in _cache:
+        _cache.move_to_end(key)
+        return _cache[key]
+    table = build_table(history.runs(), {task.id: task for task in history.tasks()})
+    _cache[key] = table
+    while len(_cache) > 4:
+        _cache.popitem(last=False)
+    return table
+
+
+def build_table(runs: list[RunRecord], task_records: Mapping[str, Any]) -> LearningTable:
+    """Group runs into learning tasks by task and objective, counting what is left out and why."""
+    left_out: Counter[str] = Counter()
+    groups: dict[tuple[str, str, Direction], list[RunRecord]] = {}
+    for run in runs:
+        reason = _unusable(run)
+        if reason is not None:
+            left_out[reason] += 1
+            continue
+        groups.setdefault((run.task_id, str(run.objective), Direction(str(run.direction))), []).append(run)
+    tasks = []
+    for (task_id, objective, direction), members in groups.items():
+        members.sort(key=lambda run: run.id)
+        record = task_records.get(task_id)
+        tasks.append(_task_runs(task_id, objective, direction, members, record))
+    tasks.sort(key=lambda task: (task.task_id, task.objective))
+    return LearningTable(tuple(tasks), dict(left_out), sum(run.is_finished for run in runs))
+
+
+def _unusable(run: RunRecord) -> str | None:
+    if run.status not in USABLE:
+        return f"status {run.status}"
+    if run.objective is None or run.direction is None:
+        return "no objective"
+    has_value = run.objective_best is not None and math.isfinite(run.objective_best)
+    if not has_value and run.status not in {RunStatus.DIVERGED, RunStatus.OOM}:
+        return "objective never logged"
+    return None
+
+
+def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[RunRecord], record: Any) -> TaskRuns:
+    sign = -1.0 if direction is Direction.MIN else 1.0
+    is_diverged = np.array([run.status is RunStatus.DIVERGED for run in runs], dtype=bool)
+    is_oom = np.array([run.status is RunStatus.OOM for run in runs], dtype=bool)
+    values = np.array(
+        [math.nan if run.objective_best is None or run.status is RunStatus.OOM else sign * run.objective_best for run in runs]
+    )
+    # A diverged run's best value before it broke is not what its configuration reaches.
+    values[is_diverged | ~np.isfinite(values)] = math.nan
+    description = dict(record.description) if record is not None else {}
+    for run in reversed(runs):
+        description = {**run.description, **description}
+    return TaskRuns(
+        task_id,
+        record.name if record is not None else task_id,
+        objective,
+        direction,
+        TaskDescription.from_dict(description),
+        tuple(run.id for run in runs),
+        tuple(_config(run) for run in runs),
+        values,
+        is_diverged,
+        is_oom,
+        tuple(run.variant for run in runs),
+        runs[-1].started_utc or runs[-1].id,
+    )
+
+
+def _config(run: RunRecord) -> dict[str, Any]:
+    """Hyperparameters of a run, with the epochs it really got as its fidelity."""
+    config = run.hparams
+    was_cut = run.status is RunStatus.INTERRUPTED
+    if run.epochs_reached and (was_cut or "num_epochs" not in config):
+        config["num_epochs"] = run.epochs_reached
+    if run.model_family is not None:
+        config.setdefault("model_family", run.model_family)
+    return config

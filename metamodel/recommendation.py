@@ -1,0 +1,137 @@
+"""What a recommendation is, and its way into and out of a history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from store import History
+
+
+class Decision(StrEnum):
+    """Whether a recommendation should be acted on."""
+
+    APPLY = "apply"
+    ABSTAIN = "abstain"
+
+
+class Unit(StrEnum):
+    """What predictions are spoken in."""
+
+    RANK = "rank"
+    """Share of random configurations of the space that are worse, in [0, 1]; larger is better."""
+    OBJECTIVE = "objective"
+    """The task's own objective, in its units and direction."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a recommendation rests on.
+
+    Attributes:
+        n_runs: Finished runs of this very task and model source.
+        n_related: Finished runs of this task whose model source differs.
+        n_tasks: Other tasks with finished runs.
+        n_other_runs: Their finished runs.
+        n_failed: Diverged and out-of-memory runs among all of these.
+        best_run_id: Best run of this task so far.
+        left_out: Why runs were not used -> how many.
+        model_id: Meta-model file that spoke, None if there was none.
+        note: What happened to the meta-model on the way, e.g. that it was fitted just now.
+    """
+
+    n_runs: int = 0
+    n_related: int = 0
+    n_tasks: int = 0
+    n_other_runs: int = 0
+    n_failed: int = 0
+    best_run_id: str | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    model_id: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A configuration, what it is expected to reach, and whether to act on it.
+
+    Attributes:
+        id: Sortable, unique; ``METAHP_PIN=<id>`` re-applies exactly this one.
+        config: The names of the space (or of the candidates) -> recommended value, raw names as the caller gave them.
+        prediction: Expected outcome of ``config``, in ``unit``; NaN if nothing can be said.
+        interval: Central 80 % interval of it, ``(low, high)``.
+        own_prediction: Expected outcome of the user's own configuration, None if none was given.
+        gain_probability: Probability that ``config`` beats the user's own configuration, None likewise.
+        finish_probability: Probability that ``config`` neither diverges nor runs out of memory.
+        unit: What the predictions are spoken in.
+        evidence: What it rests on.
+        decision: ``apply`` or ``abstain``.
+        reason: One sentence that says why.
+        task_id: Task it was made for.
+        mode: ``best`` or ``explore``.
+    """
+
+    id: str
+    config: Mapping[str, Any]
+    prediction: float
+    interval: tuple[float, float]
+    own_prediction: float | None
+    gain_probability: float | None
+    finish_probability: float
+    unit: Unit
+    evidence: Evidence
+    decision: Decision
+    reason: str
+    task_id: str | None = None
+    mode: str = "best"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field, JSON-compatible but for the values of ``config``, which keep their types."""
+        return {**asdict(self), "config": dict(self.config), "interval": list(self.interval)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:
+        """Rebuild a recommendation from ``to_dict``."""
+        low, high = values["interval"]
+        return cls(
+            **{
+                **values,
+                "interval": (low, high),
+                "unit": Unit(values["unit"]),
+                "decision": Decision(values["decision"]),
+                "evidence": Evidence(**values["evidence"]),
+            }
+        )
+
+
+def save_recommendation(
+    history: History,
+    recommendation: Recommendation,
+    *,
+    current: Mapping[str, Any] | None = None,
+    changes: list[dict[str, Any]] | None = None,
+) -> None:
+    """Write a recommendation into the history, so that it can be pinned, shown and later joined with its outcome.
+
+    Args:
+        history: Open history.
+        recommendation: The recommendation.
+        current: The user's own configuration at that moment.
+        changes: What was really rewritten, as ``Change.to_dict`` gives it.
+
+    Raises:
+        MetaHPError: If the history cannot be written.
+    """
+    history.save_recommendation(recommendation.to_dict(), current=dict(current or {}), changes=changes or [])
+
+
+def load_recommendation(history: History, recommendation_id: str) -> Recommendation:
+    """Read a stored recommendation.
+
+    Raises:
+        UnknownRecommendationError: If the history has none of this id.
+    """
+    return Recommendation.from_dict(history.recommendation(recommendation_id)["recommendation"])

@@ -1,0 +1,304 @@
+"""``recommend``: the one door through which everything asks, from a callback to a replay."""
+
+from __future__ import annotations
+
+import math
+import os
+import zlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metamodel.advisor import Advisor, Judgement
+from metamodel.candidates import LOCAL_SCALES, conservative_space, neighbours, starting_candidates
+from metamodel.explanation import describe_evidence
+from metamodel.fitting import Serving, serving_model
+from metamodel.observations import LearningTable, TaskRuns, learning_table
+from metamodel.prior_gp import one_thread
+from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
+from metamodel.space import Space, parse_space
+from metamodel.task import TaskDescription
+from store.errors import InvalidArgumentError, UnknownTaskError
+from store.ids import new_id, task_id_of
+from store.names import canonical_name
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from store import History
+
+FloatArray = npt.NDArray[np.float64]
+
+MIN_OWN_RUNS = 4
+"""Finished runs of the task itself from which a recommendation may be made without any other task."""
+MIN_OTHER_TASKS = 2
+MIN_OTHER_RUNS = 8
+"""Or: this many other tasks with this many finished runs each."""
+APPLY_PROBABILITY = 0.6
+"""Least probability of beating the user's own configuration; below, the user's values are as good a choice."""
+N_CENTRES = 8
+"""Best candidates around which the search is refined."""
+MODES = ("best", "explore")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, resolved against the history.
+
+    Attributes:
+        task_id: Id of the task, None if the history has never seen it.
+        own: The task's usable runs.
+        others: Other tasks with enough runs that tuned something of the space.
+        space: What may change.
+        current: The user's own configuration by canonical name.
+        variant: Source version of the model.
+        mode: ``best`` or ``explore``.
+    """
+
+    task_id: str | None
+    own: TaskRuns | None
+    others: tuple[TaskRuns, ...]
+    space: Space
+    current: Mapping[str, Any]
+    variant: str | None
+    mode: str
+    description: TaskDescription | None = None
+
+
+def recommend(
+    history: History | str | os.PathLike[str] | None = None,
+    task: str | TaskDescription | None = None,
+    space: Mapping[str, BaseDistribution | Sequence[Any]] | None = None,
+    k: int = 1,
+    mode: str = "best",
+    candidates: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    current: Mapping[str, Any] | None = None,
+    allowed: Collection[str] | None = None,
+    variant: str | None = None,
+    max_fit_s: float = 10.0,
+    device: str = "auto",
+    seed: int = 0,
+) -> list[Recommendation]:
+    """Recommend configurations for a task, from everything finished in the history.
+
+    A missing or outdated meta-model is fitted first. Thin evidence never raises: the recommendation then says ``abstain``, why, and
+    what it would have chosen.
+
+    Args:
+        history: A history, its path, or None for the default one.
+        task: Name, id or description of the task; a new one is answered from the other tasks alone.
+        space: What may be chosen; None for what is safe to change and varied in the history.
+        k: How many configurations, best first.
+        mode: ``best`` maximises the expected outcome, ``explore`` what a run would teach.
+        candidates: Choose among these configurations only; they replace ``space``.
+        current: The user's own configuration, all hyperparameters of the run: the rest of it is context, and the gain is
+            measured against it.
+        allowed: Canonical names that may be rewritten where no space is given.
+        variant: Source version of the model; runs of other versions count as related, not exact, evidence.
+        max_fit_s: Time for an automatic fit in seconds.
+        device: Where an automatic fit runs.
+        seed: Seed; the same history and seed give the same recommendation.
+
+    Returns:
+        ``k`` recommendations (fewer if there are fewer candidates), best first.
+
+    Raises:
+        SpaceError: If the space is malformed.
+        InvalidArgumentError: If ``k``, ``mode`` or ``candidates`` is not possible.
+    """
+    from store import open_history
+
+    if k < 1:
+        raise InvalidArgumentError(f"k must be at least 1, but got {k}. Ask for one or more recommendations.")
+    if mode not in MODES:
+        raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}.")
+    if candidates is not None and not candidates:
+        raise InvalidArgumentError(
+            "candidates must hold at least one configuration, but got an empty list. Leave it out to search a space."
+        )
+    opened = open_history(history)
+    try:
+        table = learning_table(opened)
+        own = _own_runs(opened, table, task)
+        task_id = own.task_id if own is not None else None
+        parsed = None if space is None else parse_space(space)
+        now = {canonical_name(name): value for name, value in (current or {}).items()}
+        names = _names_of(parsed, candidates)
+        others, left_out = _speaking_tasks(table, own, names)
+        if parsed is None and candidates is None:
+            parsed = conservative_space(own, others, now, allowed)
+            names = frozenset(parsed)
+            others, left_out = _speaking_tasks(table, own, names)
+        question = Question(task_id, own, others, parsed or {}, now, variant, mode, task if isinstance(task, TaskDescription) else None)
+        serving = serving_model(opened, table, max_fit_s, device, seed) if others else Serving(None)
+    finally:
+        if opened is not history:
+            opened.close()
+    evidence = _evidence(question, {**table.left_out, **left_out}, serving)
+    with one_thread():
+        return _answer(question, serving, evidence, k, candidates, seed)
+
+
+def _own_runs(history: History, table: LearningTable, task: str | TaskDescription | None) -> TaskRuns | None:
+    """Find the task's runs; with another objective than asked for they would be incomparable, so that counts as a new task."""
+    if task is None:
+        return None
+    objective = task.objective if isinstance(task, TaskDescription) else None
+    try:
+        record = history.task(task if isinstance(task, str) else task_id_of(task.identity()))
+    except UnknownTaskError:
+        return None
+    return table.of_task(record.id, objective)
+
+
+def _names_of(space: Space | None, candidates: Sequence[Mapping[str, Any]] | None) -> frozenset[str] | None:
+    if candidates is not None:
+        return frozenset(canonical_name(name) for candidate in candidates for name in candidate)
+    return None if space is None else frozenset(space)
+
+
+def _speaking_tasks(
+    table: LearningTable, own: TaskRuns | None, names: frozenset[str] | None
+) -> tuple[tuple[TaskRuns, ...], dict[str, int]]:
+    """Choose the other tasks that may speak, and say why the rest may not."""
+    speaking, left_out = [], {"task has fewer than 8 runs": 0, "task tuned none of these hyperparameters": 0}
+    for task in table.tasks:
+        if own is not None and task.task_id == own.task_id:
+            continue
+        if len(task) < MIN_OTHER_RUNS:
+            left_out["task has fewer than 8 runs"] += len(task)
+        elif names is not None and not any(len({repr(config.get(name)) for config in task.configs}) > 1 for name in names):
+            left_out["task tuned none of these hyperparameters"] += len(task)
+        else:
+            speaking.append(task)
+    return tuple(speaking), {reason: count for reason, count in left_out.items() if count}
+
+
+def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving) -> Evidence:
+    own = question.own
+    n_same = 0 if own is None else sum(question.variant is None or variant == question.variant for variant in own.variants)
+    best = None
+    if own is not None and np.isfinite(own.values).any():
+        best = own.run_ids[int(np.nanargmax(own.values))]
+    tasks = [*question.others, *([own] if own is not None else [])]
+    return Evidence(
+        n_runs=n_same,
+        n_related=0 if own is None else len(own) - n_same,
+        n_tasks=len(question.others),
+        n_other_runs=sum(len(task) for task in question.others),
+        n_failed=int(sum(task.is_failed.sum() for task in tasks)),
+        best_run_id=best,
+        left_out=dict(left_out),
+        model_id=None if serving.model is None else serving.model.id,
+        note=serving.note,
+    )
+
+
+def _thin_evidence(question: Question, evidence: Evidence) -> str | None:
+    """Say why the evidence is below the floor, or None."""
+    n_own = evidence.n_runs + evidence.n_related
+    if n_own >= MIN_OWN_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS:
+        return None
+    return (
+        f"only {describe_evidence(evidence)}: it takes {MIN_OWN_RUNS} finished runs of this task, or {MIN_OTHER_TASKS} other tasks with "
+        f"{MIN_OTHER_RUNS} each that tuned the same hyperparameters"
+    )
+
+
+def _answer(
+    question: Question,
+    serving: Serving,
+    evidence: Evidence,
+    k: int,
+    candidates: Sequence[Mapping[str, Any]] | None,
+    seed: int,
+) -> list[Recommendation]:
+    nothing = Recommendation(
+        new_id(),
+        {},
+        math.nan,
+        (math.nan, math.nan),
+        None,
+        None,
+        1.0,
+        Unit.RANK,
+        evidence,
+        Decision.ABSTAIN,
+        "",
+        question.task_id,
+        question.mode,
+    )
+    thin = _thin_evidence(question, evidence)
+    has_outcomes = question.own is not None and bool(question.own.has_outcome.any())
+    if not question.space and candidates is None:
+        return [replace(nothing, reason=thin or "no hyperparameter that may be changed varied in the history")]
+    if serving.model is None and not has_outcomes:
+        return [replace(nothing, reason=thin or serving.note or "no finished run has an outcome")]
+    configs = [{canonical_name(name): value for name, value in candidate.items()} for candidate in candidates or ()]
+    advisor = Advisor(
+        serving.model, question.own, question.others, question.space, question.current, question.variant, question.description, configs
+    )
+    if candidates is not None:
+        order = advisor.rank(configs, question.mode)[:k]
+        chosen = [(configs[i], dict(candidates[i])) for i in order]
+    else:
+        found = _search(question, advisor, k, np.random.default_rng([seed, zlib.crc32((question.task_id or "").encode())]))
+        chosen = [(config, {question.space[name].raw_name: value for name, value in config.items()}) for config in found]
+    result = []
+    for config, raw in chosen:
+        judged = advisor.judge(config)
+        decision, reason = _decide(judged, thin, evidence)
+        result.append(
+            replace(
+                nothing,
+                id=new_id(),
+                config=raw,
+                prediction=judged.prediction,
+                interval=judged.interval,
+                own_prediction=judged.own_prediction,
+                gain_probability=judged.gain_probability,
+                finish_probability=judged.finish_probability,
+                unit=judged.unit,
+                decision=decision,
+                reason=reason,
+            )
+        )
+    return result
+
+
+def _search(question: Question, advisor: Advisor, k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Find the ``k`` best configurations of the space: everywhere first, then around the best."""
+    space = advisor.informed_space
+    if not space:
+        return [{}]
+    elites = [config for task in (question.own, *question.others) if task is not None for config in advisor.best_configs(task)]
+    if question.current:
+        elites.append(question.current)
+    found = starting_candidates(space, elites, rng)
+    for scale in LOCAL_SCALES:
+        order = advisor.rank(found, question.mode)
+        centres = [found[i] for i in order[:N_CENTRES]]
+        found = centres + neighbours(space, centres, scale, rng)
+    chosen: list[dict[str, Any]] = []
+    for i in advisor.rank(found, question.mode):
+        if len(chosen) == k:
+            break
+        if found[i] not in chosen:
+            chosen.append(found[i])
+    return chosen
+
+
+def _decide(judged: Judgement, thin: str | None, evidence: Evidence) -> tuple[Decision, str]:
+    basis = f"from {describe_evidence(evidence)}"
+    if thin is not None:
+        return Decision.ABSTAIN, thin
+    if judged.gain_probability is None:
+        return Decision.APPLY, f"best expected outcome, {basis}"
+    chance = f"{judged.gain_probability:.0%}"
+    if judged.gain_probability < APPLY_PROBABILITY:
+        return Decision.ABSTAIN, f"a gain over your own values is not probable enough ({chance}, {APPLY_PROBABILITY:.0%} needed), {basis}"
+    return Decision.APPLY, f"better than your own values with probability {chance}, {basis}"

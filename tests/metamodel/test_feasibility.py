@@ -1,0 +1,31 @@
+"""The failure rate: high where runs failed, the prior's far from every run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metamodel.feasibility import PRIOR_RATE, Feasibility
+
+
+def test_without_failures_the_prior_speaks() -> None:
+    feasibility = Feasibility(np.random.default_rng(0).random((5, 2)), np.zeros(5, dtype=bool), np.ones(5))
+    assert feasibility.finish_probability(np.random.default_rng(1).random((3, 2))) == pytest.approx(1 - PRIOR_RATE)
+
+
+def test_a_region_of_failures_is_found_and_the_rest_stays_good() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.random((200, 2))
+    feasibility = Feasibility(inputs, inputs[:, 0] > 0.8, np.ones(200))
+    bad, good, far = feasibility.finish_probability(np.array([[0.95, 0.5], [0.3, 0.5], [-3.0, 0.5]]))
+    assert bad < 0.3
+    assert good > 0.9
+    assert far == pytest.approx(1 - PRIOR_RATE)
+
+
+def test_own_failures_weigh_more_than_those_of_others() -> None:
+    inputs = np.zeros((2, 1))
+    failed = np.array([True, False])
+    light = Feasibility(inputs, failed, np.array([1.0, 1.0])).finish_probability(np.zeros((1, 1)))
+    heavy = Feasibility(inputs, failed, np.array([4.0, 1.0])).finish_probability(np.zeros((1, 1)))
+    assert heavy < light

@@ -1,0 +1,87 @@
+"""Which runs belong together: what changes the identity of a task, and what must not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from metamodel import TaskDescription
+from store import TaskLike
+from store.ids import task_id_of
+
+DESCRIPTION = TaskDescription(
+    dataset_class="TensorDataset",
+    n_train=1000,
+    n_val=200,
+    input_shape=(3, 32, 32),
+    input_dtype="float32",
+    target_shape=(),
+    target_dtype="int64",
+    n_classes=10,
+    data_hparams={"subset": "a"},
+    model_class="Net",
+    model_family="cnn",
+    n_parameters=1234,
+    objective="val_acc",
+    direction="max",
+)
+
+
+def task_id(description: TaskDescription) -> str:
+    return task_id_of(description.identity())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"n_parameters": 99}, {"n_val": 7}, {"model_family": "mlp"}, {"is_pretrained": True}, {"features": {"imbalance": 3.0}}],
+)
+def test_what_follows_from_tuning_keeps_the_task(change: dict[str, Any]) -> None:
+    assert task_id(replace(DESCRIPTION, **change)) == task_id(DESCRIPTION)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_train": 999},
+        {"dataset_class": "Other"},
+        {"input_shape": (1, 32, 32)},
+        {"input_dtype": "float64"},
+        {"target_shape": (1,)},
+        {"target_dtype": "float32"},
+        {"n_classes": 11},
+        {"data_hparams": {"subset": "b"}},
+        {"model_class": "OtherNet"},
+        {"objective": "val_f1"},
+        {"direction": "min"},
+    ],
+)
+def test_other_data_model_or_objective_is_another_task(change: dict[str, Any]) -> None:
+    assert task_id(replace(DESCRIPTION, **change)) != task_id(DESCRIPTION)
+
+
+def test_an_explicit_name_alone_is_the_identity() -> None:
+    assert task_id(replace(DESCRIPTION, name="mine")) == task_id(TaskDescription(name="mine"))
+
+
+def test_a_description_survives_json_and_ignores_keys_of_newer_versions() -> None:
+    assert TaskDescription.from_dict({**DESCRIPTION.to_dict(), "invented_later": 1}) == DESCRIPTION
+
+
+def test_a_description_is_what_a_history_takes_as_a_task() -> None:
+    assert isinstance(DESCRIPTION, TaskLike)
+
+
+def test_a_task_is_identified_by_a_name_or_by_data_and_model() -> None:
+    assert DESCRIPTION.is_identified
+    assert TaskDescription(name="x").is_identified
+    assert not TaskDescription(model_class="Net").is_identified
+    assert not TaskDescription(dataset_class="D").is_identified
+
+
+def test_numeric_features_leave_out_what_is_unknown() -> None:
+    features = DESCRIPTION.numeric_features()
+    assert features["log10_n_train"] == pytest.approx(3)
+    assert "is_pretrained" not in features
+    assert TaskDescription().numeric_features() == {}
