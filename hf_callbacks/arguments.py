@@ -1,0 +1,233 @@
+"""Reading ``TrainingArguments``: every field as a hyperparameter, who set it, and writing new values into a copy."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from accelerate.state import is_initialized  # type: ignore[import-untyped]
+from transformers import TrainingArguments
+
+from hf_callbacks.provenance import FIELDS, Provenance, provenance_of
+from metamodel.precedence import Setting
+from store.errors import InvalidArgumentError
+from store.names import canonical_names
+from store.records import Source
+
+# What __post_init__ makes of an untouched default. Default arguments to compare with cannot be built: that resets the devices.
+_NORMALISED: dict[str, tuple[Any, ...]] = {
+    "output_dir": ("trainer_output",),
+    "report_to": ([],),
+    "debug": ([],),
+    "activation_checkpointing": (False,),
+    "gradient_checkpointing": (False,),
+    "include_num_input_tokens_seen": ("no",),
+    "disable_tqdm": (False,),
+}
+
+_NOT_TUNED_PREFIXES = (
+    *("hub_", "push_", "logging_", "log_", "save_", "eval_", "dataloader_", "ddp_", "fsdp", "deepspeed", "trackio_"),
+    *("do_", "include_", "report_"),
+)
+_NOT_TUNED = (
+    *("output_dir", "run_name", "project", "seed", "data_seed", "local_rank", "debug", "disable_tqdm", "use_cpu"),
+    *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "ignore_data_skip", "enable_jit_checkpoint"),
+    *("skip_memory_metrics", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "prediction_loss_only"),
+    *("per_device_eval_batch_size", "batch_eval_metrics", "full_determinism", "length_column_name", "remove_unused_columns"),
+    *("accelerator_config", "parallelism_config", "label_names"),
+)
+
+
+@dataclass
+class Hyperparameters:
+    """What a run is made with: raw name -> value, who decided it, and what was asked for where that differs."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    requested: dict[str, Any] = field(default_factory=dict)
+
+    def put(self, name: str, value: Any, source: Source, requested: Any = None) -> None:
+        """Add or replace one value."""
+        self.values[name] = value
+        self.sources[name] = source
+        self.requested.pop(name, None)
+        if requested is not None:
+            self.requested[name] = requested
+
+
+def check_arguments(args: object) -> TrainingArguments:
+    """Return training arguments checked to be such.
+
+    Raises:
+        InvalidArgumentError: If they are something else.
+    """
+    if not isinstance(args, TrainingArguments):
+        raise InvalidArgumentError(
+            f"The arguments to rewrite must be TrainingArguments or a subclass, but got {type(args).__name__}: {args!r:.80}. "
+            "Pass TrainingArguments(...), or only keywords: autoconfig(output_dir='out', model=model, train_dataset=data)."
+        )
+    return args
+
+
+def plain_value(value: Any) -> Any:
+    """Return a field's value as plain data: an enum's value, a configuration's dictionary."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return type(value)(plain_value(item) for item in value)
+    if hasattr(value, "to_dict") and not isinstance(value, type):
+        return value.to_dict()
+    return value
+
+
+def argument_values(args: TrainingArguments) -> dict[str, Any]:
+    """Return every field of the arguments as plain data; our own two fields left out."""
+    return {item.name: plain_value(getattr(args, item.name)) for item in dataclasses.fields(args) if item.name not in FIELDS}
+
+
+def tunable_fields(cls: type[TrainingArguments]) -> tuple[str, ...]:
+    """Return the fields a space may name: those that shape training, not its logging, saving, loading or place."""
+    names = (item.name for item in dataclasses.fields(cls) if item.init and item.name not in FIELDS)
+    return tuple(name for name in names if name not in _NOT_TUNED and not name.startswith(_NOT_TUNED_PREFIXES))
+
+
+def is_default(args: TrainingArguments, name: str) -> bool:
+    """Say whether a field holds what the class gives it by default, or what the host derives from defaults and other fields."""
+    item = type(args).__dataclass_fields__[name]
+    value = plain_value(getattr(args, name))
+    make_config: Any = type(args.accelerator_config)
+    if item.default is not dataclasses.MISSING and _equal(value, plain_value(item.default)):
+        return True
+    if item.default_factory is not dataclasses.MISSING:
+        return _equal(value, plain_value(item.default_factory()))
+    if any(_equal(value, other) for other in _NORMALISED.get(name, ())):
+        return True
+    derived: dict[str, Callable[[], bool]] = {
+        "do_eval": lambda: plain_value(args.eval_strategy) != "no",
+        "eval_steps": lambda: value == args.logging_steps,
+        "dataloader_pin_memory": lambda: args.use_cpu,
+        "greater_is_better": lambda: value == (not str(args.metric_for_best_model).endswith("loss")),
+        "accelerator_config": lambda: bool(args.accelerator_config == make_config()),
+    }
+    return bool(name in derived and derived[name]())
+
+
+def read_arguments(args: TrainingArguments) -> Hyperparameters:
+    """Return every field as a hyperparameter, with who decided it.
+
+    A field rewritten by a recommendation is ``metahp`` with the user's own value as requested, as long as nobody changed it
+    again; an explicit keyword is the user's even where it equals the default; any other field that equals the class default is a
+    default.
+    """
+    provenance = provenance_of(args)
+    result = Hyperparameters()
+    for name, value in argument_values(args).items():
+        rewrite = provenance.rewrite_in_force(name, value)
+        if rewrite is not None:
+            result.put(name, value, rewrite.source, rewrite.requested)
+        elif name in provenance.explicit or not is_default(args, name):
+            result.put(name, value, Source.USER)
+        else:
+            result.put(name, value, Source.DEFAULT)
+    return result
+
+
+def read_settings(args: TrainingArguments, explicit: frozenset[str]) -> dict[str, Setting]:
+    """Return what a recommendation may be asked about: canonical name -> the field's value and who chose it.
+
+    Args:
+        args: The arguments as the user wants them.
+        explicit: Fields passed as keywords.
+    """
+    names = tunable_fields(type(args))
+    canonical = canonical_names(list(names))
+    values = argument_values(args)
+    settings = {}
+    for name in names:
+        is_users = name in explicit or not is_default(args, name)
+        settings[canonical[name]] = Setting(name, values[name], Source.USER if is_users else Source.DEFAULT)
+    return settings
+
+
+def rewritten(args: TrainingArguments, values: Mapping[str, Any]) -> TrainingArguments:
+    """Return a copy of the arguments with other values; class and note are kept.
+
+    The host's own checks run on the copy, so values that contradict each other are caught here and not in the Trainer.
+
+    Args:
+        args: Training arguments, of any subclass.
+        values: Field -> new value.
+
+    Raises:
+        Exception: Whatever the host raises for values it refuses.
+    """
+    values = dict(values)
+    if "metric_for_best_model" in values and "greater_is_better" not in values:
+        values["greater_is_better"] = None  # the host derived the old one from the old metric and would keep it
+    steady = _steady_values(args)
+    try:
+        return dataclasses.replace(args, **{**steady, **values})
+    except Exception:
+        if _is_replaceable(args, steady):
+            raise
+    # Some subclasses refuse their own finished fields (two that exclude each other, one derived from the other).
+    twin = copy.copy(args)
+    for name, value in values.items():
+        old = getattr(twin, name)
+        setattr(twin, name, type(old)(value) if isinstance(old, Enum) else value)
+    return twin
+
+
+def _is_replaceable(args: TrainingArguments, steady: Mapping[str, Any]) -> bool:
+    try:
+        dataclasses.replace(args, **steady)
+    except Exception:  # any refusal means the same: this class cannot be rebuilt from its own fields
+        return False
+    return True
+
+
+def _steady_values(args: TrainingArguments) -> dict[str, Any]:
+    """Keep a rebuild from tearing down a live accelerator: the host resets it unless the configuration asks to reuse it.
+
+    The host pops that wish from the configuration while building the first arguments, so a rebuild would have lost it.
+    """
+    config = getattr(args, "accelerator_config", None)
+    if not is_initialized() or not dataclasses.is_dataclass(config):
+        return {}
+    config = copy.copy(config)
+    config.use_configured_state = True  # type: ignore[union-attr]
+    return {"accelerator_config": config}
+
+
+def restored(args: TrainingArguments, provenance: Provenance) -> TrainingArguments:
+    """Return the arguments as they were before a recommendation rewrote them."""
+    requested = {name: item.requested for name, item in provenance.rewrites.items() if name_in_force(args, provenance, name)}
+    return rewritten(args, requested) if requested else args
+
+
+def name_in_force(args: TrainingArguments, provenance: Provenance, name: str) -> bool:
+    """Say whether a field still holds the value a recommendation gave it."""
+    return hasattr(args, name) and provenance.rewrite_in_force(name, plain_value(getattr(args, name))) is not None
+
+
+def global_batch_size(args: TrainingArguments, per_process: int | None = None) -> int:
+    """Return the samples behind one optimizer step: per process x accumulation x data-parallel processes.
+
+    Args:
+        args: The training arguments.
+        per_process: Samples a process loads at once; None for that of the arguments. Differs under ``auto_find_batch_size``.
+    """
+    loaded = args.train_batch_size if per_process is None else per_process
+    shards = 1
+    for name in ("tp_size", "cp_size", "sp_size"):
+        shards *= getattr(args.parallelism_config, name, None) or 1
+    return int(loaded * args.gradient_accumulation_steps * max(1, args.world_size // shards))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    # False equals 0 in Python, but a switch is no number.
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)

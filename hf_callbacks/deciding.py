@@ -1,0 +1,302 @@
+"""From a user's training arguments to what would be rewritten, why, and what is said about it.
+
+``autoconfig`` and ``apply`` share everything here; they differ only in where the values then go.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from hf_callbacks.arguments import plain_value, read_arguments, read_settings, tunable_fields
+from hf_callbacks.describe_trainer import check_task, describe_task, describe_variant, read_model_config
+from hf_callbacks.objective import Objective
+from metamodel.explanation import format_value, start_message
+from metamodel.precedence import (
+    CONSERVATIVE_NAMES,
+    Change,
+    Constraint,
+    Kept,
+    Setting,
+    check_keep,
+    check_names,
+    plan_changes,
+    rewritable,
+)
+from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
+from metamodel.space import parse_space
+from metamodel.task import TaskDescription
+from store.errors import (
+    HistoryPathError,
+    HistoryTooNewError,
+    InvalidArgumentError,
+    MetaHPError,
+    NotAHistoryError,
+    SpaceError,
+    UnknownHyperparameterError,
+    UnknownRecommendationError,
+)
+from store.names import canonical_name
+
+if TYPE_CHECKING:
+    from store import History
+
+logger = logging.getLogger(__name__)
+
+MODES = ("best", "explore", "dry-run")
+
+_USERS_MISTAKES = (SpaceError, UnknownHyperparameterError, UnknownRecommendationError, InvalidArgumentError)
+_UNUSABLE_HISTORY = (HistoryPathError, NotAHistoryError, HistoryTooNewError)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks for, checked.
+
+    Attributes:
+        args: The training arguments as they would be without us.
+        explicit: Fields passed as keywords.
+        model: The model, None if it does not exist yet.
+        train_dataset: Training data, None if unknown.
+        eval_dataset: Validation data, None if unknown.
+        task: Explicit name or description.
+        space: The user's space, None for the conservative one.
+        objective: The objective found.
+        history: History, path or None.
+        keep: Names never to touch.
+        mode: One of ``MODES``.
+        frozen: Canonical name, or ``*`` for every name, -> why it cannot be changed any more.
+    """
+
+    args: TrainingArguments
+    explicit: frozenset[str] = frozenset()
+    model: nn.Module | None = None
+    train_dataset: object = None
+    eval_dataset: object = None
+    task: str | TaskDescription | None = None
+    space: Mapping[str, Any] | None = None
+    objective: Objective = field(default_factory=Objective)
+    history: History | str | os.PathLike[str] | None = None
+    keep: Collection[str] | str = ()
+    mode: str = "best"
+    frozen: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is rewritten, and what to say about it. Without a recommendation nothing was asked for or nothing came.
+
+    Attributes:
+        recommendation: What was recommended.
+        changes: What is to be written.
+        message: What to tell the user.
+        is_failed: Whether something of ours went wrong; it was warned about, and the user's arguments are to be left as they are.
+    """
+
+    recommendation: Recommendation | None = None
+    changes: tuple[Change, ...] = ()
+    message: str = ""
+    is_failed: bool = False
+
+
+def is_off() -> bool:
+    """Say whether METAHP=off forbids us everything."""
+    return os.environ.get("METAHP", "").strip().lower() in {"off", "0", "false"}
+
+
+def check_request(request: Request) -> Request:
+    """Return the request with everything a user may get wrong checked.
+
+    Raises:
+        InvalidArgumentError: If the mode, the task or an entry of ``keep`` is none.
+        SpaceError: If the space is malformed.
+        UnknownHyperparameterError: If ``space`` or ``keep`` names a field the arguments do not have.
+    """
+    if request.mode not in MODES:
+        raise InvalidArgumentError(f"A mode must be one of {', '.join(map(repr, MODES))}, but got {request.mode!r}. Pass one of them.")
+    check_task(request.task)
+    keep = check_keep(request.keep)
+    where = type(request.args).__name__
+    available = tunable_fields(type(request.args))
+    advice = "Use one of these names."
+    check_names(keep, [*available, *sorted(CONSERVATIVE_NAMES)], where, advice)
+    if request.space is not None:
+        parse_space(request.space)
+        check_names(list(request.space), available, where, advice)
+    return replace(request, keep=keep)
+
+
+def agree(request: Request) -> Plan:
+    """Decide on process zero and give every process the same answer.
+
+    Each process runs the user's script; if each asked the history itself, a run that finishes in between would give them
+    different learning rates.
+
+    Args:
+        request: A checked request.
+
+    Returns:
+        The plan; a failed one where something of ours went wrong, which is warned about.
+
+    Raises:
+        MetaHPError: If the user made a mistake which only shows here, e.g. an unknown METAHP_PIN.
+    """
+    distributed = torch.distributed
+    if request.args.world_size <= 1 or not (distributed.is_available() and distributed.is_initialized()):
+        return _decide_safely(request)
+    answer: list[Any] = [None]
+    if request.args.process_index == 0:
+        try:
+            answer = [_decide_safely(request)]
+        except MetaHPError as error:
+            answer = [error]
+    distributed.broadcast_object_list(answer, src=0)
+    if isinstance(answer[0], MetaHPError):
+        raise answer[0]
+    return answer[0] if isinstance(answer[0], Plan) else Plan(is_failed=True)
+
+
+def say(args: TrainingArguments, message: str) -> None:
+    """Print a message to stderr, on process zero only."""
+    if message and args.process_index == 0:
+        print(message, file=sys.stderr, flush=True)
+
+
+def _decide_safely(request: Request) -> Plan:
+    try:
+        return _decide(request)
+    except _USERS_MISTAKES:
+        raise
+    except _UNUSABLE_HISTORY as error:
+        if request.history is not None or os.environ.get("METAHP_HISTORY"):
+            raise
+        return _give_up(error)  # the default place cannot be used, e.g. in a read-only container: nobody asked for it
+    except Exception as error:  # advice must never stop a training
+        return _give_up(error)
+
+
+def _give_up(error: Exception) -> Plan:
+    logger.warning("metahp: nothing changed; no recommendation could be made: %s: %s", type(error).__name__, error)
+    logger.debug("The reason in full:", exc_info=error)
+    return Plan(is_failed=True)
+
+
+def _decide(request: Request) -> Plan:
+    settings = read_settings(request.args, request.explicit)
+    allowed, kept = rewritable(settings, None if request.space is None else list(request.space), request.keep)
+    allowed, kept = _without_frozen(allowed, kept, request.frozen)
+    if not allowed:
+        return Plan(message=_hands_off(kept))
+    description = describe_task(
+        request.args,
+        model=request.model,
+        train_dataset=request.train_dataset,
+        eval_dataset=request.eval_dataset,
+        task=request.task,
+        objective=request.objective,
+    )
+    current = read_model_config(request.model, read_arguments(request.args)).values
+    with _Opened(request.history) as history:
+        recommendation = _recommendation(history, request, description, allowed, current)
+        constraints = _constraints(request.args, description)
+        changes = [_typed(change) for change in plan_changes(allowed, recommendation, constraints)]
+        applied = [] if request.mode == "dry-run" else changes
+        if not os.environ.get("METAHP_PIN"):  # the stored one says what was first rewritten, and must keep saying it
+            save_recommendation(history, recommendation, current=current, changes=[change.to_dict() for change in applied])
+    note = " ".join(_notes(request, description, recommendation))
+    message = start_message(recommendation, changes, kept, request.objective.name, note)
+    return Plan(recommendation, tuple(applied), message)
+
+
+def _recommendation(
+    history: History, request: Request, description: TaskDescription, allowed: Mapping[str, Setting], current: Mapping[str, Any]
+) -> Recommendation:
+    pinned = os.environ.get("METAHP_PIN")
+    if pinned:
+        return load_recommendation(history, pinned)
+    from metamodel import recommend
+
+    space = None
+    if request.space is not None:
+        space = {raw: values for raw, values in request.space.items() if canonical_name(raw) in allowed}
+    return recommend(
+        history,
+        task=description,
+        space=space,
+        mode="best" if request.mode == "dry-run" else request.mode,
+        current=current,
+        allowed=list(allowed),
+        variant=None if request.model is None else describe_variant(request.model),
+    )[0]
+
+
+def _without_frozen(allowed: Mapping[str, Setting], kept: list[Kept], frozen: Mapping[str, str]) -> tuple[dict[str, Setting], list[Kept]]:
+    free: dict[str, Setting] = {}
+    kept = list(kept)
+    for name, setting in allowed.items():
+        reason = frozen.get(name, frozen.get("*"))
+        if reason is None:
+            free[name] = setting
+        else:
+            kept.append(Kept(name, setting.raw_name, setting.value, reason))
+    return free, kept
+
+
+def _constraints(args: TrainingArguments, description: TaskDescription) -> list[Constraint]:
+    if not description.n_train:
+        return []
+    share = max(1, description.n_train // max(1, args.world_size * max(1, args.n_gpu)))
+    return [Constraint("batch_size", share, f"the data set has {description.n_train} samples")]
+
+
+def _typed(change: Change) -> Change:
+    """Give a value the type of the field: models recommend 32.0 where the host counts with 32, and text where it has an enum."""
+    new = plain_value(change.new)
+    if isinstance(change.old, int) and not isinstance(change.old, bool) and isinstance(new, float) and new.is_integer():
+        new = int(new)
+    return replace(change, new=new)
+
+
+def _hands_off(kept: Collection[Kept]) -> str:
+    lines = ["metahp: nothing changed; nothing that may be rewritten is left"]
+    return "\n".join(lines + [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept])
+
+
+def _notes(request: Request, description: TaskDescription, recommendation: Recommendation) -> list[str]:
+    notes = [recommendation.evidence.note] if recommendation.evidence.note else []
+    if request.mode == "dry-run":
+        notes.append("Dry run: nothing was rewritten.")
+    if not description.is_identified:
+        missing = [name for name in ("model", "train_dataset") if getattr(request, name) is None]
+        notes.append(f"Pass {' and '.join(name + '=' for name in missing) or 'task='} so that the task can be recognised.")
+    if request.objective.problem:
+        notes.append(request.objective.problem)
+    return notes
+
+
+class _Opened:
+    """Open a history for a block; one that the user opened stays open afterwards."""
+
+    def __init__(self, history: History | str | os.PathLike[str] | None) -> None:
+        self._given = history
+        self._close: Callable[[], None] | None = None
+
+    def __enter__(self) -> History:
+        from store import History, open_history
+
+        history = open_history(self._given)
+        if not isinstance(self._given, History):
+            self._close = history.close
+        return history
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._close is not None:
+            self._close()

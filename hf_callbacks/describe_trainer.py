@@ -1,0 +1,147 @@
+"""What a ``transformers.Trainer`` trains: one description for ``autoconfig`` before the Trainer exists and the callback after.
+
+Both must call these functions with what they have, and get the same identity: otherwise a run would never belong to the task its
+recommendation was made for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from transformers import TrainingArguments
+
+from hf_callbacks.arguments import Hyperparameters
+from hf_callbacks.objective import Objective
+from metamodel.describe import describe_dataset, model_class_name, model_family, model_variant, parameter_count
+from metamodel.task import TaskDescription
+from store.errors import InvalidArgumentError
+from store.records import Source
+
+_LABEL_COLUMNS = frozenset({"label", "label_ids"})
+_CONFIG_NOISE = frozenset({"transformers_version", "name_or_path", "torch_dtype"})
+
+
+def check_task(task: object) -> str | TaskDescription | None:
+    """Return ``task`` checked.
+
+    Raises:
+        InvalidArgumentError: If it is neither a name, a ``TaskDescription`` nor None.
+    """
+    if task is None or isinstance(task, str | TaskDescription):
+        return task
+    raise InvalidArgumentError(
+        f"A task must be a name, a TaskDescription or None, but got {type(task).__name__}: {task!r:.80}. "
+        "Pass task='my-task', or leave it out."
+    )
+
+
+def describe_task(
+    args: TrainingArguments,
+    *,
+    model: nn.Module | None,
+    train_dataset: object,
+    eval_dataset: object = None,
+    task: str | TaskDescription | None = None,
+    objective: Objective,
+) -> TaskDescription:
+    """Describe what is trained.
+
+    Args:
+        args: The training arguments; they say whether columns the model does not take are dropped.
+        model: The model, None if it does not exist yet.
+        train_dataset: The training data, as given to the Trainer or as its loader holds them.
+        eval_dataset: The validation data; describe, do not identify.
+        task: Explicit name or description; its identity wins.
+        objective: The objective found.
+
+    Returns:
+        The description; what could not be read is absent.
+    """
+    if isinstance(task, TaskDescription):
+        if task.objective is not None or objective.name is None:
+            return task
+        return task.with_objective(objective.name, objective.direction)
+    known = describe_dataset(_used_columns(args, train_dataset, model)) if train_dataset is not None else {}
+    with suppress(TypeError):  # no length: a stream, or a dictionary of data sets whose sum says little
+        known["n_val"] = len(eval_dataset) if not isinstance(eval_dataset, dict) else None  # type: ignore[arg-type]
+    if model is not None:
+        n_classes = known.get("n_classes") or _labels_of(model)
+        known |= {
+            "model_class": model_class_name(model),
+            "model_family": model_family(model),
+            "n_parameters": parameter_count(model),
+            "is_pretrained": bool(pretrained_name(model)),
+            "n_classes": n_classes,
+        }
+    return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
+
+
+def describe_variant(model: nn.Module) -> str:
+    """Return a fingerprint of the model's source and of the weights it starts from.
+
+    Two checkpoints of one class start from different places: related evidence, not exact observations. Only the last part of a
+    local path enters, since the rest differs between machines.
+    """
+    source = model_variant(model)
+    name = pretrained_name(model)
+    if not name:
+        return source
+    if os.path.isabs(name) or os.path.isdir(name):
+        name = os.path.basename(os.path.normpath(name))
+    return hashlib.sha256(f"{source} {name}".encode()).hexdigest()[:16]
+
+
+def pretrained_name(model: nn.Module) -> str:
+    """Return the name or path the weights were loaded from, empty for a model that starts from scratch."""
+    config = getattr(model, "config", None)
+    return str(getattr(config, "name_or_path", None) or getattr(config, "_name_or_path", None) or "")
+
+
+def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperparameters:
+    """Add the scalars of a model's configuration (layers, width, dropout) to the hyperparameters.
+
+    A name that a training argument has as well is stored as ``config.<name>``.
+    """
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "to_dict"):
+        return into
+    defaults = _default_config(config)
+    for name, value in config.to_dict().items():
+        if name.startswith("_") or name in _CONFIG_NOISE or not isinstance(value, bool | int | float | str):
+            continue
+        source = Source.DEFAULT if name in defaults and defaults[name] == value else Source.USER
+        into.put(f"config.{name}" if name in into.values else name, value, source)
+    return into
+
+
+def _default_config(config: Any) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = type(config)().to_dict()
+    except Exception:  # a user's own configuration may need arguments; then no value is known to be a default
+        return {}
+    return values
+
+
+def _labels_of(model: nn.Module) -> int | None:
+    """Number of classes by the model's head, where it is a classifier; one output is a regression."""
+    number = getattr(getattr(model, "config", None), "num_labels", None)
+    is_classifier = "Classification" in type(model).__name__
+    return number if is_classifier and isinstance(number, int) and number > 1 else None
+
+
+def _used_columns(args: TrainingArguments, dataset: Any, model: nn.Module | None) -> Any:
+    """Drop the columns the Trainer will drop, from data sets that have columns: what remains is what its loader shows later."""
+    columns = getattr(dataset, "column_names", None)
+    if model is None or not args.remove_unused_columns or not isinstance(columns, list) or not hasattr(dataset, "remove_columns"):
+        return dataset
+    used = set(inspect.signature(model.forward).parameters) | _LABEL_COLUMNS | set(args.label_names or ())
+    unused = [name for name in columns if name not in used]
+    with suppress(Exception):  # a stranger's data set may only look as if it could do this
+        return dataset.remove_columns(unused) if unused else dataset
+    return dataset

@@ -1,0 +1,136 @@
+"""What is really in force once training starts: read back from the optimizer, the schedule and the loader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import TrainerState, TrainingArguments
+
+from hf_callbacks.arguments import Hyperparameters, argument_values, global_batch_size
+from hf_callbacks.provenance import Provenance
+from metamodel.describe import read_optimizer, read_scheduler
+from metamodel.explanation import format_value
+from metamodel.precedence import same_value
+from store.records import Source
+
+BATCH_FIELD = "per_device_train_batch_size"
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What was read back.
+
+    Attributes:
+        details: Scoped readings (``optimizer.lr``, ``lr_scheduler.class``) by name.
+        observed: Field of the training arguments -> value found in force.
+        reasons: Field -> why it may differ from the argument.
+        sources: Field -> who decided a value that differs.
+        own_optimizer: Class name of an optimizer the user passed, else None.
+    """
+
+    details: Mapping[str, Any] = field(default_factory=dict)
+    observed: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    own_optimizer: str | None = None
+
+
+def read_back(
+    args: TrainingArguments, state: TrainerState, *, optimizer: Any, scheduler: Any, loader: Any, has_own_optimizer: bool
+) -> InForce:
+    """Read what is in force at the start of training.
+
+    Args:
+        args: The training arguments.
+        state: The Trainer's state; its ``train_batch_size`` is what this attempt loads.
+        optimizer: The optimizer, None if there is none.
+        scheduler: The schedule, None if there is none.
+        loader: The training loader, None if unknown.
+        has_own_optimizer: Whether the user passed the optimizer, so that the arguments say nothing about it.
+    """
+    observed: dict[str, Any] = {}
+    reasons: dict[str, str] = {}
+    sources: dict[str, Source] = {}
+    details = _optimizer_details(optimizer)
+    for name, reading in (("learning_rate", "optimizer.lr"), ("weight_decay", "optimizer.weight_decay")):
+        if isinstance(details.get(reading), int | float):
+            observed[name] = details[reading]
+        if has_own_optimizer:
+            reasons[name] = "the Trainer uses an optimizer you passed"
+        elif state.global_step > 0:
+            reasons[name] = "the optimizer's state comes from a checkpoint"
+            sources[name] = Source.RESUME
+    details |= _scheduler_details(scheduler)
+    loaded = _loader_batch_size(loader) or state.train_batch_size
+    if loaded:
+        observed[BATCH_FIELD] = loaded // max(1, args.n_gpu)
+        reasons[BATCH_FIELD] = "the loader was made with another one"
+        if args.auto_find_batch_size:
+            reasons[BATCH_FIELD], sources[BATCH_FIELD] = "auto_find_batch_size lowered it", Source.CONSTRAINT
+    own = details["optimizer.class"] if has_own_optimizer and "optimizer.class" in details else None
+    return InForce(details, observed, reasons, sources, own)
+
+
+def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters) -> Hyperparameters:
+    """Add what was read back; a value in force replaces the argument it overrules, which stays as what was requested."""
+    for name, value in found.details.items():
+        into.put(name, value, Source.DEFAULT)
+    for name, value in found.observed.items():
+        asked = into.values.get(name)
+        if name in into.values and not _same(value, asked):
+            into.put(name, value, found.sources.get(name, Source.USER), asked)
+    if found.own_optimizer is not None:
+        into.put("optimizer", found.own_optimizer, Source.USER)
+    per_process = found.observed.get(BATCH_FIELD)
+    per_process = None if per_process is None else per_process * max(1, args.n_gpu)
+    into.put("global_batch_size", global_batch_size(args, per_process), into.sources.get(BATCH_FIELD, Source.USER))
+    return into
+
+
+def not_applied(args: TrainingArguments, provenance: Provenance, found: InForce) -> list[str]:
+    """Return a sentence for each recommended value that is not in force, although the arguments still hold it."""
+    sentences = []
+    values = argument_values(args)
+    for name, value in found.observed.items():
+        rewrite = provenance.rewrite_in_force(name, values.get(name))
+        if rewrite is not None and not _same(value, rewrite.applied):
+            reason = found.reasons.get(name, "something changed it after the arguments were built")
+            sentences.append(
+                f"A recommended value must be in force once training starts, but {name} is {format_value(value)} and "
+                f"{format_value(rewrite.applied)} was recommended; {reason}. Set {name} there, or name it in keep."
+            )
+    return sentences
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a is not None and b is not None and same_value(a, b)
+
+
+def _optimizer_details(optimizer: Any) -> dict[str, Any]:
+    # Accelerate wraps the optimizer; its class name would say nothing.
+    optimizer = getattr(optimizer, "optimizer", optimizer)
+    if optimizer is None:
+        return {}
+    details = read_optimizer(optimizer)
+    name = details.pop("optimizer", None)
+    return {"optimizer.class": name, **details}
+
+
+def _scheduler_details(scheduler: Any) -> dict[str, Any]:
+    scheduler = getattr(scheduler, "scheduler", scheduler)
+    if scheduler is None:
+        return {}
+    details = read_scheduler(scheduler)
+    # The knob is lr_scheduler_type; nearly all of the host's schedules are LambdaLR.
+    name = details.pop("lr_scheduler", None)
+    return {"lr_scheduler.class": name, **details}
+
+
+def _loader_batch_size(loader: Any) -> int | None:
+    for holder in (loader, getattr(loader, "batch_sampler", None)):
+        size = getattr(holder, "batch_size", None)
+        if isinstance(size, int):
+            return size
+    return None

@@ -1,0 +1,85 @@
+"""Which metric a run is judged by: the argument, else the host's own choice, else the evaluation loss.
+
+Only metrics of an evaluation count, and the Trainer logs those under ``eval_`` names; names are accepted with and without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transformers import TrainingArguments
+
+from store.errors import ObjectiveError
+from store.names import Direction, infer_direction, resolve_direction
+
+PREFIX = "eval_"
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The objective found, or in ``problem`` why there is none. A problem beside a name is a doubt, not a failure."""
+
+    name: str | None = None
+    direction: Direction | None = None
+    problem: str | None = None
+
+
+def evaluation_name(metric: str) -> str:
+    """Return the name under which the Trainer logs a metric of an evaluation: ``accuracy`` -> ``eval_accuracy``."""
+    return metric if metric.startswith(PREFIX) else PREFIX + metric
+
+
+def evaluates(args: TrainingArguments) -> bool:
+    """Say whether these arguments evaluate during training."""
+    return str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
+
+
+def find_objective(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
+    """Find the objective of a run.
+
+    Args:
+        args: The training arguments; ``metric_for_best_model`` and ``greater_is_better`` speak where the caller does not.
+        objective: Metric, with or without ``eval_``; None to look for one.
+        direction: ``min`` or ``max``; None to infer it.
+
+    Returns:
+        The objective; without a name where the run has none.
+
+    Raises:
+        ObjectiveError: If a direction is given that is none, or none is given and nothing says it.
+    """
+    host = None if args.metric_for_best_model is None else evaluation_name(args.metric_for_best_model)
+    host_direction = None if args.greater_is_better is None else (Direction.MAX if args.greater_is_better else Direction.MIN)
+    if objective is not None:
+        name = evaluation_name(objective)
+        if direction is None and infer_direction(name) is None and name == host and host_direction is not None:
+            return Objective(name, host_direction)
+        return Objective(name, resolve_direction(name, direction))
+    if host is not None:
+        found = resolve_direction(host, direction) if direction is not None or host_direction is None else host_direction
+        inferred = infer_direction(host)
+        if direction is None and inferred is not None and inferred is not found:
+            return Objective(host, found, _contradiction(host, found, inferred))
+        return Objective(host, found)
+    if evaluates(args):
+        name = PREFIX + "loss"
+        return Objective(name, resolve_direction(name, direction))
+    return Objective(
+        problem="An objective must be a metric of an evaluation, but eval_strategy is 'no' and no objective was named; the run "
+        "is kept, but nothing can be learned from it. Pass eval_strategy='epoch' with an eval_dataset, or name a metric."
+    )
+
+
+def find_objective_or_none(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
+    """Find the objective as above, but say a mistake in ``problem`` instead of raising: for use while training."""
+    try:
+        return find_objective(args, objective, direction)
+    except ObjectiveError as error:
+        return Objective(problem=f"{error} The run is kept without an objective.")
+
+
+def _contradiction(name: str, found: Direction, inferred: Direction) -> str:
+    return (
+        f"The direction of an objective must be known, but greater_is_better={found is Direction.MAX} contradicts what the name "
+        f"{name!r} says ({inferred.value}); {found.value!r} is used, as the Trainer does. Pass direction='min' or 'max'."
+    )

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hf_callbacks import MetaHPCallback
+from hf_callbacks.ending import DivergenceWatch
+from store import History, ObjectiveWarning, RunStatus
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def failing(model: Any, error: BaseException, after: int = 1) -> Any:
+    """Make a model raise from its ``after``-th training step on."""
+    forward, calls = model.forward, []
+
+    def fail(input_ids: Any = None, labels: Any = None, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) > after:
+            raise error
+        return forward(input_ids=input_ids, labels=labels, **kwargs)
+
+    model.forward = fail
+    return model
+
+
+def poisoned(model: Any, after: int = 2) -> Any:
+    """Make a model's loss NaN from its ``after``-th call on."""
+    forward, calls = model.forward, []
+
+    def poison(input_ids: Any = None, labels: Any = None, **kwargs: Any) -> Any:
+        calls.append(1)
+        output = forward(input_ids=input_ids, labels=labels, **kwargs)
+        if len(calls) > after:
+            output.loss = output.loss * float("nan")
+        return output
+
+    model.forward = poison
+    return model
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("bad batch"), RunStatus.FAILED),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), RunStatus.OOM),
+        (KeyboardInterrupt(), RunStatus.INTERRUPTED),
+    ],
+)
+def test_an_exception_inside_the_block_ends_the_run(
+    history: History, make_trainer: Any, make_model: Any, error: BaseException, status: RunStatus
+) -> None:
+    with pytest.raises(type(error)), MetaHPCallback(history=history) as callback:
+        make_trainer(callback, model=failing(make_model(), error)).train()
+    (run,) = history.runs()
+    assert run.status is status
+    assert type(error).__name__ in str(run.error)
+
+
+def test_an_exception_that_ends_the_program_is_recorded_and_passed_on(
+    history: History, make_trainer: Any, make_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
+    before = sys.excepthook
+    trainer = make_trainer(MetaHPCallback(history=history), model=failing(make_model(), ValueError("bad batch")))
+    with pytest.raises(ValueError, match="bad batch") as caught:
+        trainer.train()
+    assert sys.excepthook is not before
+    sys.excepthook(caught.type, caught.value, caught.tb)
+    assert told == [caught.value]
+    assert sys.excepthook is before
+    (run,) = history.runs()
+    assert (run.status, run.error) == (RunStatus.FAILED, "ValueError: bad batch")
+
+
+def test_the_excepthook_is_given_back_after_training(history: History, make_trainer: Any) -> None:
+    before = sys.excepthook
+    make_trainer(MetaHPCallback(history=history)).train()
+    assert sys.excepthook is before
+
+
+def test_a_hook_installed_on_top_of_ours_stays(history: History, make_trainer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import TrainerCallback
+
+    told = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append("first"))
+
+    class Other(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            below = sys.excepthook
+            self.hook = lambda *info: (told.append("theirs"), below(*info))
+            sys.excepthook = self.hook
+
+    other = Other()
+    make_trainer([MetaHPCallback(history=history), other]).train()
+    assert sys.excepthook is other.hook
+    sys.excepthook(ValueError, ValueError("later"), None)
+    assert told == ["theirs", "first"]
+    assert history.runs()[0].status is RunStatus.COMPLETED
+
+
+def test_a_dropped_callback_leaves_the_chain(history: History, make_trainer: Any, make_model: Any) -> None:
+    before = sys.excepthook
+
+    def attempt() -> None:
+        trainer = make_trainer(MetaHPCallback(history=history), model=failing(make_model(), ValueError("caught")))
+        with pytest.raises(ValueError, match="caught"):
+            trainer.train()
+
+    attempt()
+    gc.collect()
+    assert sys.excepthook is before
+
+
+def test_a_caught_exception_is_closed_by_the_next_training(history: History, make_trainer: Any, make_model: Any) -> None:
+    model = make_model()
+    whole = model.forward
+    trainer = make_trainer(MetaHPCallback(history=history), model=failing(model, ValueError("caught")))
+    with pytest.raises(ValueError, match="caught"):
+        trainer.train()
+    model.forward = whole
+    trainer.train()
+    first, second = sorted(history.runs(), key=lambda run: run.id)
+    assert (first.status, second.status) == (RunStatus.FAILED, RunStatus.COMPLETED)
+    assert first.error is not None
+
+
+def test_training_again_inside_the_handler_names_the_exception(history: History, make_trainer: Any, make_model: Any) -> None:
+    model = make_model()
+    whole = model.forward
+    trainer = make_trainer(MetaHPCallback(history=history), model=failing(model, RuntimeError("CUDA out of memory")))
+    try:
+        trainer.train()
+    except RuntimeError:
+        model.forward = whole
+        trainer.train()
+    statuses = [run.status for run in sorted(history.runs(), key=lambda run: run.id)]
+    assert statuses == [RunStatus.OOM, RunStatus.COMPLETED]
+
+
+def test_nan_hidden_from_the_logged_loss_is_divergence(history: History, make_trainer: Any, make_model: Any) -> None:
+    trainer = make_trainer(MetaHPCallback(history=history), model=poisoned(make_model()), eval_strategy="no", per_device_train_batch_size=4)
+    with pytest.warns(ObjectiveWarning, match="eval_strategy is 'no'"):
+        trainer.train()
+    (run,) = history.runs()
+    losses = [item.value for item in history.metrics(run.id, "loss")]
+    assert all(value == value for value in losses), "the host hides NaN losses; if it no longer does, this test says nothing"
+    assert run.status is RunStatus.DIVERGED
+
+
+def test_nan_is_found_in_the_weights_when_nothing_was_logged(history: History, make_trainer: Any, make_model: Any) -> None:
+    trainer = make_trainer(
+        MetaHPCallback(history=history), model=poisoned(make_model()), eval_strategy="no", per_device_train_batch_size=4, logging_steps=500
+    )
+    with pytest.warns(ObjectiveWarning, match="eval_strategy is 'no'"):
+        trainer.train()
+    assert history.runs()[0].status is RunStatus.DIVERGED
+
+
+def test_a_nan_objective_is_divergence(history: History, logged: Any, make_model: Any) -> None:
+    run = logged(model=poisoned(make_model(), after=0))
+    assert run.status is RunStatus.DIVERGED
+    assert run.objective_last is not None
+    assert run.objective_last != run.objective_last
+
+
+def test_one_bad_gradient_is_forgiven_by_a_good_evaluation() -> None:
+    watch = DivergenceWatch()
+    watch.see({"loss": 0.5, "grad_norm": float("nan")})
+    assert watch.is_diverged(None)
+    watch.see({"eval_loss": 0.4})
+    assert not watch.is_diverged(None)
+
+
+def test_a_nan_evaluation_forgives_nothing() -> None:
+    watch = DivergenceWatch()
+    watch.see({"grad_norm": float("inf")})
+    watch.see({"eval_loss": float("nan"), "eval_accuracy": 0.5})
+    assert watch.is_diverged(None)
+
+
+SCRIPT = """
+import os, sys, torch
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+from hf_callbacks import MetaHPCallback
+
+torch.set_num_threads(1)
+assert not any(name.split(".")[0] in ("lightning", "pytorch_lightning") for name in sys.modules), "hf_callbacks loaded lightning"
+data = [{"input_ids": torch.arange(1, 6), "labels": torch.tensor(i % 2)} for i in range(16)]
+
+class End(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        HOW
+
+model = BertForSequenceClassification(BertConfig(
+    vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_position_embeddings=8))
+args = TrainingArguments(output_dir=sys.argv[1], use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True,
+                         eval_strategy="epoch")
+Trainer(model=model, args=args, train_dataset=data, eval_dataset=data, callbacks=[MetaHPCallback(), End()]).train()
+"""
+
+
+def run_script(tmp_path: Path, how: str) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.replace("HOW", how))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, str(script), str(tmp_path / "out")], env=environment, capture_output=True, text=True)
+
+
+def test_a_script_that_crashes_is_recorded_and_keeps_its_traceback(tmp_path: Path, isolated_history: Path) -> None:
+    done = run_script(tmp_path, "raise ZeroDivisionError('boom')")
+    assert done.returncode == 1
+    assert "ZeroDivisionError: boom" in done.stderr
+    with History(isolated_history) as history:
+        (run,) = history.runs()
+    assert (run.status, run.error) == (RunStatus.FAILED, "ZeroDivisionError: boom")
+
+
+def test_a_script_that_is_killed_is_not_completed(tmp_path: Path, isolated_history: Path) -> None:
+    done = run_script(tmp_path, "os.kill(os.getpid(), 9)")
+    assert done.returncode == -signal.SIGKILL
+    with History(isolated_history) as history:
+        (run,) = history.runs()
+    assert run.status is RunStatus.STALE
