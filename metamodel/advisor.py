@@ -21,6 +21,7 @@ from metamodel.prior_gp import TrainingTask, fit_plain_gp
 from metamodel.recommendation import Unit
 from metamodel.space import Space
 from metamodel.task import TaskDescription
+from store.names import natural_bounds
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -153,10 +154,11 @@ class Advisor:
         # Outcomes crowd near the best, so each end is continued with the slope of its own half.
         below, above = _slope(x[: middle + 1], y[: middle + 1]), _slope(x[middle:], y[middle:])
         task = self._own
+        bounds = natural_bounds(task.objective, [task.in_units(float(value)) for value in y])
 
         def in_units(score: float) -> float:
             outside = below * min(score - first, 0.0) + above * max(score - last, 0.0)
-            return task.in_units(float(np.interp(score, x, y)) + outside)
+            return float(np.clip(task.in_units(float(np.interp(score, x, y)) + outside), *bounds))
 
         return Unit.OBJECTIVE, in_units
 

@@ -24,8 +24,8 @@ N_ORDER_DRAWS = 256
 """Draws from the prior whose sorted mean gives the expected order statistics; their error is far below the noise."""
 VARIANT_CORRELATION = 0.8
 """Correlation of the residual between two versions of the model's source: related evidence, not an exact observation."""
-EXTRA_LENGTH = 0.6
-"""Length scale of columns the history has not tuned, where nothing could be learned; the prior's median."""
+EXTRA_LENGTH = 1.0
+"""Length scale of columns the history has not tuned, where nothing could be learned."""
 
 
 @dataclass(frozen=True)

@@ -181,10 +181,15 @@ def negative_log_likelihood(model: PriorGP, inputs: Tensor, scores: Tensor, mask
     return likelihood
 
 
-def log_prior(model: PriorGP, median_amplitude: float = 0.5) -> Tensor:
-    """Weak log-normal priors on length scales, residual amplitude and noise, shape ``(e,)``; they decide where a history says little."""
-    length = ((model.log_length - math.log(0.6)) / 1.0).square().sum(-1)
-    amplitude = ((model.log_amplitude - math.log(median_amplitude)) / 0.7).square()
+def log_prior(model: PriorGP, *, is_plain: bool = False) -> Tensor:
+    """Weak log-normal priors on length scales, residual amplitude and noise, shape ``(e,)``; they decide where a history says little.
+
+    The residual of a learned prior is small and local. A plain process has to carry everything, and with a few runs a short length
+    scale would make a name that changed once look decisive: its prior prefers long ones.
+    """
+    length_median, length_spread, amplitude_median = (1.5, 0.8, 1.0) if is_plain else (0.6, 1.0, 0.5)
+    length = ((model.log_length - math.log(length_median)) / length_spread).square().sum(-1)
+    amplitude = ((model.log_amplitude - math.log(amplitude_median)) / 0.7).square()
     noise = ((model.log_noise - math.log(0.25)) / 0.7).square()
     return -0.5 * (length + amplitude + noise)
 
@@ -270,7 +275,7 @@ def fit_plain_gp(task: TrainingTask, *, n_steps: int = 150) -> PriorGP:
     inputs, scores, mask = _pad([task], "cpu")
     optimizer = torch.optim.Adam([model.log_length, model.log_amplitude, model.log_noise, model.bias_mean], lr=0.05)
     for _ in range(n_steps if len(task.scores) > 1 else 0):
-        prior = log_prior(model, median_amplitude=1.0).sum() - 0.5 * (model.bias_mean / 0.3).square().sum()
+        prior = log_prior(model, is_plain=True).sum() - 0.5 * (model.bias_mean / 0.3).square().sum()
         loss = negative_log_likelihood(model, inputs[None], scores[None], mask[None]).sum() - prior / len(task.scores)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from store.bulk import Curve, FinishedRun
     from store.connection import default_history_path
     from store.errors import (
         HistoryClosedError,
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FINISHED",
+    "Curve",
     "Direction",
+    "FinishedRun",
     "HParam",
     "History",
     "HistoryClosedError",
@@ -79,6 +82,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    **dict.fromkeys(("Curve", "FinishedRun"), "store.bulk"),
     **dict.fromkeys(("History", "open_history"), "store.history"),
     **dict.fromkeys(("Direction", "canonical_name", "infer_direction", "resolve_direction"), "store.names"),
     **dict.fromkeys(("FINISHED", "HParam", "MetricRecord", "RunRecord", "RunStatus", "Source", "TaskLike", "TaskRecord"), "store.records"),

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from store import curation
+from store.bulk import FinishedRun, write_finished_runs
 from store.connection import transaction
 from store.errors import HistoryClosedError, MetaHPError
 from store.history_reader import HistoryReader
@@ -144,6 +145,23 @@ class History(HistoryReader):
             if os.path.samefile(other.path, self.path):
                 return dict.fromkeys(("tasks", "runs", "hparams", "metrics", "resources", "recommendations"), 0)
             return curation.merge_history(connection, other.path)
+
+    def add_finished_runs(self, runs: Iterable[FinishedRun], descriptions: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, int]:
+        """Take in runs that ended elsewhere, in one transaction; those whose id is known are left as they are.
+
+        Args:
+            runs: The runs, consumed one at a time; nothing is written if one of them is malformed.
+            descriptions: Task name -> what is known of the task, as ``TaskDescription.to_dict`` gives it.
+
+        Returns:
+            Table -> number of rows that came in.
+
+        Raises:
+            InvalidArgumentError: If a run has no value of its objective.
+            StorageError: If the history cannot be written.
+        """
+        with self._writing() as connection, transaction(connection):
+            return write_finished_runs(connection, runs, descriptions or {})
 
     def save_recommendation(self, recommendation: Mapping[str, Any], *, current: Mapping[str, Any], changes: list[dict[str, Any]]) -> None:
         """Store a recommendation, replacing one of the same id.

@@ -6,6 +6,7 @@ The canonical name is what the field calls the knob; the raw name a user typed i
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 
 from store.errors import ObjectiveError
@@ -88,18 +89,46 @@ _MINIMISED = frozenset(
 )
 
 
+def _metric_words(metric: str) -> list[str]:
+    """``valF1/macro`` -> ``val f1 macro``."""
+    return [word for word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", metric).lower()) if word]
+
+
 def infer_direction(metric: str) -> Direction | None:
     """Return the direction of a well-known metric name, or None for a name nobody could know.
 
     A name that says both (``accuracy_loss``) takes the last word, which is the noun.
     """
-    words = [word for word in re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", metric).lower()) if word]
-    for word in reversed(words):
+    for word in reversed(_metric_words(metric)):
         if word in _MAXIMISED:
             return Direction.MAX
         if word in _MINIMISED:
             return Direction.MIN
     return None
+
+
+_SHARES = frozenset(
+    str.split(
+        "acc accuracy auc auroc auprc ap map map50 f1 f2 fbeta precision recall sensitivity specificity "
+        "iou miou dice kappa ndcg mrr top1 top5"
+    )
+)
+
+
+def natural_bounds(metric: str, values: Sequence[float]) -> tuple[float, float]:
+    """Return what a metric cannot leave: a share stays in [0, 1] or [0, 100], a loss that was never negative above 0.
+
+    Args:
+        metric: Name of the metric.
+        values: Values seen, at least one.
+    """
+    words = set(_metric_words(metric))
+    low, high = min(values), max(values)
+    if words & _SHARES and low >= 0 and high <= 100:
+        return 0.0, 1.0 if high <= 1 else 100.0
+    if infer_direction(metric) is Direction.MIN and low >= 0:
+        return 0.0, float("inf")
+    return float("-inf"), float("inf")
 
 
 def resolve_direction(objective: str, direction: str | None) -> Direction:

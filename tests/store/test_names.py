@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from store import Direction, ObjectiveError, canonical_name, infer_direction, resolve_direction
-from store.names import CANONICAL_ALIASES, canonical_names, is_secret_name
+from store.names import CANONICAL_ALIASES, canonical_names, is_secret_name, natural_bounds
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,17 @@ def test_names_of_credentials_are_recognised(name: str) -> None:
 @pytest.mark.parametrize("name", TEXT.split())
 def test_names_about_text_are_no_credentials(name: str) -> None:
     assert not is_secret_name(name)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "bounds"),
+    [
+        ("val_acc", [0.2, 0.9], (0.0, 1.0)),
+        ("val/F1", [20.0, 90.0], (0.0, 100.0)),
+        ("val_loss", [0.5, 3.0], (0.0, math.inf)),
+        ("val_loss", [-0.5, 3.0], (-math.inf, math.inf)),
+        ("reward", [1.0], (-math.inf, math.inf)),
+    ],
+)
+def test_a_share_and_a_loss_have_bounds_no_prediction_may_leave(metric: str, values: list[float], bounds: tuple[float, float]) -> None:
+    assert natural_bounds(metric, values) == bounds

@@ -205,7 +205,6 @@ def test_foreign_values_become_their_plain_counterparts(value: Any, expected: An
         (np.dtype("int8"), "dtype", "int8"),
         (np.array([[1, 2]]), "array", "int64[1, 2] [[1, 2]]"),
     ],
-    ids=str,
 )
 def test_things_without_a_value_become_a_stable_text(value: Any, kind: str, text: str) -> None:
     back = decode_value(encode_value(value))

@@ -1,0 +1,321 @@
+"""Recorded tables (CSV, JSON Lines, Parquet) become a history: one run for each pair of task and run in the table.
+
+pyarrow is imported when a table is read, never with ``store``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store.bulk import Curve, FinishedRun
+from store.errors import InvalidArgumentError, MissingDependencyError
+from store.ids import utc_now
+from store.names import resolve_direction
+
+if TYPE_CHECKING:
+    from store.history import History
+
+_LABEL_DIGITS = 7
+"""Numbers of runs are padded to this width inside an id, so that ids sort as the numbers do."""
+_SUFFIXES = "csv, tsv, jsonl, ndjson, json, parquet or pq"
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """Which column of a table means what.
+
+    Attributes:
+        task: Names the task of a row.
+        run: Names the run within the task.
+        hparams: Columns that are hyperparameters, in the table or in the one joined to it.
+        objective: Metric that decides.
+        direction: ``min`` or ``max``; None where the objective's name says it.
+        step: Counts the values of a run; None for a table with one row a run.
+        time: Seconds since the run's start.
+        metrics: Further columns to keep as metrics.
+    """
+
+    task: str
+    run: str
+    hparams: tuple[str, ...]
+    objective: str
+    direction: str | None = None
+    step: str | None = None
+    time: str | None = None
+    metrics: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> list[str]:
+        """Columns of the main table that are needed, hyperparameters aside."""
+        optional = [name for name in (self.step, self.time) if name is not None]
+        return list(dict.fromkeys([self.task, self.run, self.objective, *optional, *self.metrics]))
+
+
+@dataclass
+class ImportReport:
+    """What an import did.
+
+    Attributes:
+        n_rows: Rows of the table.
+        n_tasks: Tasks in it.
+        n_runs: Runs in it.
+        n_new: Runs that were not in the history before.
+        n_diverged: Runs whose last value is not finite.
+        n_values: Metric values that came in.
+        configs: Each distinct configuration once, by raw name.
+        left_out: Columns that were not taken.
+    """
+
+    n_rows: int = 0
+    n_tasks: int = 0
+    n_runs: int = 0
+    n_new: int = 0
+    n_diverged: int = 0
+    n_values: int = 0
+    configs: list[dict[str, Any]] = field(default_factory=list)
+    left_out: tuple[str, ...] = ()
+
+
+def import_table(
+    history: History,
+    path: str | Path,
+    columns: TableColumns,
+    *,
+    join: tuple[str | Path, str] | None = None,
+    task_features: tuple[str | Path, str] | None = None,
+    progress: Callable[[float, str], None] | None = None,
+) -> ImportReport:
+    """Take a recorded table into a history. Doing it twice changes nothing: ids follow from what the table says of a run.
+
+    Args:
+        history: Where the runs go.
+        path: CSV, JSON Lines or Parquet, told by the suffix.
+        columns: Which column means what.
+        join: A second table with hyperparameters, and the key column that both have.
+        task_features: A table with one row a task, and its column with the task.
+        progress: Called with a fraction in [0, 1] and a text.
+
+    Returns:
+        What came in.
+
+    Raises:
+        InvalidArgumentError: If a file or a column is missing or malformed, or a run has several rows and no step column.
+        ObjectiveError: If the direction is unknown.
+        MissingDependencyError: If pyarrow is missing.
+        StorageError: If the history cannot be written.
+    """
+    direction = str(resolve_direction(columns.objective, columns.direction))
+    table = read_table(path)
+    joined = None if join is None else _keyed_rows(join[0], join[1])
+    features = {} if task_features is None else _task_features(*task_features)
+    keys = [] if join is None else [join[1]]
+    own = [name for name in columns.hparams if joined is None or name not in joined.names]
+    _check_columns(table.column_names, [*columns.read, *keys, *own], path)
+    _check_types(table, columns, path)
+    order = [(name, "ascending") for name in (columns.task, columns.run, columns.step) if name is not None]
+    wanted = list(dict.fromkeys([*columns.read, *keys, *own]))
+    data = {name: column.to_pylist() for name, column in zip(wanted, table.select(wanted).sort_by(order).columns, strict=True)}
+    report = ImportReport(n_rows=table.num_rows)
+    report.left_out = tuple(name for name in table.column_names if name not in wanted)
+    rows = _Rows(data, columns, direction, joined, join[1] if join else None, own)
+    counts = history.add_finished_runs(_watched(rows, report, progress), features)
+    report.n_new, report.n_values = counts["runs"], counts["metrics"]
+    return report
+
+
+def read_table(path: str | Path) -> Any:
+    """Read a file into an Arrow table.
+
+    Raises:
+        InvalidArgumentError: If it is missing, malformed or of another format.
+        MissingDependencyError: If pyarrow is missing.
+    """
+    path = Path(path)
+    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
+    try:
+        import pyarrow as pa
+        import pyarrow.csv
+        import pyarrow.json
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError(f"Reading tables needs pyarrow, but it cannot be imported: {error}. pip install pyarrow") from error
+    if not path.is_file():
+        raise InvalidArgumentError(f"A table must be an existing file, but {str(path)!r} is none. Check the path.")
+    try:
+        if kind in {"parquet", "pq"}:
+            return pyarrow.parquet.read_table(path)
+        if kind in {"csv", "tsv"}:
+            return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ","))
+        if kind in {"json", "jsonl", "ndjson"}:
+            return pyarrow.json.read_json(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidArgumentError(f"A table must be readable as {kind}, but {str(path)!r} is not: {error}. Check the file.") from error
+    raise InvalidArgumentError(f"A table must be CSV, JSON Lines or Parquet, but got {path.name!r}. Its name must end in {_SUFFIXES}.")
+
+
+@dataclass(frozen=True)
+class _Keyed:
+    names: tuple[str, ...]
+    rows: Mapping[Any, Mapping[str, Any]]
+
+
+def _keyed_rows(path: str | Path, key: str) -> _Keyed:
+    """Read a table with one row a key."""
+    table = read_table(path)
+    _check_columns(table.column_names, [key], path)
+    rows: dict[Any, Mapping[str, Any]] = {}
+    for row in table.to_pylist():
+        if row[key] in rows:
+            raise InvalidArgumentError(
+                f"A joined table must have each key once, but {str(path)!r} has {key}={row[key]!r} twice. Remove the doubles or join by "
+                "another column."
+            )
+        rows[row[key]] = {name: value for name, value in row.items() if name != key}
+    return _Keyed(tuple(name for name in table.column_names if name != key), rows)
+
+
+def _task_features(path: str | Path, key: str) -> dict[str, dict[str, Any]]:
+    """Return task name -> description with the numbers of its row as features."""
+    found = {}
+    for task, row in _keyed_rows(path, key).rows.items():
+        numbers = {name: float(value) for name, value in row.items() if isinstance(value, int | float) and math.isfinite(value)}
+        found[str(task)] = {"features": numbers}
+    return found
+
+
+def _check_columns(present: Sequence[str], needed: Sequence[str], path: str | Path) -> None:
+    missing = [name for name in needed if name not in present]
+    if missing:
+        raise InvalidArgumentError(
+            f"A column must be in the table, but {str(path)!r} has no {', '.join(map(repr, missing))}; it has: {', '.join(present)}."
+        )
+
+
+def _check_types(table: Any, columns: TableColumns, path: str | Path) -> None:
+    import pyarrow as pa
+
+    for name in [columns.objective, *columns.metrics, *([columns.time] if columns.time else []), *([columns.step] if columns.step else [])]:
+        kind = table.schema.field(name).type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+            raise InvalidArgumentError(f"Column {name!r} must hold numbers, but in {str(path)!r} it holds {kind}. Name another column.")
+    for name in (columns.task, columns.run, columns.step):
+        if name is not None and table.column(name).null_count:
+            raise InvalidArgumentError(
+                f"Column {name!r} must have a value in every row, but {str(path)!r} has {table.column(name).null_count} rows without one."
+            )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A sorted table as finished runs."""
+
+    data: Mapping[str, list[Any]]
+    columns: TableColumns
+    direction: str
+    joined: _Keyed | None
+    key: str | None
+    own: Sequence[str]
+
+    def __iter__(self) -> Iterator[FinishedRun]:
+        """Yield the runs in the order of task and run."""
+        now = utc_now()
+        tasks, runs = self.data[self.columns.task], self.data[self.columns.run]
+        for (task, run), group in groupby(range(len(tasks)), key=lambda i: (tasks[i], runs[i])):
+            indices = list(group)
+            yield self._run(task, run, slice(indices[0], indices[-1] + 1), now)
+
+    def _run(self, task: Any, run: Any, rows: slice, now: str) -> FinishedRun:
+        columns = self.columns
+        steps = self._steps(task, run, rows)
+        hparams = self._hparams(task, run, rows)
+        seconds = None if columns.time is None else self.data[columns.time][rows]
+        curves = {}
+        for name in (columns.objective, *columns.metrics):
+            values = self.data[name][rows]
+            curves[name] = Curve(steps, [math.nan if value is None else float(value) for value in values], seconds)
+        is_epoch = columns.step is not None and "epoch" in columns.step.lower()
+        return FinishedRun(
+            _run_id(columns.objective, str(task), run, hparams),
+            str(task),
+            hparams,
+            columns.objective,
+            self.direction,
+            curves,
+            started_utc=now,
+            epochs_reached=float(steps[-1]) if is_epoch else None,
+        )
+
+    def _steps(self, task: Any, run: Any, rows: slice) -> list[int]:
+        if self.columns.step is None:
+            if rows.stop - rows.start > 1:
+                raise InvalidArgumentError(
+                    f"A run must have one row where no step column is named, but run {run!r} of task {task!r} has "
+                    f"{rows.stop - rows.start}. Name the column that counts them, e.g. --step-col epoch."
+                )
+            return [0]
+        given = self.data[self.columns.step][rows]
+        steps = [int(step) for step in given]
+        if any(step != exact for step, exact in zip(steps, given, strict=True)) or len(set(steps)) < len(steps):
+            raise InvalidArgumentError(
+                f"Steps must be whole numbers, each once a run, but run {run!r} of task {task!r} has others in column "
+                f"{self.columns.step!r}. Name the column that counts the values, or one that tells the runs apart."
+            )
+        return steps
+
+    def _hparams(self, task: Any, run: Any, rows: slice) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name in self.own:
+            column = self.data[name]
+            first = column[rows.start]
+            if column[rows.stop - 1] != first and first == first:
+                raise InvalidArgumentError(
+                    f"A hyperparameter must stay the same within a run, but {name!r} changes in run {run!r} of task {task!r}. Name a run "
+                    "column that tells the runs apart."
+                )
+            found[name] = first
+        if self.joined is not None and self.key is not None:
+            key = self.data[self.key][rows.start]
+            if key not in self.joined.rows:
+                raise InvalidArgumentError(
+                    f"Every row must find its partner in the joined table, but {self.key}={key!r} of task {task!r} is not there."
+                )
+            row = self.joined.rows[key]
+            found = {name: row[name] if name in row else found[name] for name in self.columns.hparams}
+        # An empty cell: this run does not have the hyperparameter.
+        return {name: value for name, value in found.items() if value is not None and value == value}
+
+
+def _watched(rows: _Rows, report: ImportReport, progress: Callable[[float, str], None] | None) -> Iterator[FinishedRun]:
+    """Pass runs on and count them."""
+    tasks: set[str] = set()
+    configs: dict[str, dict[str, Any]] = {}
+    n_seen = 0
+    for run in rows:
+        curve = run.curves[run.objective]
+        n_seen += len(curve.steps)
+        report.n_runs += 1
+        report.n_diverged += not math.isfinite(curve.values[-1])
+        tasks.add(run.task)
+        configs.setdefault(repr(run.hparams), dict(run.hparams))
+        if progress is not None and report.n_runs % 200 == 0:
+            progress(n_seen / max(report.n_rows, 1), f"{report.n_runs} runs")
+        yield run
+    report.n_tasks, report.configs = len(tasks), list(configs.values())
+
+
+def _run_id(objective: str, task: str, run: Any, hparams: Mapping[str, Any]) -> str:
+    """Return an id that follows from what the table says of a run, and sorts within a task as the runs do."""
+    is_whole = (isinstance(run, int) or (isinstance(run, float) and run.is_integer())) and run >= 0
+    label = f"{int(run):0{_LABEL_DIGITS}d}" if is_whole else re.sub(r"[^A-Za-z0-9]+", "_", str(run))[:24]
+    return f"{_digest((objective, task))}-{label}-{_digest((str(run), sorted(hparams.items())))}"
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
