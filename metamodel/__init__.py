@@ -11,9 +11,21 @@ if TYPE_CHECKING:
     from metamodel.model import MetaModel
     from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
     from metamodel.recommender import recommend
+    from metamodel.sampler import MetaHPSampler
     from metamodel.task import TaskDescription
 
-__all__ = ["Decision", "Evidence", "MetaModel", "Recommendation", "TaskDescription", "Unit", "current_model", "recommend", "refit"]
+__all__ = [
+    "Decision",
+    "Evidence",
+    "MetaHPSampler",
+    "MetaModel",
+    "Recommendation",
+    "TaskDescription",
+    "Unit",
+    "current_model",
+    "recommend",
+    "refit",
+]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
 _CHECK = Path(__file__).parent.parent / "store" / "shadowing.py"
@@ -22,6 +34,7 @@ runpy.run_path(str(_CHECK), {"PACKAGES": ["store"]}, run_name="check")
 _HOMES = {
     "Decision": "metamodel.recommendation",
     "Evidence": "metamodel.recommendation",
+    "MetaHPSampler": "metamodel.sampler",
     "MetaModel": "metamodel.model",
     "Recommendation": "metamodel.recommendation",
     "TaskDescription": "metamodel.task",

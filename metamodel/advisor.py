@@ -225,5 +225,7 @@ def _with_own_columns(
 ) -> Encoder:
     """Add columns for what only the task's own runs have tuned."""
     encoder = known.extended({name: dim for name, dim in space.items() if name in varying}, configs)
+    if varying <= set(encoder.names):
+        return encoder
     new = [column for column in fit_encoder([[*configs, *candidates]]).columns if column.name not in encoder.names]
     return Encoder((*encoder.columns, *(column for column in new if column.name in varying)))

@@ -28,6 +28,7 @@ MAX_CHOICES = 12
 OVERHANG = 0.25
 """How far outside the seen range a value may be encoded; beyond that the surrogate would only extrapolate."""
 
+_PLAIN_NUMBERS = frozenset({int, float})
 _ALWAYS_LOG = frozenset({"learning_rate"})
 _CONTEXT = frozenset({"model_family", "optimizer", "is_pretrained", "lr_scheduler"})
 """Labels worth knowing although they are constant within a task: what is trained, and with what."""
@@ -78,6 +79,11 @@ class Column:
         """Encode ``n`` values (None: missing), shape ``(n, width)``."""
         n_value = len(self.choices) or 1
         out = np.zeros((len(values), self.width))
+        if not self.choices and all(type(value) in _PLAIN_NUMBERS for value in values):
+            numbers = np.array(values, dtype=np.float64)
+            if np.isfinite(numbers).all():  # the usual case, thousands of candidates at once
+                out[:, 0] = self._scaled(np.log(np.maximum(numbers, self.floor)) if self.is_log else numbers)
+                return out
         for i, value in enumerate(values):
             row = self._encode_one(value)
             if row is None:
@@ -96,8 +102,11 @@ class Column:
         if not is_number(value):
             return None
         number = math.log(max(float(value), self.floor)) if self.is_log else float(value)
+        return float(self._scaled(np.array(number)))
+
+    def _scaled(self, numbers: FloatArray) -> FloatArray:
         span = self.high - self.low
-        return float(np.clip((number - self.low) / span if span > 0 else 0.5, -OVERHANG, 1 + OVERHANG))
+        return np.clip((numbers - self.low) / span if span > 0 else np.full(numbers.shape, 0.5), -OVERHANG, 1 + OVERHANG)
 
 
 @dataclass(frozen=True)
@@ -148,7 +157,7 @@ class Encoder:
         """
         known = set(self.names)
         new = [
-            _column_of_dimension(name, dimension, any(name not in config for config in configs))
+            _column_of_dimension(name, dimension, [config.get(name) for config in configs])
             for name, dimension in space.items()
             if name not in known
         ]
@@ -164,12 +173,16 @@ class Encoder:
         return cls(tuple(Column(**{**value, "choices": tuple(value["choices"])}) for value in values))
 
 
-def _column_of_dimension(name: str, dimension: Dimension, can_miss: bool) -> Column:
+def _column_of_dimension(name: str, dimension: Dimension, values: Sequence[Any]) -> Column:
+    """Make a column for a name only the space knows, wide enough for the values the task's own runs had."""
+    can_miss = any(value is None for value in values)
     if not dimension.is_numeric:
         return Column(name, tuple(dimension.choices or ()), can_miss=can_miss)
-    low, high = dimension.low, dimension.high
-    if dimension.is_log:
-        return Column(name, (), math.log(low), math.log(high), True, low * 1e-3, can_miss)
+    seen = [float(value) for value in values if is_number(value)]
+    low, high = min([dimension.low, *seen]), max([dimension.high, *seen])
+    if (dimension.is_log or name in _ALWAYS_LOG) and dimension.low > 0:
+        floor = dimension.low * 1e-3
+        return Column(name, (), math.log(max(low, floor)), math.log(high), True, floor, can_miss)
     return Column(name, (), low, high, False, 1e-12, can_miss)
 
 

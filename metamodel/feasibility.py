@@ -43,6 +43,9 @@ class Feasibility:
         """
         if not self.is_failed.any():
             return np.full(len(inputs), 1.0 - PRIOR_RATE)
+        if self.inputs.shape[1] == 0:
+            failed = float((self.weight * self.is_failed).sum())
+            return np.full(len(inputs), 1.0 - (failed + PRIOR_WEIGHT * PRIOR_RATE) / (float(self.weight.sum()) + PRIOR_WEIGHT))
         failing = self.inputs[self.is_failed]
         spread = np.abs(inputs[:, None, :] - failing[None, :, :]).max(-1).min(1)
         result = np.full(len(inputs), 1.0 - PRIOR_RATE)

@@ -256,7 +256,7 @@ def fit_prior_gp(
     return model.to("cpu").requires_grad_(False)
 
 
-def fit_plain_gp(task: TrainingTask, *, n_steps: int = 150) -> PriorGP:
+def fit_plain_gp(task: TrainingTask, *, n_steps: int = 80) -> PriorGP:
     """Fit a Gaussian process to one task alone: constant mean, Matern-5/2, no network. What is left where nothing can be transferred.
 
     Args:
@@ -273,7 +273,7 @@ def fit_plain_gp(task: TrainingTask, *, n_steps: int = 150) -> PriorGP:
                 parameter.zero_()
         model.log_amplitude.zero_()
     inputs, scores, mask = _pad([task], "cpu")
-    optimizer = torch.optim.Adam([model.log_length, model.log_amplitude, model.log_noise, model.bias_mean], lr=0.05)
+    optimizer = torch.optim.Adam([model.log_length, model.log_amplitude, model.log_noise, model.bias_mean], lr=0.1)
     for _ in range(n_steps if len(task.scores) > 1 else 0):
         prior = log_prior(model, is_plain=True).sum() - 0.5 * (model.bias_mean / 0.3).square().sum()
         loss = negative_log_likelihood(model, inputs[None], scores[None], mask[None]).sum() - prior / len(task.scores)

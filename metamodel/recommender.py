@@ -198,8 +198,8 @@ def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving)
     )
 
 
-def _thin_evidence(question: Question, evidence: Evidence) -> str | None:
-    """Say why the evidence is below the floor, or None."""
+def thin_evidence(evidence: Evidence) -> str | None:
+    """Say why the evidence is below the floor, or None where it is enough to speak."""
     n_own = evidence.n_runs + evidence.n_related
     if n_own >= MIN_OWN_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS:
         return None
@@ -232,7 +232,7 @@ def _answer(
         question.task_id,
         question.mode,
     )
-    thin = _thin_evidence(question, evidence)
+    thin = thin_evidence(evidence)
     has_outcomes = question.own is not None and bool(question.own.has_outcome.any())
     if not question.space and candidates is None:
         return [replace(nothing, reason=thin or "no hyperparameter that may be changed varied in the history")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 
 from store.errors import ObjectiveError
 
@@ -42,6 +43,7 @@ CANONICAL_ALIASES: dict[str, tuple[str, ...]] = {
 _BY_ALIAS = {alias: name for name, aliases in CANONICAL_ALIASES.items() for alias in (name, *aliases)}
 
 
+@lru_cache(maxsize=4096)
 def canonical_name(raw_name: str) -> str:
     """Return the canonical name of a hyperparameter, or the raw name where the field has no common one.
 

@@ -247,6 +247,11 @@ def _listed(names: Sequence[str]) -> str:
     return shown if len(names) <= _SHOWN_NAMES else f"{shown} and {len(names) - _SHOWN_NAMES} more"
 
 
+# Most runs share most values, and what was read before is mostly read again: decoding is most of the time.
+_shared_params: dict[tuple[Any, ...], HParam] = {}
+_MAX_SHARED_PARAMS = 200_000
+
+
 def _read_hparams(connection: sqlite3.Connection, ids_query: str, values: Sequence[Any]) -> dict[str, dict[str, HParam]]:
     cursor = connection.cursor()
     cursor.row_factory = None  # plain tuples: this is most of the time of reading runs
@@ -255,17 +260,18 @@ def _read_hparams(connection: sqlite3.Connection, ids_query: str, values: Sequen
         f"WHERE run_id IN ({ids_query}) ORDER BY rowid",
         values,
     )
-    shared: dict[tuple[Any, ...], HParam] = {}  # most runs share most values
+    if len(_shared_params) > _MAX_SHARED_PARAMS:
+        _shared_params.clear()
     result: dict[str, dict[str, HParam]] = {}
     for row in rows:
         key = row[1:]
-        param = shared.get(key)
+        param = _shared_params.get(key)
         if param is None:
             name, raw_name, value_json, source, requested_json, observed_json = key
             decoded = [decode_value(text) for text in (value_json, requested_json, observed_json)]
             param = HParam(name, raw_name, decoded[0], Source(source), decoded[1], decoded[2])
             if all(value is None or isinstance(value, str | int | float) for value in decoded):
-                shared[key] = param  # what can be changed in place is not shared
+                _shared_params[key] = param  # what can be changed in place is not shared
         result.setdefault(row[0], {})[param.name] = param
     return result
 

@@ -102,9 +102,6 @@ def has_waiting(history_path: Path) -> bool:
 
 
 def _append_to(directory: Path, by_run: dict[str, list[Operation]]) -> Path:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not _is_ours(directory):
-        raise PermissionError(f"{directory} belongs to another user")
     for run_id, operations in by_run.items():
         # allow_nan=False: a bare NaN would not be JSON; values carry their kind instead
         lines = "".join(json.dumps(operation, separators=(",", ":"), allow_nan=False) + "\n" for operation in operations)
@@ -113,9 +110,15 @@ def _append_to(directory: Path, by_run: dict[str, list[Operation]]) -> Path:
 
 
 def _append_lines(path: Path, data: bytes) -> None:
-    """Append whole lines or nothing."""
+    """Append whole lines or nothing, in a directory that is created where needed."""
     while True:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            if not _is_ours(path.parent):
+                raise PermissionError(f"{path.parent} belongs to another user")
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            continue  # somebody took everything in and removed the empty directory since the line above
         try:
             with _locked(descriptor):
                 if not _is_same_file(descriptor, path):

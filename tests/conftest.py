@@ -31,3 +31,8 @@ def history(tmp_path: Path) -> Iterator[History]:
     """An empty history, closed after the test."""
     with History(tmp_path / "history.db") as opened:
         yield opened
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the packaging tests: they wait for an installation, which then runs beside everything else."""
+    items.sort(key=lambda item: item.path.name != "test_packaging.py")

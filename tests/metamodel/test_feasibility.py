@@ -29,3 +29,8 @@ def test_own_failures_weigh_more_than_those_of_others() -> None:
     light = Feasibility(inputs, failed, np.array([1.0, 1.0])).finish_probability(np.zeros((1, 1)))
     heavy = Feasibility(inputs, failed, np.array([4.0, 1.0])).finish_probability(np.zeros((1, 1)))
     assert heavy < light
+
+
+def test_without_a_column_the_overall_rate_speaks() -> None:
+    feasibility = Feasibility(np.zeros((4, 0)), np.array([True, True, False, False]), np.ones(4))
+    assert feasibility.finish_probability(np.zeros((2, 0))) == pytest.approx(1 - (2 + PRIOR_RATE) / 5)

@@ -356,3 +356,12 @@ def test_runs_that_came_in_after_the_last_fit_are_conditioned_on(history: Histor
     fill(history, 1, 25, prefix="odd", peak=-4.5)
     after = recommend(history, "odd0", SPACE)[0].config["lr"]
     assert after < before / 10
+
+
+def test_a_space_with_one_value_is_compared_with_the_users_own(history: History) -> None:
+    fill(history, 1, 20, prefix="mine")
+    current = {"lr": 1e-5, "batch_size": 16, "num_epochs": 5}
+    (recommendation,) = recommend(history, "mine0", {"lr": [3e-3]}, current=current)
+    assert recommendation.config == {"lr": 3e-3}
+    assert recommendation.decision is Decision.APPLY
+    assert recommend(history, "mine0", {"lr": [1e-5]}, current={**current, "lr": 3e-3})[0].decision is Decision.ABSTAIN
