@@ -1,0 +1,127 @@
+"""The hooks of a callback that records: each one hands on to the run log, and none lets an error of ours out."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_metahp.guard import guarded, is_off, report
+from lightning_metahp.host import is_tuner_probe
+from lightning_metahp.objective import check_direction
+from lightning_metahp.run_log import RunLog
+from lightning_metahp.task_readout import check_task
+from store.errors import ObjectiveError
+
+if TYPE_CHECKING:
+    from metamodel.task import TaskDescription
+    from store import History
+
+
+class RecordingCallback(Callback):
+    """Records a fit: the row is made when training starts, so that sanity checks, probes and mere validation leave none.
+
+    Args:
+        objective: The user's choice, None to look for one.
+        direction: ``min`` or ``max``, None to find it.
+        task: The user's task, None to recognise it.
+        history: A history, its path, or None for the default one.
+
+    Raises:
+        ObjectiveError: If ``direction`` is no direction.
+        InvalidArgumentError: If ``task`` is neither a name nor a description.
+    """
+
+    def __init__(
+        self,
+        objective: str | None,
+        direction: str | None,
+        task: str | TaskDescription | None,
+        history: History | str | os.PathLike[str] | None,
+    ) -> None:
+        super().__init__()
+        self.run_log = RunLog(objective, check_direction(direction), check_task(task), history)
+        self._records = True
+        self._is_active = False
+        self._state: dict[str, Any] = {}
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the run being recorded, or of the last one; None before the first."""
+        return self.run_log.run_id
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Get ready for a fit.
+
+        Raises:
+            ObjectiveError: If the direction of the objective is unknown.
+        """
+        if stage != "fit":
+            return
+        self._state = {}
+        self._is_active = not (is_off() or trainer.fast_dev_run or is_tuner_probe(trainer))  # type: ignore[attr-defined]
+        if not self._is_active or not self._records:
+            return
+        self.run_log.resumed_from = {}
+        advice = self.run_log.advice
+        try:
+            self.run_log.prepare(trainer, pl_module)
+        except ObjectiveError:
+            raise
+        except Exception as error:
+            report(self, "the search for an objective", error)
+        self.run_log.advice = advice  # MetaHParams may have been first
+
+    @guarded
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the run."""
+        if self._is_active and self._records:
+            self.run_log.start(trainer, pl_module)
+            self._state = self.run_log.state()
+
+    @guarded
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Log metrics of the step, as often as the Trainer logs."""
+        if self._records:
+            self.run_log.step(trainer, outputs, batch_idx)
+
+    @guarded
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch before: only now all its hooks have logged what they had to."""
+        if self._records:
+            self.run_log.epoch(trainer)
+
+    @guarded
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log a validation."""
+        if self._records:
+            self.run_log.validation(trainer)
+
+    @guarded
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the last epoch."""
+        if self._records:
+            self.run_log.epoch(trainer)
+
+    @guarded
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the run with what ended it; the Trainer calls no ``teardown`` after an exception."""
+        if self._records:
+            self.run_log.finish(trainer, exception)
+
+    @guarded
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the run."""
+        if stage == "fit" and self._records:
+            self.run_log.finish(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run must know of this one; empty before the start, so that a finder's probes carry nothing."""
+        return dict(self._state)
+
+    @guarded
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Note which run is being resumed."""
+        if self._is_active:
+            self.run_log.resumed_from = dict(state_dict)

@@ -1,0 +1,211 @@
+"""The hyperparameters a run would have, or has, and who set them: module, datamodule, trainer, optimizer, schedule and loader."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from lightning_metahp.source_reads import later_reads
+from metamodel.describe import read_optimizer, read_scheduler
+from metamodel.precedence import Setting, same_value
+from store.names import canonical_name
+from store.records import Source
+
+_MAX_EPOCHS_DEFAULT = 1000
+"""What Lightning trains for where neither epochs nor steps are given."""
+
+
+@dataclass
+class Reading:
+    """What is in force after the start: values and sources by raw name, and what was read back for knobs by canonical name."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, Source] = field(default_factory=dict)
+    observed: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, value: Any, source: Source) -> None:
+        """Add a value unless the name is taken: what the user's own code calls it comes first."""
+        if name not in self.values:
+            self.values[name], self.sources[name] = value, source
+
+    def has(self, canonical: str) -> bool:
+        """Say whether a knob of this canonical name is known."""
+        return any(canonical_name(name) == canonical for name in self.values)
+
+
+def own_settings(module: LightningModule, datamodule: LightningDataModule | None) -> dict[str, Setting]:
+    """Return the hyperparameters of the user's own code by raw name.
+
+    These are the ``hparams`` of module and datamodule, defaults included, and arguments of ``__init__`` that were kept as plain
+    attributes instead. Of a name that both have, a batch size is the datamodule's and anything else the module's; the other
+    one is called ``data.<name>`` or ``model.<name>`` if it differs.
+    """
+    found = _settings_of(module)
+    if datamodule is None:
+        return found
+    for raw, setting in _settings_of(datamodule).items():
+        other = found.get(raw)
+        if other is None or same_value(other.value, setting.value):
+            # A shared default that was set on one side only was set.
+            is_users = other is not None and other.source is Source.USER
+            found[raw] = other if other is not None and is_users else setting
+        elif canonical_name(raw) == "batch_size":
+            found[f"model.{raw}"], found[raw] = Setting(f"model.{raw}", other.value, other.source), setting
+        else:
+            found[f"data.{raw}"] = Setting(f"data.{raw}", setting.value, setting.source)
+    return found
+
+
+def _settings_of(holder: LightningModule | LightningDataModule) -> dict[str, Setting]:
+    defaults = _init_defaults(type(holder))
+    found: dict[str, Setting] = {}
+    for raw, value in dict(holder.hparams).items():
+        if isinstance(raw, str) and not raw.startswith("_") and not isinstance(value, torch.nn.Module):
+            found[raw] = Setting(raw, value, _source(raw, value, defaults))
+    for raw, attribute in _kept_arguments(holder):
+        value = vars(holder).get(attribute)
+        if raw not in found and isinstance(value, bool | int | float | str):
+            found[raw] = Setting(raw, value, _source(raw, value, defaults))
+    return found
+
+
+def _kept_arguments(holder: LightningModule | LightningDataModule) -> Iterator[tuple[str, str]]:
+    """Yield arguments of ``__init__`` with the attribute they are kept in."""
+    aliases = later_reads(holder).aliases
+    for raw in _init_parameters(type(holder)):
+        yield from ((raw, attribute) for attribute in sorted({raw} | set(aliases.get(raw, ()))) if attribute in vars(holder))
+
+
+def _init_parameters(cls: type) -> dict[str, inspect.Parameter]:
+    found: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__:
+        if base in (LightningModule, LightningDataModule):
+            break
+        if "__init__" in vars(base):
+            for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
+                if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and name != "self":
+                    found.setdefault(name, parameter)
+    return found
+
+
+def _init_defaults(cls: type) -> dict[str, Any]:
+    return {name: item.default for name, item in _init_parameters(cls).items() if item.default is not inspect.Parameter.empty}
+
+
+def _source(name: str, value: Any, defaults: Mapping[str, Any]) -> Source:
+    """A value that equals the default may have been typed, but nobody can tell."""
+    if name not in defaults:
+        return Source.USER
+    try:
+        is_default = type(value) is type(defaults[name]) and bool(value == defaults[name])
+    except (ValueError, TypeError, RuntimeError):  # arrays and tensors compare element by element
+        is_default = value is defaults[name]
+    return Source.DEFAULT if is_default else Source.USER
+
+
+def trainer_settings(trainer: Trainer) -> dict[str, Setting]:
+    """Return what the Trainer was told, by its own argument names, and the seed."""
+    defaults = {name: item.default for name, item in inspect.signature(Trainer.__init__).parameters.items()}
+    defaults |= {"max_epochs": _MAX_EPOCHS_DEFAULT, "precision": "32-true", "devices": 1, "gradient_clip_algorithm": "norm"}
+    values: dict[str, Any] = {
+        "max_epochs": trainer.max_epochs if trainer.max_epochs is not None else _MAX_EPOCHS_DEFAULT,
+        "max_steps": trainer.max_steps,
+        "accumulate_grad_batches": trainer.accumulate_grad_batches,
+        "gradient_clip_val": trainer.gradient_clip_val,
+        "precision": str(trainer.precision),
+        "devices": trainer.num_devices,
+        "limit_train_batches": trainer.limit_train_batches,
+    }
+    if trainer.gradient_clip_val is not None:
+        values["gradient_clip_algorithm"] = str(trainer.gradient_clip_algorithm or "norm")
+    if trainer.num_nodes > 1:
+        values["num_nodes"] = trainer.num_nodes
+    defaults["limit_train_batches"] = 1.0
+    found = {name: Setting(name, value, _source(name, value, defaults)) for name, value in values.items()}
+    found["accelerator"] = Setting("accelerator", trainer.strategy.root_device.type, Source.DEFAULT)
+    found["strategy"] = Setting("strategy", type(trainer.strategy).__name__, Source.DEFAULT)
+    seed = os.environ.get("PL_GLOBAL_SEED", "")
+    if seed.lstrip("-").isdigit():
+        found["seed"] = Setting("seed", int(seed), Source.USER)
+    return found
+
+
+def read_in_force(trainer: Trainer, module: LightningModule) -> Reading:
+    """Read every hyperparameter really in force. To be called once optimizers and loaders exist."""
+    reading = Reading()
+    for setting in own_settings(module, datamodule_of(trainer)).values():
+        reading.add(setting.raw_name, setting.value, setting.source)
+    for setting in trainer_settings(trainer).values():
+        if not reading.has(setting.name):
+            reading.add(setting.raw_name, setting.value, setting.source)
+    _read_optimizers(trainer, reading)
+    _read_loader(trainer, reading)
+    return reading
+
+
+def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
+    """Return the datamodule of this fit; the attribute exists only once one was passed."""
+    return getattr(trainer, "datamodule", None)
+
+
+def _read_optimizers(trainer: Trainer, reading: Reading) -> None:
+    for index, optimizer in enumerate(trainer.optimizers):
+        defaults = {name: item.default for name, item in inspect.signature(type(optimizer).__init__).parameters.items()}
+        for name, value in read_optimizer(optimizer).items():
+            known_default = name.startswith("optimizer.") and _source(name.rpartition(".")[2], value, defaults) is Source.DEFAULT
+            # A user's own "optimizer" argument keeps its name; the class then stands beside it.
+            name = "optimizer.class" if name == "optimizer" and reading.has("optimizer") and index == 0 else name
+            name = name if index == 0 else name.replace("optimizer", f"optimizer_{index}", 1)
+            reading.add(name, value, Source.DEFAULT if known_default else Source.USER)
+    for index, config in enumerate(trainer.lr_scheduler_configs):
+        for name, value in read_scheduler(config.scheduler).items():
+            name = "lr_scheduler.class" if name == "lr_scheduler" and reading.has("lr_scheduler") and index == 0 else name
+            reading.add(name if index == 0 else name.replace("lr_scheduler", f"lr_scheduler_{index}", 1), value, Source.USER)
+    peak = reading.values.get("lr_scheduler.max_lr")
+    for canonical, key in (("learning_rate", "lr"), ("weight_decay", "weight_decay"), ("momentum", "momentum")):
+        value = reading.values.get(f"optimizer.{key}")
+        # A schedule with a peak of its own makes the optimizer start at a fraction of it: the peak is the knob.
+        value = peak if canonical == "learning_rate" and peak is not None else value
+        if value is None:
+            continue
+        source = Source.USER if value == peak else reading.sources[f"optimizer.{key}"]
+        if not reading.has(canonical):
+            reading.add(canonical, value, source)
+        reading.observed[canonical] = value
+
+
+def _read_loader(trainer: Trainer, reading: Reading) -> None:
+    size = loaded_batch_size(trainer.train_dataloader)
+    if size is None:
+        return
+    if not reading.has("batch_size"):
+        reading.add("batch_size", size, Source.USER)
+    reading.observed["batch_size"] = size
+    accumulation = trainer.accumulate_grad_batches
+    if not reading.has("global_batch_size"):
+        reading.add("global_batch_size", size * accumulation * trainer.world_size, Source.USER)
+
+
+def loaders_in(loaders: Any) -> list[Any]:
+    """Return the loaders in whatever collection Lightning accepts, flat; a plain list of batches counts as one loader."""
+    iterables = getattr(loaders, "iterables", loaders)
+    if isinstance(iterables, Mapping):
+        return [loader for item in iterables.values() for loader in loaders_in(item)]
+    if isinstance(iterables, list | tuple) and any(isinstance(item, torch.utils.data.DataLoader) for item in iterables):
+        return [loader for item in iterables for loader in loaders_in(item)]
+    return [] if iterables is None else [iterables]
+
+
+def loaded_batch_size(loaders: Any) -> int | None:
+    """Return the batch size of the first loader that has one."""
+    for loader in loaders_in(loaders):
+        for size in (getattr(loader, "batch_size", None), getattr(getattr(loader, "batch_sampler", None), "batch_size", None)):
+            if isinstance(size, int):
+                return size
+    return None

@@ -1,0 +1,146 @@
+"""What a Lightning run trains: one description before training, from a look at the data, and one after the start.
+
+Both go through ``describe_task`` with the same data set, so that a recommendation and the run it is for belong to one task.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import random
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_metahp.host import loaders_passed_to_fit
+from lightning_metahp.objective import Objective
+from lightning_metahp.settings import datamodule_of, loaders_in
+from metamodel.describe import (
+    data_identity_hparams,
+    describe_dataset,
+    model_class_name,
+    model_family,
+    parameter_count,
+    preserved_rng,
+)
+from metamodel.task import TaskDescription
+from store.errors import InvalidArgumentError
+
+_log = logging.getLogger(__name__)
+
+
+def check_task(task: object) -> str | TaskDescription | None:
+    """Return a user's ``task`` checked.
+
+    Raises:
+        InvalidArgumentError: If it is neither a name, nor a description, nor None.
+    """
+    if task is None or isinstance(task, TaskDescription) or (isinstance(task, str) and task):
+        return task
+    raise InvalidArgumentError(
+        f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task', or leave it out."
+    )
+
+
+def describe_task(
+    trainer: Trainer,
+    module: LightningModule,
+    train_loaders: Any,
+    *,
+    task: str | TaskDescription | None = None,
+    objective: Objective | None = None,
+    tunable: Collection[str] = (),
+) -> TaskDescription:
+    """Describe what is trained.
+
+    Args:
+        trainer: The trainer; its datamodule's hyperparameters tell data apart.
+        module: The module.
+        train_loaders: The training loaders, None if they could not be seen.
+        task: Explicit name or description; its identity wins.
+        objective: The objective, None if it is not known yet.
+        tunable: Names that may be tuned and therefore tell nothing apart.
+    """
+    name, direction = (None, None) if objective is None else (objective.name, objective.direction.value)
+    if isinstance(task, TaskDescription):
+        return task if task.objective is not None or name is None else task.with_objective(name, direction)
+    datamodule = datamodule_of(trainer)
+    known = _describe_data(train_loaders)
+    known["n_val"] = _size(trainer.val_dataloaders)
+    description = TaskDescription(
+        **{key: value for key, value in known.items() if value is not None},
+        data_hparams={} if datamodule is None else data_identity_hparams(dict(datamodule.hparams), tunable),
+        model_class=model_class_name(module),
+        model_family=model_family(module),
+        n_parameters=parameter_count(module),
+    )
+    return replace(description, name=task, objective=name, direction=direction)
+
+
+def _describe_data(train_loaders: Any) -> dict[str, Any]:
+    loaders = loaders_in(train_loaders)
+    if not loaders:
+        return {}
+    return describe_dataset(getattr(loaders[0], "dataset", loaders[0]))
+
+
+def _size(loaders: Any) -> int | None:
+    datasets: list[Any] = [getattr(loader, "dataset", None) for loader in loaders_in(loaders)]
+    with suppress(Exception):  # a stream has no length, and a user's __len__ may fail in any way
+        sizes: list[int] = [len(dataset) for dataset in datasets]
+        return sum(sizes) or None
+    return None
+
+
+def peek_at_loaders(trainer: Trainer, module: LightningModule) -> Any | None:
+    """Return the training loaders before the Trainer asks for them, None if that is not possible.
+
+    Random states are preserved, those of generators kept by the module or datamodule as well. The Trainer makes its own loaders
+    later.
+    """
+    passed = loaders_passed_to_fit(trainer)
+    if passed is not None:
+        return passed
+    datamodule = datamodule_of(trainer)
+    for holder in (datamodule, module):
+        if holder is not None and is_overridden("train_dataloader", holder):
+            try:
+                with preserved_rng(), _preserved_generators(holder):
+                    return holder.train_dataloader()
+            except Exception as error:  # e.g. it needs what the module's own setup() makes, which runs after us
+                _log.debug("the training data could not be seen before the start: %s", error, exc_info=True)
+                return None
+    return None
+
+
+@contextmanager
+def _preserved_generators(holder: LightningModule | LightningDataModule) -> Iterator[None]:
+    """Give the random generators that an object keeps as attributes their state back."""
+    kept = [(value, _state_of(value)) for value in vars(holder).values() if _state_of(value) is not None]
+    try:
+        yield
+    finally:
+        for generator, state in kept:
+            _restore(generator, state)
+
+
+def _state_of(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, random.Random):
+        return value.getstate()
+    return copy.deepcopy(getattr(getattr(value, "bit_generator", None), "state", None))  # numpy's Generator
+
+
+def _restore(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.bit_generator.state = state

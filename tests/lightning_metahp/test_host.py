@@ -1,0 +1,74 @@
+"""The private corners of Lightning that we lean on: a release that moves one fails here first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from lightning_metahp.host import (
+    fields_of_finders,
+    is_finder_checkpoint,
+    is_tuner_probe,
+    loaders_passed_to_fit,
+    logged_in_this_loop,
+    resume_path,
+    set_initial_hparam,
+)
+from tests.lightning_metahp.tiny_training import TinyData, TinyModel, corners, fit, make_trainer
+
+
+class Look(Callback):
+    """Keeps what a function of the trainer returns in one hook."""
+
+    def __init__(self, hook: str, function: Any) -> None:
+        self.found: list[Any] = []
+        setattr(self, hook, lambda trainer, *args, **kwargs: self.found.append(function(trainer)))
+
+
+def test_the_path_of_a_checkpoint_is_seen_in_setup(tmp_path: Path) -> None:
+    fit(ModelCheckpoint(dirpath=tmp_path, save_last=True), enable_checkpointing=True, max_epochs=1)
+    look = Look("setup", resume_path)
+    fit(look)
+    fit(look, ckpt_path=tmp_path / "last.ckpt")
+    assert look.found == [None, str(tmp_path / "last.ckpt")]
+
+
+def test_loaders_passed_to_fit_are_told_from_those_a_module_makes() -> None:
+    loader = DataLoader(corners(), batch_size=8)
+    look = Look("setup", loaders_passed_to_fit)
+    fit(look, data=loader)
+    fit(look, data=TinyData())
+    assert look.found == [loader, None]
+
+
+def test_a_validation_shows_its_names_with_the_metric_objects_behind_them() -> None:
+    model = TinyModel()
+    look = Look("on_validation_end", logged_in_this_loop)
+    fit(look, model=model, num_sanity_val_steps=0)
+    assert look.found[0] == {"val_acc": model.val_acc, "val_loss": None}
+
+
+def test_the_checkpoints_of_finders_are_recognised() -> None:
+    look = Look("on_load_checkpoint", is_finder_checkpoint)
+    finder = LearningRateFinder(num_training_steps=5, attr_name="lr")
+    fit(look, finder, enable_checkpointing=True)
+    fit(look, BatchSizeFinder(max_trials=1, init_val=4), enable_checkpointing=True)
+    assert look.found == [True, True]
+
+
+def test_finders_say_which_field_they_set() -> None:
+    trainer = make_trainer(LearningRateFinder(attr_name="lr"), BatchSizeFinder(batch_arg_name="bs"))
+    assert fields_of_finders(trainer, TinyModel()) == {"lr": "LearningRateFinder", "bs": "BatchSizeFinder"}
+    assert not is_tuner_probe(trainer)
+
+
+def test_the_copy_that_loggers_receive_can_be_kept_true() -> None:
+    model = TinyModel()
+    set_initial_hparam(model, "lr", 0.5)
+    set_initial_hparam(model, "unknown", 0.5)
+    assert model.hparams_initial["lr"] == 0.5
+    assert "unknown" not in model.hparams_initial
