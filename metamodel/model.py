@@ -78,11 +78,11 @@ class MetaModel:
         tasks = [task for task in table.tasks if is_teaching(task)]
         if len(tasks) < MIN_TASKS:
             found = ", ".join(f"{task.name} ({len(task)})" for task in table.tasks) or "none"
-            left_out = ", ".join(f"{count} x {reason}" for reason, count in sorted(table.left_out.items()))
+            left_out = table.describe_left_out()
             raise NotEnoughHistoryError(
                 f"A meta-model needs at least {MIN_TASKS} tasks with {MIN_TASK_RUNS} finished runs of differing outcome, but the history "
                 f"has {len(tasks)}; tasks (usable runs): {found}"
-                + (f"; runs left out: {left_out}" if left_out else "")
+                + (f"; {left_out}" if left_out else "")
                 + ". Log more runs with a MetaHPCallback; recommendations for a task with 4 runs of its own work without a meta-model."
             )
         encoder = fit_encoder([task.configs for task in tasks])
@@ -140,7 +140,7 @@ class MetaModel:
         """Read a model.
 
         Args:
-            path: The JSON file, or the safetensors file beside it.
+            path: The JSON file, the safetensors file beside it, or the folder of a history's models, for the newest one.
 
         Raises:
             ModelFileError: If a file is missing, damaged or of another format.
@@ -148,7 +148,8 @@ class MetaModel:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        meta = Path(path).with_suffix(".json")
+        found = Path(path)
+        meta = max(found.glob("*.json"), default=found / "model.json") if found.is_dir() else found.with_suffix(".json")
         try:
             content = json.loads(meta.read_text(encoding="utf-8"))
             if content.get("format") != FORMAT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ FloatArray = npt.NDArray[np.float64]
 
 USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
 """Interrupted runs count where they reached a validation: the epochs reached say how far."""
+
+NEVER_LOGGED = "never logged"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +98,20 @@ class LearningTable:
         tasks: Tasks with at least one usable run, by ``(task id, objective)``.
         left_out: Why runs are not used -> how many.
         n_finished: Finished runs in the history, used or not.
+        logged_names: Metrics that were logged, read only where some run's objective was not.
     """
 
     tasks: tuple[TaskRuns, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     n_finished: int = 0
+    logged_names: tuple[str, ...] = ()
+
+    def describe_left_out(self) -> str:
+        """Say what was left out and why; for objectives nobody logged, which names were. Empty where nothing was."""
+        if not self.left_out:
+            return ""
+        text = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.left_out.items()))
+        return f"runs left out: {text}" + (f" (logged were: {', '.join(self.logged_names)})" if self.logged_names else "")
 
     def of_task(self, task_id: str, objective: str | None = None) -> TaskRuns | None:
         """Return the runs of a task; with several objectives and none named, those of the most recent run."""
@@ -123,19 +134,46 @@ def rank_scores(values: FloatArray) -> FloatArray:
 
 
 _cache: OrderedDict[tuple[Path, str], LearningTable] = OrderedDict()
+_parts: OrderedDict[Path, dict[str, tuple[tuple[str, ...], LearningTable]]] = OrderedDict()
+_KEPT_TABLES = 4
 
 
 def learning_table(history: History) -> LearningTable:
-    """Read what a history offers for learning; cached until a finished run comes in or a task is merged."""
-    key = (Path(history.path), history.state()[1])
+    """Read what a history offers for learning; cached until a finished run comes in or a task is merged.
+
+    Then only the tasks that changed are read again: in a long search every new run asks for a new table.
+    """
+    path = Path(history.path)
+    key = (path, history.state()[1])
     if key in _cache:
         _cache.move_to_end(key)
         return _cache[key]
-    table = build_table(history.runs(), {task.id: task for task in history.tasks()})
-    _cache[key] = table
-    while len(_cache) > 4:
+    before, parts = _parts.get(path, {}), {}
+    records = {task.id: task for task in history.tasks()}
+    for task_id, state in history.task_states().items():
+        record = records.get(task_id)
+        part_key = (state, "" if record is None else repr((record.name, record.description)))
+        known = before.get(task_id)
+        parts[task_id] = known if known and known[0] == part_key else (part_key, build_table(history.runs(task_id), records))
+    table = _joined([part for _, part in parts.values()])
+    if any(reason.endswith(NEVER_LOGGED) for reason in table.left_out):
+        table = replace(table, logged_names=tuple(history.metric_names()))
+    _cache[key], _parts[path] = table, parts
+    _parts.move_to_end(path)
+    while len(_cache) > _KEPT_TABLES:
         _cache.popitem(last=False)
+    while len(_parts) > _KEPT_TABLES:
+        _parts.popitem(last=False)
     return table
+
+
+def _joined(parts: list[LearningTable]) -> LearningTable:
+    """Put the tables of single tasks together."""
+    tasks = sorted((task for part in parts for task in part.tasks), key=lambda task: (task.task_id, task.objective))
+    left_out: Counter[str] = Counter()
+    for part in parts:
+        left_out.update(part.left_out)
+    return LearningTable(tuple(tasks), dict(left_out), sum(part.n_finished for part in parts))
 
 
 def build_table(runs: list[RunRecord], task_records: Mapping[str, Any]) -> LearningTable:
@@ -164,7 +202,7 @@ def _unusable(run: RunRecord) -> str | None:
         return "no objective"
     has_value = run.objective_best is not None and math.isfinite(run.objective_best)
     if not has_value and run.status not in {RunStatus.DIVERGED, RunStatus.OOM}:
-        return "objective never logged"
+        return f"objective {run.objective!r} {NEVER_LOGGED}"
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -49,13 +50,15 @@ class Question:
     """What is asked, resolved against the history.
 
     Attributes:
-        task_id: Id of the task, None if the history has never seen it.
+        task_id: Id of the task, None if none was named.
         own: The task's usable runs.
         others: Other tasks with enough runs that tuned something of the space.
         space: What may change.
         current: The user's own configuration by canonical name.
         variant: Source version of the model.
         mode: ``best`` or ``explore``.
+        description: What is known of the task.
+        left_out: Which runs were not used and why, in words.
     """
 
     task_id: str | None
@@ -65,7 +68,8 @@ class Question:
     current: Mapping[str, Any]
     variant: str | None
     mode: str
-    description: TaskDescription | None = None
+    description: TaskDescription
+    left_out: str = ""
 
 
 def recommend(
@@ -123,17 +127,30 @@ def recommend(
     opened = open_history(history)
     try:
         table = learning_table(opened)
-        own = _own_runs(opened, table, task)
-        task_id = own.task_id if own is not None else None
+        task_id = _task_id(opened, task)
+        # Runs of another objective than the one asked for would be incomparable.
+        own = None if task_id is None else table.of_task(task_id, task.objective if isinstance(task, TaskDescription) else None)
         parsed = None if space is None else parse_space(space)
         now = {canonical_name(name): value for name, value in (current or {}).items()}
         names = _names_of(parsed, candidates)
-        others, left_out = _speaking_tasks(table, own, names)
+        description = task if isinstance(task, TaskDescription) else own.description if own is not None else TaskDescription()
+        is_pretrained = bool(description.is_pretrained)
+        others, left_out = _speaking_tasks(table, own, names, is_pretrained)
         if parsed is None and candidates is None:
             parsed = conservative_space(own, others, now, allowed)
             names = frozenset(parsed)
-            others, left_out = _speaking_tasks(table, own, names)
-        question = Question(task_id, own, others, parsed or {}, now, variant, mode, task if isinstance(task, TaskDescription) else None)
+            others, left_out = _speaking_tasks(table, own, names, is_pretrained)
+        question = Question(
+            task_id,
+            own,
+            others,
+            parsed or {},
+            now,
+            variant,
+            mode,
+            task if isinstance(task, TaskDescription) else None,
+            table.describe_left_out(),
+        )
         serving = serving_model(opened, table, max_fit_s, device, seed) if others else Serving(None)
     finally:
         if opened is not history:
@@ -143,16 +160,15 @@ def recommend(
         return _answer(question, serving, evidence, k, candidates, seed)
 
 
-def _own_runs(history: History, table: LearningTable, task: str | TaskDescription | None) -> TaskRuns | None:
-    """Find the task's runs; with another objective than asked for they would be incomparable, so that counts as a new task."""
+def _task_id(history: History, task: str | TaskDescription | None) -> str | None:
+    """Return the id of a task, also of one that has no run yet; a merged task answers with what it was merged into."""
     if task is None:
         return None
-    objective = task.objective if isinstance(task, TaskDescription) else None
+    identity = {"name": task} if isinstance(task, str) else task.identity()
     try:
-        record = history.task(task if isinstance(task, str) else task_id_of(task.identity()))
+        return history.task(task if isinstance(task, str) else task_id_of(identity)).id
     except UnknownTaskError:
-        return None
-    return table.of_task(record.id, objective)
+        return task_id_of(identity)
 
 
 def _names_of(space: Space | None, candidates: Sequence[Mapping[str, Any]] | None) -> frozenset[str] | None:
@@ -162,20 +178,26 @@ def _names_of(space: Space | None, candidates: Sequence[Mapping[str, Any]] | Non
 
 
 def _speaking_tasks(
-    table: LearningTable, own: TaskRuns | None, names: frozenset[str] | None
+    table: LearningTable, own: TaskRuns | None, names: frozenset[str] | None, is_pretrained: bool
 ) -> tuple[tuple[TaskRuns, ...], dict[str, int]]:
-    """Choose the other tasks that may speak, and say why the rest may not."""
-    speaking, left_out = [], {"task has fewer than 8 runs": 0, "task tuned none of these hyperparameters": 0}
+    """Choose the other tasks that may speak, and say why the rest may not.
+
+    Fine-tuning wants learning rates hundreds of times smaller than training from scratch: the two never speak for each other.
+    """
+    speaking: list[TaskRuns] = []
+    left_out: Counter[str] = Counter()
     for task in table.tasks:
         if own is not None and task.task_id == own.task_id:
             continue
         if len(task) < MIN_OTHER_RUNS:
-            left_out["task has fewer than 8 runs"] += len(task)
+            left_out[f"task has fewer than {MIN_OTHER_RUNS} runs"] += len(task)
+        elif bool(task.description.is_pretrained) != is_pretrained:
+            left_out["task starts from other weights (pre-trained or not)"] += len(task)
         elif names is not None and not any(len({repr(config.get(name)) for config in task.configs}) > 1 for name in names):
             left_out["task tuned none of these hyperparameters"] += len(task)
         else:
             speaking.append(task)
-    return tuple(speaking), {reason: count for reason, count in left_out.items() if count}
+    return tuple(speaking), dict(left_out)
 
 
 def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving) -> Evidence:
@@ -233,6 +255,8 @@ def _answer(
         question.mode,
     )
     thin = thin_evidence(evidence)
+    if thin is not None and question.left_out:
+        thin = f"{thin}; {question.left_out}"
     has_outcomes = question.own is not None and bool(question.own.has_outcome.any())
     if not question.space and candidates is None:
         return [replace(nothing, reason=thin or "no hyperparameter that may be changed varied in the history")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -222,7 +223,7 @@ def test_what_is_left_out_is_counted_with_its_reason(history: History) -> None:
     failed = history.start_run(task="x0", hparams={"lr": 1.0}, objective="val_acc")
     failed.finish(error=ValueError("bug"))
     left_out = recommend(history, "x0", SPACE)[0].evidence.left_out
-    assert left_out == {"no objective": 1, "objective never logged": 1, "status failed": 1}
+    assert left_out == {"no objective": 1, "objective 'val_acc' never logged": 1, "status failed": 1}
 
 
 def test_a_task_found_by_description_is_the_one_that_was_logged(history: History) -> None:
@@ -365,3 +366,40 @@ def test_a_space_with_one_value_is_compared_with_the_users_own(history: History)
     assert recommendation.config == {"lr": 3e-3}
     assert recommendation.decision is Decision.APPLY
     assert recommend(history, "mine0", {"lr": [1e-5]}, current={**current, "lr": 3e-3})[0].decision is Decision.ABSTAIN
+
+
+def test_an_objective_that_was_never_logged_is_answered_with_the_names_that_were(history: History) -> None:
+    for _ in range(5):
+        with (
+            pytest.warns(UserWarning, match="never was"),
+            history.start_run(task="x", hparams={"lr": 1.0}, objective="val_acu", direction="max") as run,
+        ):
+            run.log(val_acc=1.0, train_loss=2.0)
+    expected = r"5 x objective 'val_acu' never logged \(logged were: train_loss, val_acc\)"
+    (recommendation,) = recommend(history, "x", SPACE)
+    assert re.search(expected, recommendation.reason)
+    with pytest.raises(NotEnoughHistoryError, match=expected):
+        refit(history)
+
+
+def test_a_recommendation_for_a_task_without_runs_carries_the_id_its_first_run_will_have(history: History) -> None:
+    (recommendation,) = recommend(history, "later", SPACE)
+    with history.start_run(task="later", hparams={}) as run:
+        run.log(loss=1.0)
+    assert recommendation.task_id == run.task_id
+
+
+def test_the_newest_model_of_a_folder_is_loaded(history: History) -> None:
+    fill(history, 3, 8)
+    refit(history)
+    newest = refit(history)
+    assert MetaModel.load(history.models_path).id == newest.id
+
+
+def test_training_from_scratch_does_not_speak_for_fine_tuning(history: History) -> None:
+    fill(history, 3, 12)
+    description = TaskDescription(name="bert", is_pretrained=True)
+    (recommendation,) = recommend(history, description, SPACE)
+    assert recommendation.decision is Decision.ABSTAIN
+    assert recommendation.evidence.left_out["task starts from other weights (pre-trained or not)"] == 36
+    assert recommend(history, replace(description, is_pretrained=False), SPACE)[0].decision is Decision.APPLY
