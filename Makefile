@@ -4,12 +4,9 @@
 PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11 python; do \
 	"$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$candidate" && break; done)
 BIN := .venv/bin
-# Every installation takes the tested versions, the build environment of our own wheel included. No bytecode up front: only what
-# is imported gets compiled.
-INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
-	$(BIN)/python -m pip install --no-compile
-# The packaging tests wait for an installation, so they start first; a file stays with one process, which shares its fixtures.
-TESTS ?= tests/test_packaging.py tests
+# Every installation takes the tested versions, the build environment of our own wheel included.
+INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install
+TESTS ?= tests
 WORKERS ?= 2
 
 .PHONY: demo test check docs clean
@@ -18,6 +15,7 @@ demo: .venv/installed
 	$(BIN)/python -m compare_baselines.demo
 
 # One thread per test process: the fits are tiny, and two processes with two threads each would fight over two cores.
+# A file stays with one process, which shares its fixtures.
 test: export OMP_NUM_THREADS = 1
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)

@@ -140,17 +140,7 @@ def recommend(
             parsed = conservative_space(own, others, now, allowed)
             names = frozenset(parsed)
             others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-        question = Question(
-            task_id,
-            own,
-            others,
-            parsed or {},
-            now,
-            variant,
-            mode,
-            task if isinstance(task, TaskDescription) else None,
-            table.describe_left_out(),
-        )
+        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, table.describe_left_out())
         serving = serving_model(opened, table, max_fit_s, device, seed) if others else Serving(None)
     finally:
         if opened is not history:

@@ -161,6 +161,11 @@ class HistoryReader:
         with self._reading() as connection:
             return reading.read_state(connection)
 
+    def task_states(self) -> dict[str, str]:
+        """Return for each task's id a text that changes when any of its runs does: what is unchanged need not be read again."""
+        with self._reading() as connection:
+            return reading.read_task_states(connection)
+
     def close(self) -> None:
         """Write what this process has queued, and let go of the file. May be called twice."""
         flush_own(self._path)

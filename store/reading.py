@@ -213,6 +213,16 @@ def read_state(connection: sqlite3.Connection) -> tuple[int, str]:
     return len(rows), digest.hexdigest()[:16]
 
 
+def read_task_states(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return for each task with runs a text that changes when one of its runs does, in whatever status."""
+    digests: dict[str, Any] = {}
+    cursor = connection.cursor()
+    cursor.row_factory = None
+    for task_id, text in cursor.execute("SELECT task_id, id || ' ' || status || ' ' || coalesce(revision, 0) FROM runs ORDER BY id"):
+        digests.setdefault(task_id, hashlib.sha256()).update(f"{text}\n".encode())
+    return {task_id: digest.hexdigest()[:16] for task_id, digest in digests.items()}
+
+
 def checked_statuses(status: Iterable[str] | str | None) -> frozenset[RunStatus] | None:
     """Return statuses as their enum.
 
