@@ -71,8 +71,9 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
             _log.debug("no source for %s: %s", base.__qualname__, error)
             is_opaque = True
             continue
+        overridden = {name for name in methods if not _calls_base(methods, name)}
         for node in ast.iter_child_nodes(tree):
-            if isinstance(node, ast.FunctionDef):
+            if isinstance(node, ast.FunctionDef) and node.name not in overridden:
                 methods.setdefault(node.name, []).append(node)
     called_early = _reachable(methods, [name for name in finished if name in methods])
     later = _reachable(methods, [name for name in methods if name not in finished and (name in _HOOKS or name not in called_early)])
@@ -144,6 +145,16 @@ def _aliases(inits: Iterable[ast.FunctionDef]) -> dict[str, frozenset[str]]:
                     if isinstance(target, ast.Attribute) and _is_name(target.value, me):
                         found.setdefault(node.value.id, set()).add(target.attr)
     return {name: frozenset(attributes) for name, attributes in found.items()}
+
+
+def _calls_base(methods: Mapping[str, list[ast.FunctionDef]], name: str) -> bool:
+    """Say whether ``super().name`` or ``Base.name`` occurs, so that what a method overrides may run as well."""
+    return any(
+        isinstance(item, ast.Attribute) and item.attr == name and not _is_name(item.value, _self_of(node))
+        for nodes in methods.values()
+        for node in nodes
+        for item in ast.walk(node)
+    )
 
 
 def _self_of(method: ast.FunctionDef) -> str:

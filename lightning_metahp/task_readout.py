@@ -5,16 +5,13 @@ Both go through ``describe_task`` with the same data set, so that a recommendati
 
 from __future__ import annotations
 
-import copy
 import logging
-import random
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import torch
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_metahp.host import loaders_passed_to_fit
@@ -26,6 +23,7 @@ from metamodel.describe import (
     model_class_name,
     model_family,
     parameter_count,
+    preserved_generators,
     preserved_rng,
 )
 from metamodel.task import TaskDescription
@@ -110,37 +108,9 @@ def peek_at_loaders(trainer: Trainer, module: LightningModule) -> Any | None:
     for holder in (datamodule, module):
         if holder is not None and is_overridden("train_dataloader", holder):
             try:
-                with preserved_rng(), _preserved_generators(holder):
+                with preserved_rng(), preserved_generators(holder):
                     return holder.train_dataloader()
             except Exception as error:  # e.g. it needs what the module's own setup() makes, which runs after us
                 _log.debug("the training data could not be seen before the start: %s", error, exc_info=True)
                 return None
     return None
-
-
-@contextmanager
-def _preserved_generators(holder: LightningModule | LightningDataModule) -> Iterator[None]:
-    """Give the random generators that an object keeps as attributes their state back."""
-    kept = [(value, _state_of(value)) for value in vars(holder).values() if _state_of(value) is not None]
-    try:
-        yield
-    finally:
-        for generator, state in kept:
-            _restore(generator, state)
-
-
-def _state_of(value: Any) -> Any:
-    if isinstance(value, torch.Generator):
-        return value.get_state()
-    if isinstance(value, random.Random):
-        return value.getstate()
-    return copy.deepcopy(getattr(getattr(value, "bit_generator", None), "state", None))  # numpy's Generator
-
-
-def _restore(generator: Any, state: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        generator.set_state(state)
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.bit_generator.state = state

@@ -140,7 +140,8 @@ class Advisor:
             scale = np.sqrt(np.maximum(covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1], 1e-10))
             better = float(norm.cdf(difference / scale).mean()) if not np.allclose(inputs[0], inputs[1]) else 0.0
             gain = float(finish[0] * (finish[1] * better + 1 - finish[1])) if better > 0 else 0.0
-        return Judgement(speak(float(mean[0])), (speak(low), speak(high)), own, gain, float(finish[0]), unit)
+        lower, upper = sorted((speak(low), speak(high)))  # a good score is a small number where the objective is minimised
+        return Judgement(speak(float(mean[0])), (lower, upper), own, gain, float(finish[0]), unit)
 
     def _speech(self) -> tuple[Unit, Callable[[float], float]]:
         """Return the unit of predictions and the map from scores to it."""

@@ -6,13 +6,16 @@ for an object it does not know: what cannot be read is absent. Nothing here chan
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import random
 import re
 import sys
+from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
@@ -29,6 +32,7 @@ __all__ = [
     "model_family",
     "model_variant",
     "parameter_count",
+    "preserved_generators",
     "preserved_rng",
     "read_optimizer",
     "read_scheduler",
@@ -41,6 +45,12 @@ MAX_LABELS = 1_000_000
 
 MAX_DEPTH = 8
 """Wrappers around a data set that are followed; a data set that contains itself must not hang us."""
+
+MAX_PARTS = 2000
+"""Objects among which random generators are looked for."""
+
+MAX_ENTRIES = 32
+"""Entries looked at of one list, such as a chain of augmentations."""
 
 _INPUT_KEYS = (
     *("input_ids", "pixel_values", "input_values", "input_features", "inputs", "input", "x"),
@@ -71,6 +81,57 @@ def preserved_rng() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda_states)
 
 
+@contextmanager
+def preserved_generators(owner: object) -> Iterator[None]:
+    """Give the random generators that an object keeps back their state: its attributes, and those of its parts."""
+    kept = [(value, state) for value in _parts(owner) if (state := _generator_state(value)) is not None]
+    try:
+        yield
+    finally:
+        for generator, state in kept:
+            _restore_generator(generator, state)
+
+
+def _parts(owner: object) -> list[object]:
+    """An object, its attributes, and theirs, through lists and wrapped data sets; each once, the nearest first."""
+    found: dict[int, object] = {id(owner): owner}
+    waiting = deque([owner])
+    while waiting and len(found) < MAX_PARTS:
+        for value in _attributes(waiting.popleft()):
+            if id(value) not in found:
+                found[id(value)] = value
+                waiting.append(value)
+    return list(found.values())
+
+
+def _attributes(item: object) -> list[object]:
+    if isinstance(item, list | tuple):
+        return list(item[:MAX_ENTRIES])
+    is_opaque = isinstance(item, type | ModuleType | FunctionType | torch.Tensor)
+    return [] if is_opaque else list(getattr(item, "__dict__", {}).values())
+
+
+def _generator_state(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if not type(value).__module__.startswith("numpy.random"):
+        return None
+    if hasattr(value, "bit_generator"):
+        return copy.deepcopy(value.bit_generator.state)
+    return value.get_state() if hasattr(value, "get_state") else None
+
+
+def _restore_generator(generator: Any, state: Any) -> None:
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif hasattr(generator, "bit_generator"):
+        generator.bit_generator.state = state
+    else:
+        generator.set_state(state)
+
+
 def describe_dataset(dataset: object) -> dict[str, Any]:
     """Describe a data set by its size and by one sample.
 
@@ -93,7 +154,7 @@ def describe_dataset(dataset: object) -> dict[str, Any]:
     if is_stream or found.get("n_train") == 0:
         return found
     try:
-        with preserved_rng():
+        with preserved_rng(), preserved_generators(dataset):
             sample = dataset[0]  # type: ignore[index]
     except Exception as error:
         _log.debug("no sample of %s could be read: %s", found["dataset_class"], error)

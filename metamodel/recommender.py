@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metamodel.advisor import Advisor, Judgement
-from metamodel.candidates import LOCAL_SCALES, conservative_space, neighbours, starting_candidates
+from metamodel.candidates import LOCAL_SCALES, conservative_space, grid, neighbours, starting_candidates
 from metamodel.explanation import describe_evidence
 from metamodel.fitting import Serving, serving_model
 from metamodel.observations import LearningTable, TaskRuns, learning_table
@@ -42,6 +42,8 @@ APPLY_PROBABILITY = 0.6
 """Least probability of beating the user's own configuration; below, the user's values are as good a choice."""
 N_CENTRES = 8
 """Best candidates around which the search is refined."""
+NEAR = 0.05
+"""Several recommendations differ by at least this share of some number's range: two almost equal ones would be one."""
 MODES = ("best", "explore")
 
 
@@ -116,10 +118,12 @@ def recommend(
     """
     from store import open_history
 
-    if k < 1:
-        raise InvalidArgumentError(f"k must be at least 1, but got {k}. Ask for one or more recommendations.")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InvalidArgumentError(f"k must be a whole number, at least 1, but got {k!r}. Ask for one or more recommendations.")
     if mode not in MODES:
-        raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}.")
+        raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}. Pass one of these.")
+    if not (task is None or isinstance(task, str | TaskDescription)):
+        raise InvalidArgumentError(f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task'.")
     if candidates is not None and not candidates:
         raise InvalidArgumentError(
             "candidates must hold at least one configuration, but got an empty list. Leave it out to search a space."
@@ -215,8 +219,10 @@ def thin_evidence(evidence: Evidence) -> str | None:
     n_own = evidence.n_runs + evidence.n_related
     if n_own >= MIN_OWN_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS:
         return None
+    has_any = n_own + evidence.n_other_runs > 0
     return (
-        f"only {describe_evidence(evidence)}: it takes {MIN_OWN_RUNS} finished runs of this task, or {MIN_OTHER_TASKS} other tasks with "
+        ("only " if has_any else "there are ")
+        + f"{describe_evidence(evidence)}: it takes {MIN_OWN_RUNS} finished runs of this task, or {MIN_OTHER_TASKS} other tasks with "
         f"{MIN_OTHER_RUNS} each that tuned the same hyperparameters"
     )
 
@@ -292,18 +298,29 @@ def _search(question: Question, advisor: Advisor, k: int, rng: np.random.Generat
     elites = [config for task in (question.own, *question.others) if task is not None for config in advisor.best_configs(task)]
     if question.current:
         elites.append(question.current)
-    found = starting_candidates(space, elites, rng)
-    for scale in LOCAL_SCALES:
+    everywhere = found = starting_candidates(space, elites, rng)
+    for scale in LOCAL_SCALES if grid(space) is None else ():  # a whole finite space has no better neighbours
         order = advisor.rank(found, question.mode)
         centres = [found[i] for i in order[:N_CENTRES]]
         found = centres + neighbours(space, centres, scale, rng)
+    found = found + everywhere if k > 1 else found
     chosen: list[dict[str, Any]] = []
     for i in advisor.rank(found, question.mode):
         if len(chosen) == k:
             break
-        if found[i] not in chosen:
+        if not any(_is_near(found[i], other, space) for other in chosen):
             chosen.append(found[i])
     return chosen
+
+
+def _is_near(config: Mapping[str, Any], other: Mapping[str, Any], space: Space) -> bool:
+    """Say whether two configurations would teach the same: equal labels and counts, numbers within a few percent of their range."""
+    return all(
+        config[name] == other[name]
+        if dim.choices is not None or dim.is_int
+        else abs(dim.scaled(config[name]) - dim.scaled(other[name])) < NEAR
+        for name, dim in space.items()
+    )
 
 
 def _decide(judged: Judgement, thin: str | None, evidence: Evidence) -> tuple[Decision, str]:

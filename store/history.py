@@ -12,7 +12,7 @@ from typing import Any
 from store import curation
 from store.bulk import FinishedRun, write_finished_runs
 from store.connection import transaction
-from store.errors import HistoryClosedError, MetaHPError
+from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
 from store.history_reader import HistoryReader
 from store.ids import new_id, utc_now
 from store.names import resolve_direction
@@ -74,9 +74,10 @@ class History(HistoryReader):
 
         Raises:
             ObjectiveError: If the objective's direction is unknown.
-            InvalidArgumentError: If a source is unknown.
+            InvalidArgumentError: If a source is unknown, the task is no name or description, or ``hparams`` no mapping.
             HistoryClosedError: If the history is closed.
         """
+        _check_start(task, hparams)
         row: dict[str, Any] = {"framework": framework, "objective": None, "direction": None}
         if objective is not None:
             row |= {"objective": storable_text(objective), "direction": str(resolve_direction(objective, direction))}
@@ -256,6 +257,14 @@ class History(HistoryReader):
             raise
         except MetaHPError as error:
             logger.debug("The history could not be read at the start of a run: %s", error)
+
+
+def _check_start(task: object, hparams: object) -> None:
+    if task is not None and not isinstance(task, str) and not hasattr(task, "identity"):
+        raise InvalidArgumentError(f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task'.")
+    if hparams is not None and not isinstance(hparams, Mapping):
+        hint = "Pass vars(...) of it." if hasattr(hparams, "__dict__") else "Pass hparams={'lr': 0.1}."
+        raise InvalidArgumentError(f"hparams must be a mapping of names to values, but got {type(hparams).__name__}. {hint}")
 
 
 def open_history(history: History | str | os.PathLike[str] | None) -> History:

@@ -95,6 +95,9 @@ class RunRecorder:
             is_partial: Whether they come from less than a full validation; they are kept, but are no outcome.
             **metrics_kw: Further values by name.
         """
+        if metrics is not None and not isinstance(metrics, Mapping):
+            self._skip("metrics", TypeError(f"a mapping of names to numbers is needed, not {type(metrics).__name__}"))
+            metrics = None
         if metrics_kw:
             metrics = {**(metrics or {}), **metrics_kw}
         if not metrics or os.getpid() != self._pid:

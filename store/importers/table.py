@@ -152,7 +152,11 @@ def read_table(path: str | Path) -> Any:
         if kind in {"parquet", "pq"}:
             return pyarrow.parquet.read_table(path)
         if kind in {"csv", "tsv"}:
-            return pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ","))
+            return pyarrow.csv.read_csv(
+                path,
+                parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ","),
+                convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
+            )
         if kind in {"json", "jsonl", "ndjson"}:
             return pyarrow.json.read_json(path)
     except (pa.ArrowException, OSError) as error:
@@ -205,8 +209,9 @@ def _check_types(table: Any, columns: TableColumns, path: str | Path) -> None:
         kind = table.schema.field(name).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
             raise InvalidArgumentError(f"Column {name!r} must hold numbers, but in {str(path)!r} it holds {kind}. Name another column.")
-    for name in (columns.task, columns.run, columns.step):
-        if name is not None and table.column(name).null_count:
+    required = [columns.task, columns.run, *([columns.step] if columns.step else [])]
+    for name in required:
+        if table.column(name).null_count:
             raise InvalidArgumentError(
                 f"Column {name!r} must have a value in every row, but {str(path)!r} has {table.column(name).null_count} rows without one."
             )

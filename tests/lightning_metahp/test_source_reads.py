@@ -42,6 +42,28 @@ class Child(Everything):
         return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
 
 
+class Overriding(Everything):
+    """What its base's ``configure_optimizers`` read is read no more."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam(self.parameters(), lr=self.rate)
+
+    @property
+    def rate(self) -> float:
+        return float(self._rate)
+
+    @rate.setter
+    def rate(self, value: float) -> None:
+        self._rate = value * self.hparams.p
+
+
+class Extending(Everything):
+    """Its base's ``configure_optimizers`` runs as well."""
+
+    def configure_optimizers(self) -> Any:
+        return super().configure_optimizers()
+
+
 class HandsOn(L.LightningModule):
     def __init__(self, lr: float = 1.0) -> None:
         super().__init__()
@@ -85,6 +107,31 @@ def test_an_inherited_method_counts() -> None:
     assert reads.reads("lr")
     assert reads.reads("p")
     assert not reads.reads("width")
+
+
+def test_an_overridden_method_counts_where_it_is_called() -> None:
+    assert later_reads(Extending()).reads("lr")
+    reads = later_reads(Overriding())
+    assert reads.reads("_rate")
+    assert reads.reads("p")
+
+
+def test_an_overridden_hook_does_not_count() -> None:
+    class Base(L.LightningModule):
+        def __init__(self, lr: float = 1.0) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.rate = lr / 2
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
+
+    class Derived(Base):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.Adam(self.parameters(), lr=self.rate)
+
+    assert later_reads(Base()).reads("lr")
+    assert not later_reads(Derived()).reads("lr")
 
 
 def test_an_attribute_that_holds_an_argument_unchanged_is_an_alias() -> None:

@@ -178,6 +178,31 @@ def test_only_one_sample_is_read_and_no_generator_moves() -> None:
     assert reads == [0]
 
 
+def test_generators_that_a_data_set_keeps_do_not_move() -> None:
+    class Noise:
+        def __init__(self) -> None:
+            self.generator = np.random.default_rng(0)
+
+    class Augmenting(Listed):
+        def __init__(self) -> None:
+            super().__init__([0] * 5)
+            self.torch, self.python, self.legacy = torch.Generator().manual_seed(0), random.Random(0), np.random.RandomState(0)
+            self.transforms = [Noise()]
+            self.self = self
+
+        def draw(self) -> float:
+            drawn = float(torch.rand((), generator=self.torch)) + self.python.random() + self.legacy.rand()
+            return drawn + self.transforms[0].generator.random()
+
+        def __getitem__(self, index: int) -> Any:
+            return torch.full((2,), self.draw()), 0
+
+    data = Augmenting()
+    described = describe_dataset(Subset(data, range(3)))
+    assert described["input_shape"] == (2,)
+    assert data.draw() == Augmenting().draw()
+
+
 def test_random_states_are_preserved_through_an_error() -> None:
     torch.manual_seed(0)
     expected = torch.rand(1)

@@ -119,6 +119,8 @@ def test_a_minimised_objective_is_minimised_and_spoken_of_as_it_is(history: Hist
     assert abs(math.log10(recommendation.config["lr"]) + 3) < 0.6
     assert recommendation.own_prediction is not None
     assert recommendation.prediction < recommendation.own_prediction
+    low, high = recommendation.interval
+    assert low < recommendation.prediction < high
 
 
 def test_the_user_keeps_values_that_are_as_good(history: History) -> None:
@@ -254,19 +256,28 @@ def test_an_abstention_without_numbers_is_stored_too(history: History) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k": 0}, "k must be at least 1, but got 0"),
+        ({"k": 0}, "k must be a whole number, at least 1, but got 0"),
+        ({"k": "2"}, "k must be a whole number, at least 1, but got '2'"),
+        ({"task": 3}, "A task must be a name, a TaskDescription or None, but got 3"),
         ({"mode": "fast"}, "mode must be one of best, explore, but got 'fast'"),
         ({"candidates": []}, "candidates must hold at least one configuration"),
     ],
 )
 def test_impossible_arguments_are_refused(history: History, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
-        recommend(history, "t", **arguments)
+        recommend(history, **{"task": "t", **arguments})
 
 
 def test_a_malformed_space_is_refused_even_with_an_empty_history(history: History) -> None:
     with pytest.raises(SpaceError, match="must hold at least one value"):
         recommend(history, "t", {"lr": []})
+
+
+def test_all_of_a_finite_space_can_be_asked_for(history: History) -> None:
+    fill(history, 3, 10)
+    space = {"batch_size": [16, 32, 64, 128], "num_epochs": [5]}
+    found = recommend(history, "new", space, k=10)
+    assert sorted(item.config["batch_size"] for item in found) == [16, 32, 64, 128]
 
 
 def test_exploring_and_exploiting_both_answer(history: History) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import copy
 import logging
 import math
@@ -308,6 +309,21 @@ def test_hyperparameters_can_be_added_and_replaced(history: History) -> None:
     assert record.hparams == {"learning_rate": 0.3, "weight_decay": 0.0}
     assert record.provenance["learning_rate"].source is Source.CONSTRAINT
     assert record.provenance["learning_rate"].requested == 1.0
+
+
+def test_what_is_no_task_or_no_mapping_is_refused(history: History) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"A task must be a name, a TaskDescription or None, but got 3\."):
+        history.start_run(task=3)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match=r"hparams must be a mapping .*, but got Namespace\. Pass vars\(\.\.\.\)"):
+        history.start_run(hparams=argparse.Namespace(lr=1))  # type: ignore[arg-type]
+    assert history.runs() == []
+
+
+def test_metrics_that_are_no_mapping_are_left_out(history: History, caplog: pytest.LogCaptureFixture) -> None:
+    with history.start_run(task="t") as run:
+        run.log(0.5, step=1, acc=0.25)  # type: ignore[arg-type]
+    assert values(history, run, "acc") == [(1, 0.25)]
+    assert "a mapping of names to numbers is needed, not float" in caplog.text
 
 
 def test_an_unknown_source_or_field_is_refused(history: History) -> None:
