@@ -176,9 +176,9 @@ def _decide_safely(request: Request) -> Plan:
     except _USERS_MISTAKES:
         raise
     except _UNUSABLE_HISTORY as error:
-        if request.history is not None or os.environ.get("METAHP_HISTORY"):
+        if request.history is not None:
             raise
-        return _give_up(error)  # the default place cannot be used, e.g. in a read-only container: nobody asked for it
+        return _give_up(error)  # a default place that cannot be used must not cost a run, e.g. in a read-only container
     except Exception as error:  # advice must never stop a training
         return _give_up(error)
 

@@ -232,9 +232,10 @@ class MetaHParams(RecordingCallback):
         except UnknownRecommendationError:
             raise
         except _UNUSABLE_HISTORY as error:
-            if given is not None or os.environ.get("METAHP_HISTORY"):
+            if self._own_log.history is not None:
                 raise
-            report(self, "opening the history", error)  # nobody asked for the default place, e.g. in a read-only container
+            # Said to this callback it is a mistake to hear of before training; anywhere else it must not cost a run.
+            report(self, "opening the history", error)
         except Exception as error:
             report(self, "the recommendation", error)
         finally:

@@ -22,6 +22,7 @@ from metamodel.describe import (
     describe_dataset,
     model_class_name,
     model_family,
+    names_data,
     parameter_count,
     preserved_generators,
     preserved_rng,
@@ -72,7 +73,10 @@ def describe_task(
     known["n_val"] = _size(trainer.val_dataloaders)
     description = TaskDescription(
         **{key: value for key, value in known.items() if value is not None},
-        data_hparams={} if datamodule is None else data_identity_hparams(dict(datamodule.hparams), tunable),
+        data_hparams={
+            **data_identity_hparams({key: value for key, value in module.hparams.items() if names_data(key)}, tunable),
+            **({} if datamodule is None else data_identity_hparams(dict(datamodule.hparams), tunable)),
+        },
         model_class=model_class_name(module),
         model_family=model_family(module),
         n_parameters=parameter_count(module),

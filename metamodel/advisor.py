@@ -12,14 +12,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-from metamodel.encoding import Encoder, fit_encoder
+from metamodel.encoding import OVERHANG, Encoder, fit_encoder
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
 from metamodel.model import MetaModel
 from metamodel.observations import TaskRuns, rank_scores
 from metamodel.posterior import OwnRuns, Posterior, log_expected_improvement
 from metamodel.prior_gp import TrainingTask, fit_plain_gp
 from metamodel.recommendation import Unit
-from metamodel.space import Space
+from metamodel.space import LOG_RATIO, Space, is_number
 from metamodel.task import TaskDescription
 from store.names import natural_bounds
 
@@ -38,7 +38,7 @@ MIN_OUTCOMES_FOR_UNITS = 3
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is expected of one configuration. Fields as in ``Recommendation``."""
+    """What is expected of one configuration. Fields as in ``Recommendation``; ``is_own``: it is the user's own configuration."""
 
     prediction: float
     interval: tuple[float, float]
@@ -46,6 +46,7 @@ class Judgement:
     gain_probability: float | None
     finish_probability: float
     unit: Unit
+    is_own: bool = False
 
 
 class Advisor:
@@ -75,6 +76,8 @@ class Advisor:
     ) -> None:
         self._own, self._space, self._current = own, space, dict(current)
         self._context = _context(own, current, description)
+        self._tasks = [*others, *([own] if own is not None else [])]
+        self._seen: dict[str, tuple[float, float, bool]] = {}
         keep = _kept_runs(own)
         configs = [own.configs[i] for i in keep] if own is not None else []
         self._own_varying = {name for name in {key for config in configs for key in config} if _varies(name, configs)}
@@ -91,12 +94,29 @@ class Advisor:
         self._posterior = Posterior(gp, OwnRuns(inputs, outcomes, same), n_extra)
         self._outcomes = outcomes
         self._inputs = inputs
-        self._feasibility = self._fit_feasibility(others)
+        self._feasibility = self._fit_feasibility()
+
+    @property
+    def informed_names(self) -> frozenset[str]:
+        """Names the history says something about: those that varied within a task."""
+        return frozenset(self._model_names | self._own_varying)
 
     @property
     def informed_space(self) -> Space:
         """The part of the space the history says anything about; the rest stays at the user's values."""
-        return {name: dim for name, dim in self._space.items() if name in self._model_names or name in self._own_varying}
+        return {name: dim for name, dim in self._space.items() if name in self.informed_names}
+
+    def unseen(self, config: Mapping[str, Any]) -> list[str]:
+        """Return the numbers of a configuration that lie far outside what any run had: by more than a quarter of the range seen."""
+        return [name for name, value in config.items() if is_number(value) and self._is_unseen(name, float(value))]
+
+    def _is_unseen(self, name: str, value: float) -> bool:
+        if name not in self._seen:
+            self._seen[name] = _seen_range(name, self._tasks)
+        low, high, is_log = self._seen[name]
+        if is_log and value <= 0:
+            return True
+        return not low <= (math.log(value) if is_log else value) <= high
 
     def best_configs(self, task: TaskRuns) -> list[Mapping[str, Any]]:
         """Return the best few configurations of a task."""
@@ -133,15 +153,17 @@ class Advisor:
         low, high = float(mean[0]) - INTERVAL_Z * spread, float(mean[0]) + INTERVAL_Z * spread
         unit, speak = self._speech()
         gain = own = None
+        is_own = False
         if self._current:
             own = speak(float(mean[1]))
             difference = predicted.mean[:, 0] - predicted.mean[:, 1]
             covariance = predicted.covariance
             scale = np.sqrt(np.maximum(covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1], 1e-10))
-            better = float(norm.cdf(difference / scale).mean()) if not np.allclose(inputs[0], inputs[1]) else 0.0
-            gain = float(finish[0] * (finish[1] * better + 1 - finish[1])) if better > 0 else 0.0
+            is_own = bool(np.allclose(inputs[0], inputs[1], atol=1e-6))
+            better = 0.0 if is_own else float(norm.cdf(difference / scale).mean())
+            gain = 0.0 if is_own else float(finish[0] * (finish[1] * better + 1 - finish[1]))
         lower, upper = sorted((speak(low), speak(high)))  # a good score is a small number where the objective is minimised
-        return Judgement(speak(float(mean[0])), (lower, upper), own, gain, float(finish[0]), unit)
+        return Judgement(speak(float(mean[0])), (lower, upper), own, gain, float(finish[0]), unit, is_own)
 
     def _speech(self) -> tuple[Unit, Callable[[float], float]]:
         """Return the unit of predictions and the map from scores to it."""
@@ -172,8 +194,8 @@ class Advisor:
     def _encode(self, configs: Sequence[Mapping[str, Any]]) -> FloatArray:
         return self._encoder.encode([{**self._context, **config} for config in configs])
 
-    def _fit_feasibility(self, others: Sequence[TaskRuns]) -> Feasibility:
-        tasks = [*others, *([self._own] if self._own is not None else [])]
+    def _fit_feasibility(self) -> Feasibility:
+        tasks = self._tasks
         if not any(task.is_failed.any() for task in tasks):
             return Feasibility(np.zeros((0, self._encoder.width)), np.zeros(0, dtype=bool), np.zeros(0))
         inputs = np.concatenate([self._encoder.encode(task.configs) for task in tasks])
@@ -194,6 +216,19 @@ def _slope(x: FloatArray, y: FloatArray) -> float:
 
 def _varies(name: str, configs: Sequence[Mapping[str, Any]]) -> bool:
     return len({repr(config.get(name)) for config in configs}) > 1
+
+
+def _seen_range(name: str, tasks: Sequence[TaskRuns]) -> tuple[float, float, bool]:
+    """Return the range of a number over all runs, widened by a quarter, and whether it is one of logarithms; all numbers if never seen."""
+    values = [config.get(name) for task in tasks for config in task.configs]
+    seen = [float(value) for value in values if value is not None and is_number(value)]
+    if not seen:
+        return -math.inf, math.inf, False
+    is_log = min(seen) > 0 and (name == "learning_rate" or max(seen) / min(seen) > LOG_RATIO)
+    low, high = (math.log(bound) if is_log else bound for bound in (min(seen), max(seen)))
+    # A range of one value still has neighbours: a factor of two on a log scale, half of the value on a linear one.
+    margin = max(OVERHANG * (high - low), math.log(2) if is_log else 0.5 * abs(high))
+    return low - margin, high + margin, is_log
 
 
 def _kept_runs(own: TaskRuns | None) -> list[int]:

@@ -262,6 +262,14 @@ def _distinct(labels: Any) -> int | None:
     return high + 1 if low >= 0 and high + 1 <= 2 * len(unique) else len(unique)
 
 
+_DATA_WORDS = re.compile(r"(^|_)(data|dataset|datasets|data_name|subset|fold|split|domain|corpus|language|lang)(_|$)")
+
+
+def names_data(name: str) -> bool:
+    """Say whether a hyperparameter of a model is about its data by its name: ``dataset``, ``fold``, ``language``."""
+    return bool(_DATA_WORDS.search(name.lower()))
+
+
 def data_identity_hparams(hparams: Mapping[str, Any], tunable: Collection[str] = ()) -> dict[str, Any]:
     """Return the hyperparameters of the data that cannot be tuned and therefore tell tasks apart.
 

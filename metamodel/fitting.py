@@ -63,7 +63,7 @@ def pick_device(device: str = "auto") -> tuple[str, str]:
 
     if device == "auto":
         return ("cuda", "a GPU is present") if torch.cuda.is_available() else ("cpu", "no GPU is present")
-    if device != "cpu" and not device.startswith("cuda"):
+    if not isinstance(device, str) or (device != "cpu" and not device.startswith("cuda")):
         raise InvalidArgumentError(
             f"A device must be 'auto', 'cpu' or 'cuda', but got {device!r}. Use 'auto' to take a GPU when there is one."
         )

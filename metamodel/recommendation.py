@@ -40,6 +40,7 @@ class Evidence:
         best_run_id: Best run of this task so far.
         left_out: Why runs were not used -> how many.
         model_id: Meta-model file that spoke, None if there was none.
+        untuned: Names of the space that varied in no run: nothing is known about them.
         note: What happened to the meta-model on the way, e.g. that it was fitted just now.
     """
 
@@ -51,6 +52,7 @@ class Evidence:
     best_run_id: str | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
     model_id: str | None = None
+    untuned: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -102,7 +104,7 @@ class Recommendation:
                 "interval": (low, high),
                 "unit": Unit(values["unit"]),
                 "decision": Decision(values["decision"]),
-                "evidence": Evidence(**values["evidence"]),
+                "evidence": Evidence(**{**values["evidence"], "untuned": tuple(values["evidence"].get("untuned", ()))}),
             }
         )
 

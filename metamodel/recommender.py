@@ -124,9 +124,10 @@ def recommend(
         raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}. Pass one of these.")
     if not (task is None or isinstance(task, str | TaskDescription)):
         raise InvalidArgumentError(f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task'.")
-    if candidates is not None and not candidates:
+    if candidates is not None and not (candidates and all(isinstance(candidate, Mapping) for candidate in candidates)):
         raise InvalidArgumentError(
-            "candidates must hold at least one configuration, but got an empty list. Leave it out to search a space."
+            f"candidates must hold at least one configuration, each a mapping of names to values, but got {candidates!r:.80}. "
+            "Leave it out to search a space."
         )
     opened = open_history(history)
     try:
@@ -262,16 +263,24 @@ def _answer(
     advisor = Advisor(
         serving.model, question.own, question.others, question.space, question.current, question.variant, question.description, configs
     )
+    known = advisor.informed_names
+    asked = list(question.space) if candidates is None else sorted({name for config in configs for name in config})
+    untuned = tuple(name for name in asked if name not in known)
+    evidence = replace(evidence, untuned=untuned)
+    nothing = replace(nothing, evidence=evidence)
+    if len(untuned) == len(asked):
+        return [replace(nothing, reason=thin or f"no run varied {' or '.join(untuned)}, so nothing is known about it")]
     if candidates is not None:
         order = advisor.rank(configs, question.mode)[:k]
         chosen = [(configs[i], dict(candidates[i])) for i in order]
     else:
         found = _search(question, advisor, k, np.random.default_rng([seed, zlib.crc32((question.task_id or "").encode())]))
-        chosen = [(config, {question.space[name].raw_name: value for name, value in config.items()}) for config in found]
+        fallback = {name: question.current.get(name, question.space[name].from_unit(0.5)) for name in untuned}
+        chosen = [(config, {dim.raw_name: {**config, **fallback}[name] for name, dim in question.space.items()}) for config in found]
     result = []
     for config, raw in chosen:
         judged = advisor.judge(config)
-        decision, reason = _decide(judged, thin, evidence)
+        decision, reason = _decide(judged, thin, evidence, advisor.unseen(config) if question.mode == "best" else ())
         result.append(
             replace(
                 nothing,
@@ -298,11 +307,12 @@ def _search(question: Question, advisor: Advisor, k: int, rng: np.random.Generat
     elites = [config for task in (question.own, *question.others) if task is not None for config in advisor.best_configs(task)]
     if question.current:
         elites.append(question.current)
-    everywhere = found = starting_candidates(space, elites, rng)
+    # The best is looked for where runs were made; what a run would teach, everywhere.
+    everywhere = found = _supported(starting_candidates(space, elites, rng), advisor, question.mode)
     for scale in LOCAL_SCALES if grid(space) is None else ():  # a whole finite space has no better neighbours
         order = advisor.rank(found, question.mode)
         centres = [found[i] for i in order[:N_CENTRES]]
-        found = centres + neighbours(space, centres, scale, rng)
+        found = centres + _supported(neighbours(space, centres, scale, rng), advisor, question.mode)
     found = found + everywhere if k > 1 else found
     chosen: list[dict[str, Any]] = []
     for i in advisor.rank(found, question.mode):
@@ -311,6 +321,11 @@ def _search(question: Question, advisor: Advisor, k: int, rng: np.random.Generat
         if not any(_is_near(found[i], other, space) for other in chosen):
             chosen.append(found[i])
     return chosen
+
+
+def _supported(configs: list[dict[str, Any]], advisor: Advisor, mode: str) -> list[dict[str, Any]]:
+    """Leave out configurations far outside the values seen, unless nothing would remain."""
+    return (mode == "best" and [config for config in configs if not advisor.unseen(config)]) or configs
 
 
 def _is_near(config: Mapping[str, Any], other: Mapping[str, Any], space: Space) -> bool:
@@ -323,12 +338,16 @@ def _is_near(config: Mapping[str, Any], other: Mapping[str, Any], space: Space) 
     )
 
 
-def _decide(judged: Judgement, thin: str | None, evidence: Evidence) -> tuple[Decision, str]:
+def _decide(judged: Judgement, thin: str | None, evidence: Evidence, unseen: Sequence[str]) -> tuple[Decision, str]:
     basis = f"from {describe_evidence(evidence)}"
     if thin is not None:
         return Decision.ABSTAIN, thin
+    if unseen:
+        return Decision.ABSTAIN, f"{' and '.join(unseen)} would lie far outside the values any run had, {basis}"
     if judged.gain_probability is None:
         return Decision.APPLY, f"best expected outcome, {basis}"
+    if judged.is_own:
+        return Decision.ABSTAIN, f"your own values are already what would be recommended, {basis}"
     chance = f"{judged.gain_probability:.0%}"
     if judged.gain_probability < APPLY_PROBABILITY:
         return Decision.ABSTAIN, f"a gain over your own values is not probable enough ({chance}, {APPLY_PROBABILITY:.0%} needed), {basis}"

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from metamodel.recommender import recommend, thin_evidence
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
-from store.names import Direction
+from store.names import Direction, canonical_name
 from store.records import RunStatus
 
 if TYPE_CHECKING:
@@ -121,7 +121,9 @@ class MetaHPSampler(BaseSampler):
             max_fit_s=self._max_fit_s,
             seed=int(np.random.default_rng([self._seed, n_done]).integers(2**31)),
         )
-        return {} if thin_evidence(advice.evidence) is not None else dict(advice.config)
+        if thin_evidence(advice.evidence) is not None:
+            return {}
+        return {name: value for name, value in advice.config.items() if canonical_name(name) not in advice.evidence.untuned}
 
     def _task_of(self, study: Study) -> str | TaskDescription:
         return self._task if self._task is not None else study.study_name

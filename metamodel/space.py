@@ -162,6 +162,11 @@ def _parse_dimension(raw: str, value: Any) -> Dimension:
         is_int = isinstance(value, IntDistribution)
         step = None if value.step is None or (value.log and not is_int) else float(value.step)
         return Dimension(raw, None, low, high, value.log, is_int, step)
+    if isinstance(value, tuple) and len(value) == 2 and all(is_number(item) for item in value):
+        raise SpaceError(
+            f"A pair of numbers in a space must say whether it is an interval or two choices, but {raw!r} got {value!r}. "
+            f"Use FloatDistribution{value!r} for an interval, or {list(value)!r} for two choices."
+        )
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         choices = tuple(value)
         if not choices:

@@ -80,13 +80,13 @@ _MAXIMISED = frozenset(
     str.split(
         "acc accuracy auc auroc auprc ap map map50 f1 f2 fbeta precision recall sensitivity specificity r2 iou miou dice "
         "bleu rouge rouge1 rouge2 rougel meteor chrf mcc kappa score reward return psnr ssim ndcg mrr top1 top5 hits "
-        "spearman pearson spearmanr pearsonr throughput"
+        "spearman pearson spearmanr pearsonr corr correlation jaccard likelihood match throughput"
     )
 )
 _MINIMISED = frozenset(
     str.split(
         "loss losses error err mse rmse mae mape smape wape nll perplexity ppl wer cer bpc bpb entropy ce bce "
-        "crossentropy logloss deviance distance fid hinge brier ece rmsle msle pinball crps elbo_loss"
+        "crossentropy logloss deviance distance fid hinge brier ece rmsle msle pinball crps hamming kl"
     )
 )
 
@@ -101,11 +101,12 @@ def infer_direction(metric: str) -> Direction | None:
 
     A name that says both (``accuracy_loss``) takes the last word, which is the noun.
     """
-    for word in reversed(_metric_words(metric)):
-        if word in _MAXIMISED:
-            return Direction.MAX
-        if word in _MINIMISED:
-            return Direction.MIN
+    words = _metric_words(metric)
+    is_negated = "neg" in words or "negative" in words
+    for word in reversed(words):
+        for spelling in (word, word.rstrip("0123456789")):  # acc1, ap50
+            if spelling in _MAXIMISED or spelling in _MINIMISED:
+                return Direction.MAX if (spelling in _MAXIMISED) is not is_negated else Direction.MIN
     return None
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def test_the_user_keeps_values_that_are_as_good(history: History) -> None:
     best = recommend(history, "new", SPACE)[0].config
     (recommendation,) = recommend(history, "new", SPACE, current={**best, "num_epochs": 5})
     assert recommendation.decision is Decision.ABSTAIN
-    assert "not probable enough" in recommendation.reason
+    assert "already what would be recommended" in recommendation.reason
 
 
 def test_the_same_history_and_seed_give_the_same_recommendation(history: History) -> None:
@@ -175,9 +176,42 @@ def test_names_that_may_not_be_rewritten_stay(history: History) -> None:
 def test_a_name_no_run_has_varied_is_left_to_the_user(history: History) -> None:
     fill(history, 3, 12)
     (recommendation,) = recommend(history, "new", {**SPACE, "momentum": FloatDistribution(0.0, 0.9)})
-    assert set(recommendation.config) == {"lr", "batch_size"}
+    assert recommendation.config["momentum"] == pytest.approx(0.45)
+    assert recommendation.evidence.untuned == ("momentum",)
+    (kept,) = recommend(history, "new", {**SPACE, "momentum": FloatDistribution(0.0, 0.9)}, current={"lr": 1e-5, "momentum": 0.9})
+    assert kept.config["momentum"] == 0.9
     (nothing,) = recommend(history, "new", {"momentum": FloatDistribution(0.0, 0.9)})
     assert nothing.decision is Decision.ABSTAIN
+
+
+def test_nothing_is_advised_about_what_no_run_of_the_task_varied(history: History) -> None:
+    fill(history, 1, 8, prefix="mine")
+    for arguments in ({"space": {"zzz": FloatDistribution(0, 1)}}, {"candidates": [{"zzz": 1}, {"zzz": 2}]}):
+        (recommendation,) = recommend(history, "mine0", **arguments)
+        assert recommendation.decision is Decision.ABSTAIN
+        assert "no run varied zzz" in recommendation.reason
+
+
+def test_a_space_far_outside_what_was_seen_is_not_spoken_about(history: History) -> None:
+    fill(history, 1, 12, prefix="mine")
+    (recommendation,) = recommend(history, "mine0", {"lr": FloatDistribution(5, 100)})
+    assert recommendation.decision is Decision.ABSTAIN
+    assert "learning_rate would lie far outside the values any run had" in recommendation.reason
+
+
+def test_the_users_own_values_are_recognised_as_what_would_be_recommended(history: History) -> None:
+    fill(history, 1, 12, prefix="mine")
+    (recommendation,) = recommend(history, "mine0", {"lr": [3e-3]}, current={"lr": 3e-3, "batch_size": 16, "num_epochs": 5})
+    assert recommendation.decision is Decision.ABSTAIN
+    assert "already what would be recommended" in recommendation.reason
+
+
+def test_several_recommendations_differ_enough_to_teach_something(history: History) -> None:
+    fill(history, 3, 10)
+    found = [item.config for item in recommend(history, "new", {"lr": SPACE["lr"]}, k=5)]
+    rates = sorted(math.log10(config["lr"]) for config in found)
+    assert len(rates) == 5
+    assert min(b - a for a, b in pairwise(rates)) > 0.19
 
 
 def test_tasks_that_tuned_nothing_in_common_do_not_speak(history: History) -> None:
@@ -261,6 +295,7 @@ def test_an_abstention_without_numbers_is_stored_too(history: History) -> None:
         ({"task": 3}, "A task must be a name, a TaskDescription or None, but got 3"),
         ({"mode": "fast"}, "mode must be one of best, explore, but got 'fast'"),
         ({"candidates": []}, "candidates must hold at least one configuration"),
+        ({"candidates": ["x"]}, "each a mapping of names to values"),
     ],
 )
 def test_impossible_arguments_are_refused(history: History, arguments: dict[str, Any], message: str) -> None:

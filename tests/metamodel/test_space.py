@@ -34,6 +34,7 @@ def test_a_space_is_kept_in_order_under_canonical_names() -> None:
         ({"lr": 0.1}, r"must be an Optuna distribution or a list of possible values, but 'lr' got 0.1"),
         ({"lr": "ab"}, r"must be an Optuna distribution or a list of possible values, but 'lr' got 'ab'"),
         ({"lr": [1], "learning_rate": [2]}, r"'lr' and 'learning_rate' both mean 'learning_rate'"),
+        ({"lr": (1e-5, 1e-1)}, r"must say whether it is an interval or two choices, but 'lr' got \(1e-05, 0.1\)"),
         ({"": [1]}, r"must be a non-empty string, but got ''"),
     ],
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from store import FINISHED, History, InvalidArgumentError, MetaHPError, ObjectiveError, RunStatus, Source
 from store.importers.table import TableColumns, import_table
 
+SHARED = Path(os.environ.get("METAHP_SHARED_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 CURVES = """task,run,epoch,seconds,val_acc,val_loss
 a,10,1,1.5,0.5,0.9
 a,10,2,3.0,0.7,0.8
@@ -159,3 +161,11 @@ def test_runs_whose_objective_was_never_logged_are_refused(history: History) -> 
     with pytest.raises(InvalidArgumentError, match="for 'acc'; it has: loss"):
         history.add_finished_runs([FinishedRun("r", "t", {}, "acc", "max", {"loss": Curve([0], [1.0])})])
     assert history.runs() == []
+
+
+@pytest.mark.skipif(not (SHARED / "hpobench_mlp.parquet").exists(), reason=f"the recorded tables are not in {SHARED}")
+def test_a_real_table_comes_in_whole(history: History) -> None:
+    hparams = ("alpha", "batch_size", "depth", "learning_rate_init", "width")
+    report = import_table(history, SHARED / "hpobench_mlp.parquet", TableColumns("task", "config_id", hparams, "balanced_accuracy", "max"))
+    assert (report.n_rows, report.n_tasks, report.n_new, report.n_diverged) == (32_000, 8, 32_000, 0)
+    assert {task.n_finished for task in history.tasks()} == {4_000}

@@ -89,3 +89,17 @@ def test_names_about_text_are_no_credentials(name: str) -> None:
 )
 def test_a_share_and_a_loss_have_bounds_no_prediction_may_leave(metric: str, values: list[float], bounds: tuple[float, float]) -> None:
     assert natural_bounds(metric, values) == bounds
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        ("neg_mean_squared_error", "max"),
+        ("negative_mse", "max"),
+        ("neg_log_likelihood", "min"),
+        ("val_acc1", "max"),
+        ("exact_match", "max"),
+    ],
+)
+def test_negated_and_numbered_metrics_are_understood(metric: str, direction: str) -> None:
+    assert infer_direction(metric) == direction

@@ -254,7 +254,7 @@ def test_an_objective_that_was_never_logged_is_answered_with_the_names_that_were
     with pytest.warns(ObjectiveWarning, match=r"'val_acc' never was; the run logged: loss, vall_acc\. Did you mean 'vall_acc'\?") as seen:
         run.finish()
     assert seen[0].filename == __file__
-    with pytest.warns(ObjectiveWarning, match=r"the run logged nothing\. Pass one of these as objective, or log it\."):
+    with pytest.warns(ObjectiveWarning, match=r"the run logged nothing\. Log it, or name a metric that is logged\."):
         history.start_run(task="t", objective="val_acc").finish()
 
 

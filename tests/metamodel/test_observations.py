@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import numpy as np
+
+from metamodel.observations import build_table, learning_table
+from store import Curve, FinishedRun, History
+
+
+def finished(task: str, number: int, value: float) -> FinishedRun:
+    return FinishedRun(f"{task}-{number}", task, {"lr": 0.1 * (number + 1)}, "acc", "max", {"acc": Curve([0], [value])})
+
+
+def test_a_new_run_reads_only_its_own_task_again(history: History) -> None:
+    history.add_finished_runs(finished(task, i, 0.1 * i) for task in ("a", "b") for i in range(5))
+    before = {task.name: task for task in learning_table(history).tasks}
+    history.add_finished_runs([finished("a", 5, 0.9)])
+    after = {task.name: task for task in learning_table(history).tasks}
+    assert after["b"] is before["b"]
+    assert len(after["a"]) == len(before["a"]) + 1
+
+
+def test_reading_task_by_task_gives_what_reading_all_at_once_gives(history: History) -> None:
+    history.add_finished_runs(finished(task, i, float("nan") if i == 0 else 0.1 * i) for task in ("a", "b", "c") for i in range(4))
+    history.start_run(task="a", hparams={"lr": 0.5}, objective="acc").finish("failed")
+    history.merge_tasks("a", "b")
+    found = learning_table(history)
+    expected = build_table(history.runs(), {task.id: task for task in history.tasks()})
+    assert (found.left_out, found.n_finished) == (expected.left_out, expected.n_finished)
+    assert [task.run_ids for task in found.tasks] == [task.run_ids for task in expected.tasks]
+    for left, right in zip(found.tasks, expected.tasks, strict=True):
+        assert left.configs == right.configs
+        np.testing.assert_array_equal(left.values, right.values)
+
+
+def test_the_state_of_a_task_changes_with_its_runs_only(history: History) -> None:
+    history.add_finished_runs([finished("a", 0, 0.1), finished("b", 0, 0.2)])
+    before = history.task_states()
+    history.add_finished_runs([finished("a", 1, 0.3)])
+    changed = {history.task(task_id).name for task_id, state in history.task_states().items() if state != before[task_id]}
+    assert changed == {"a"}
