@@ -9,7 +9,7 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt P
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: demo test check docs clean
+.PHONY: demo test check docs replay clean
 
 demo: .venv/installed
 	$(BIN)/python -m compare_baselines.demo
@@ -28,6 +28,10 @@ check: .venv/installed-dev
 
 docs: .venv/installed-dev
 	$(BIN)/python -m docs.generate
+
+# Measures for a quarter of an hour and more; `make REPLAY=--no-slow replay` leaves out the slow peers, `--write` only writes the page.
+replay: .venv/installed
+	$(BIN)/python -m compare_baselines.replay.tables $(REPLAY)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

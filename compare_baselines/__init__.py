@@ -1,0 +1,39 @@
+"""The proof: what the recommendations are worth against what one would do without them. Nothing heavy is loaded until it is used."""
+
+from __future__ import annotations
+
+import runpy
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compare_baselines.demo import Result, run_demo
+    from compare_baselines.demo_plan import Plan
+    from compare_baselines.demo_tasks import DATASETS, DemoData, load_dataset
+    from compare_baselines.families import FAMILIES
+
+__all__ = ["DATASETS", "FAMILIES", "DemoData", "Plan", "Result", "load_dataset", "run_demo"]
+
+# By its path and at once: `store` may be the very name that a file of the user's hides.
+_CHECK = Path(__file__).parent.parent / "store" / "shadowing.py"
+runpy.run_path(str(_CHECK), {"PACKAGES": ["store", "metamodel", "lightning_metahp"]}, run_name="check")
+
+_MODULE_OF = {
+    **dict.fromkeys(("Result", "run_demo"), "compare_baselines.demo"),
+    "Plan": "compare_baselines.demo_plan",
+    **dict.fromkeys(("DATASETS", "DemoData", "load_dataset"), "compare_baselines.demo_tasks"),
+    "FAMILIES": "compare_baselines.families",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted({*globals(), *__all__})

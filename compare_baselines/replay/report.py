@@ -1,0 +1,71 @@
+"""A replay for reading: the table of regrets and the picture of regret against evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SHOWN = (1, 2, 3, 5, 8, 16, 32)
+"""Evaluations that tables show."""
+
+
+def shown_evaluations(budget: int) -> list[int]:
+    """Return the numbers of evaluations that a table shows, the last one always."""
+    return sorted({*(k for k in SHOWN if k <= budget), budget})
+
+
+def regret_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return column names and rows of the table of a replay, best after a few evaluations first.
+
+    Args:
+        report: As ``run_replay`` returns it.
+    """
+    ks = shown_evaluations(len(report["random_exact"]))
+    middle = min(5, ks[-1])
+    columns = ["method", *(f"k={k}" for k in ks), f"95 % at k={middle}", f"rank at k={middle}", f"random needs for k={middle}", "seconds"]
+    rows = []
+    for name, item in sorted(report["methods"].items(), key=lambda pair: pair[1]["regret"][middle - 1]):
+        low, high = item["ci95"][middle - 1]
+        needed = item["random_equivalent"][middle - 1]
+        cells = [show_regret(item["regret"][k - 1]) for k in ks]
+        cells += [f"{show_regret(low)}-{show_regret(high)}", f"{item['mean_rank'][middle - 1]:.1f}"]
+        rows.append([name, *cells, "more than all" if needed is None else f"{needed:.0f}", f"{item['seconds']:.0f}"])
+    return columns, rows
+
+
+def show_regret(value: float) -> str:
+    """Write a regret with three decimals, without the zero in front."""
+    text = f"{value:.3f}"
+    return text[1:] if text.startswith("0") else text
+
+
+def save_picture(report: Mapping[str, Any], path: str | Path) -> Path:
+    """Draw the mean regret against the number of evaluations, with intervals over tasks.
+
+    Args:
+        report: As ``run_replay`` returns it.
+        path: A PNG file; its folder must exist.
+
+    Returns:
+        The path.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    evaluations = range(1, len(report["random_exact"]) + 1)
+    axes.plot(evaluations, report["random_exact"], color="black", linestyle="--", label="random (exact)")
+    for name, item in report["methods"].items():
+        if name == "random":
+            continue
+        (line,) = axes.plot(evaluations, item["regret"], label=name, linewidth=2.5 if name == "metahp" else 1.2)
+        low, high = zip(*item["ci95"], strict=True)
+        axes.fill_between(evaluations, low, high, color=line.get_color(), alpha=0.08, linewidth=0)
+    axes.set(xscale="log", yscale="log", xlabel="evaluations on the new task", ylabel="mean normalised regret")
+    axes.set_title(f"{report['protocol']['objective']}, {len(report['protocol']['tasks'])} tasks")
+    axes.grid(True, which="both", alpha=0.2)
+    axes.legend(fontsize="small")
+    path = Path(path)
+    figure.savefig(path, format="png", dpi=150)
+    return path

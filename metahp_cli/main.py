@@ -1,0 +1,59 @@
+"""The app, and the one place where an expected error becomes one line on stderr."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+from metahp_cli import advice, importing, learning, replay, runs, tasks
+
+# Plain help texts: rich markup would cost start-up time and make the generated documentation depend on the terminal.
+app = typer.Typer(
+    name="metahp",
+    help="Look at the history of your training runs, and learn from it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("refit")(learning.refit)
+app.command("recommend")(advice.recommend)
+app.command("runs")(runs.runs)
+app.command("show")(runs.show)
+app.command("model")(learning.model)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(importing.app, name="import")
+app.add_typer(replay.app, name="compare-baselines")
+
+
+def is_expected(error: BaseException) -> bool:
+    """Say whether an error is the user's to solve: one of ours, of the file system, or of SQLite."""
+    # By name, since the root class may exist twice while a file hides `store`.
+    is_ours = any(cls.__name__ == "MetaHPError" for cls in type(error).__mro__)
+    sqlite3 = sys.modules.get("sqlite3")
+    return is_ours or isinstance(error, OSError) or (sqlite3 is not None and isinstance(error, sqlite3.Error))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        arguments: Words after ``metahp``; those of the process if None.
+
+    Raises:
+        SystemExit: Always; code 0 for success, 1 for an expected error, 2 for wrong usage.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    check = Path(__file__).parent.parent / "store" / "shadowing.py"
+    try:
+        runpy.run_path(str(check), {"PACKAGES": ["store", "metamodel"]}, run_name="check")
+        app(args=words, prog_name="metahp")
+    except Exception as error:
+        if "--debug" in words or not is_expected(error):
+            raise
+        sys.stderr.write(f"Error: {' '.join(str(error).split()) or type(error).__name__}\n")
+        raise SystemExit(1) from None

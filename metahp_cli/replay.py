@@ -1,0 +1,124 @@
+"""``metahp compare-baselines`` and ``metahp compare-baselines replay``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from metahp_cli import output
+from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+FAST_METHODS = "random,grid,tpe,cmaes,best-of-past,quantile,zero-shot,rgpe,metahp"
+"""What is compared unless somebody says otherwise: all but gp, which takes longer than all others together."""
+
+
+@app.callback()
+def compare_baselines(
+    context: typer.Context,
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """Compare tuning methods on your own finished runs, without training anything.
+
+    With too few runs it says how many are missing.
+
+    Example: metahp compare-baselines
+    """
+    from compare_baselines.replay import own_runs_protocol
+    from store import History
+
+    context.obj = history
+    if context.invoked_subcommand is not None:
+        return
+    with History(history, create=False) as opened:
+        protocol = own_runs_protocol(opened)
+        output.note(f"{protocol.n_hist} past runs a task, {protocol.budget} evaluations; `metahp compare-baselines replay` sets others.")
+        report = replayed(opened, protocol, FAST_METHODS, None)
+    print_report(report, format)
+
+
+@app.command("replay")
+def replay(
+    context: typer.Context,
+    objective: Annotated[str | None, typer.Option("--objective", help="Metric; default: the one most tasks have.")] = None,
+    holdout: Annotated[str | None, typer.Option("--holdout", metavar="LIST", help="Tasks to test on; the others are the past.")] = None,
+    folds: Annotated[str, typer.Option("--folds", metavar="N|loo", help="Number of folds, or loo: one task at a time.")] = "3",
+    n_hist: Annotated[int, typer.Option("--n-hist", help="Random runs known of every past task.")] = 50,
+    budget: Annotated[int, typer.Option("--budget", help="Evaluations on a new task.")] = 32,
+    seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.")] = 3,
+    methods: Annotated[
+        str, typer.Option("--methods", metavar="LIST", help="Also gp, which is slow, and module:Class of your own.")
+    ] = FAST_METHODS,
+    space: Annotated[
+        Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space; default: from the runs.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw regret against evaluations here.")] = None,
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """Compare tuning methods on the recorded runs of any history.
+
+    Example: metahp compare-baselines replay --methods random,tpe,metahp --seeds 1 --picture regret.png
+    """
+    from compare_baselines.replay import Protocol, save_picture
+    from store import History
+
+    tested = tuple(split_list(holdout) or ())
+    protocol = Protocol(n_hist, budget, seeds, number_of_folds(folds), tested, objective)
+    with History(history if history is not None else context.obj, create=False) as opened:
+        report = replayed(opened, protocol, methods, space, workers)
+    print_report(report, format)
+    if picture is not None:
+        output.note(f"Drawn: {save_picture(report, picture)}")
+
+
+def number_of_folds(text: str) -> int:
+    """Read ``--folds``: a number, or ``loo`` as 0.
+
+    Raises:
+        InvalidArgumentError: If it is neither.
+    """
+    from store import InvalidArgumentError
+
+    if text == "loo":
+        return 0
+    if not text.isdecimal() or int(text) < 2:
+        raise InvalidArgumentError(f"--folds must be 'loo' or a number of at least 2, but got {text!r}.")
+    return int(text)
+
+
+def replayed(history: Any, protocol: Any, methods: str, space: Path | None, workers: int | None = None) -> dict[str, Any]:
+    """Carry a replay out, with a progress bar and each note on a line of stderr."""
+    from compare_baselines.replay import load_benchmark, run_replay
+    from compare_baselines.replay.runner import find_method
+    from metamodel.space import load_space_file
+
+    names = split_list(methods) or []
+    for name in names:
+        find_method(name)  # refused before minutes of reading
+    benchmark = load_benchmark(history, protocol, None if space is None else load_space_file(space))
+    for line in benchmark.notes:
+        output.note(line)
+    with output.progress("replaying") as report:
+        return run_replay(benchmark, names, workers=workers, progress=report)
+
+
+def print_report(report: Mapping[str, Any], format: Format) -> None:
+    """Print the table of regrets, or everything as JSON."""
+    from compare_baselines.replay.report import regret_rows
+
+    if format is Format.JSON:
+        output.print_json(report)
+        return
+    columns, rows = regret_rows(report)
+    protocol = report["protocol"]
+    title = f"Normalised regret of {protocol['objective']}: {len(protocol['tasks'])} tasks, {protocol['seeds']} seeds; 0 is the best run."
+    output.print_table(columns, rows, title=title)

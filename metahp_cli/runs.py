@@ -1,0 +1,171 @@
+"""``metahp runs`` and ``metahp show RUN``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from metahp_cli import output
+from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
+
+if TYPE_CHECKING:
+    from store import MetricRecord, RunRecord
+
+SHOWN_HPARAMS = ("learning_rate", "batch_size", "weight_decay", "dropout", "num_layers", "num_epochs", "optimizer")
+"""What the table of runs shows of a configuration: the knobs most people turn. JSON has them all."""
+
+
+def runs(
+    task: Annotated[str | None, typer.Option("--task", help="Only runs of this task: name, id or start of an id.")] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="LIST", help="Only runs of these statuses, e.g. completed,diverged.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="At most this many; 0 for all.")] = 20,
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """List runs, newest first.
+
+    Example: metahp runs --task digits --status completed --limit 5
+    """
+    from store import History
+
+    with History(history, create=False) as opened:
+        # One more than asked for tells whether there are more.
+        found = opened.runs(task, status=split_list(status), limit=limit + 1 if limit else None, newest_first=True)
+        path = opened.path
+    print_runs(found[: limit or None], format)
+    if not found:
+        output.note(f"No such runs in {path}.")
+    elif limit and len(found) > limit:
+        output.note("There are more; --limit 0 lists all.")
+
+
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or the start of it.")],
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """Show one run and what came of it.
+
+    Hyperparameters and who chose them, outcome, cost, metrics, and the advice it was given.
+
+    Example: metahp show 01K9 --format json
+    """
+    from store import History
+
+    with History(history, create=False) as opened:
+        record = opened.run(run)
+        metrics = summarise_metrics(opened.metrics(record.id))
+        advice = opened.recommendation(record.recommendation_id) if record.recommendation_id else None
+    print_run(record, metrics, advice, format)
+
+
+def run_dict(record: RunRecord) -> dict[str, Any]:
+    """Return a run for JSON: every field, ``hparams`` with values only."""
+    return {**output.record_dict(record, leave_out=["provenance"]), "hparams": record.hparams}
+
+
+def summarise_metrics(records: Sequence[MetricRecord]) -> list[dict[str, Any]]:
+    """Return one row per metric name: how many values, first, last, smallest and largest with their steps.
+
+    Values that are no finite numbers count but are neither smallest nor largest.
+    """
+    by_name: dict[str, list[MetricRecord]] = {}
+    for record in records:
+        by_name.setdefault(record.name, []).append(record)
+    rows = []
+    for name, series in by_name.items():
+        ordered = sorted((item for item in series if abs(item.value) < float("inf")), key=lambda item: item.value)
+        low, high = (ordered[0], ordered[-1]) if ordered else (None, None)
+        row: dict[str, Any] = {"name": name, "count": len(series), "first": series[0].value, "last": series[-1].value}
+        row |= {"min": low and low.value, "min_step": low and low.step}
+        row |= {"max": high and high.value, "max_step": high and high.step}
+        rows.append(row)
+    return rows
+
+
+def print_runs(records: Sequence[RunRecord], format: Format) -> None:
+    """Print a list of runs."""
+    if format is Format.JSON:
+        output.print_json([run_dict(record) for record in records])
+        return
+    rows = []
+    for record in records:
+        config = {name: record.hparams[name] for name in SHOWN_HPARAMS if name in record.hparams}
+        started, took = output.show_time(record.started_utc), output.show_duration(record.wall_s)
+        objective = f"{record.objective} ({record.direction})" if record.objective else None
+        rows.append((record.id, record.task_name, record.status, objective, record.objective_best, started, took, config))
+    output.print_table(("run", "task", "status", "objective", "best", "started (UTC)", "took", "hyperparameters"), rows)
+
+
+def print_run(record: RunRecord, metrics: list[dict[str, Any]], advice: dict[str, Any] | None, format: Format) -> None:
+    """Print everything known about one run."""
+    if format is Format.JSON:
+        provenance = [output.record_dict(param) for param in record.provenance.values()]
+        output.print_json({**run_dict(record), "provenance": provenance, "metrics": metrics, "recommendation": advice})
+        return
+    output.print_fields(run_summary(record))
+    # What somebody chose comes before the defaults.
+    ordered = sorted(record.provenance.values(), key=lambda param: (str(param.source) == "default", param.name))
+    rows = [(p.name, p.raw_name, p.value, p.source, p.requested, p.observed) for p in ordered]
+    output.print_table(("name", "raw name", "value", "source", "requested", "observed"), rows, title="\nHyperparameters")
+    if metrics:
+        columns = ("name", "count", "first", "last", "min", "min_step", "max", "max_step")
+        output.print_table(columns, [[row[column] for column in columns] for row in metrics], title="\nMetrics")
+    if advice:
+        output.print_line("\nAdvice")
+        output.print_fields(advice_summary(record, advice))
+
+
+def run_summary(record: RunRecord) -> dict[str, Any]:
+    """Return what the table of one run says first: name -> value, None where unknown."""
+    last = None if record.objective_last is None else f"{record.objective_last:.4g} at step {record.objective_last_step}"
+    best = None if record.objective_best is None else f"{record.objective_best:.4g} at step {record.objective_best_step}"
+    return {
+        "run": record.id,
+        "task": f"{record.task_name} ({record.task_id})",
+        "status": record.status,
+        "error": record.error,
+        "objective": f"{record.objective} ({record.direction})" if record.objective else None,
+        "best": best,
+        "last": last,
+        "epochs": record.epochs_reached,
+        "steps": record.steps_reached,
+        "started (UTC)": output.show_time(record.started_utc),
+        "ended (UTC)": output.show_time(record.ended_utc),
+        "wall time": output.show_duration(record.wall_s),
+        "CPU time": output.show_duration(record.cpu_s),
+        "GPU time": output.show_duration(record.gpu_s),
+        "peak memory": output.show_bytes(record.peak_memory_bytes),
+        "peak GPU memory": output.show_bytes(record.peak_gpu_memory_bytes),
+        "framework": record.framework,
+        "model": record.model_class and f"{record.model_class} ({record.model_family}, {record.n_parameters} parameters)",
+        "model source": record.variant,
+        "versions": dict(record.versions) or None,
+        "git commit": record.git_commit,
+        "resumed from": record.parent_run_id,
+        "attempt": record.attempt or None,
+    }
+
+
+def advice_summary(record: RunRecord, advice: dict[str, Any]) -> dict[str, Any]:
+    """Return what was recommended for a run and what came of it: name -> value."""
+    from metamodel.explanation import describe_evidence, describe_prediction, format_value
+    from metamodel.recommendation import Recommendation
+
+    given = Recommendation.from_dict(advice["recommendation"])
+    changes = [f"{item['raw_name']} {format_value(item['old'])} -> {format_value(item['new'])}" for item in advice["changes"]]
+    return {
+        "recommendation": given.id,
+        "decision": given.decision,
+        "reason": given.reason,
+        "changed": "; ".join(changes) or "nothing",
+        "prediction": describe_prediction(given, record.objective),
+        "evidence": describe_evidence(given.evidence),
+        "came out as": "no outcome yet" if advice["outcome"] is None else f"{record.objective} {advice['outcome']:.4g}",
+    }

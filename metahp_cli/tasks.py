@@ -1,0 +1,103 @@
+"""``metahp tasks``, ``metahp tasks merge`` and ``metahp tasks split``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metahp_cli import output
+from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption
+
+if TYPE_CHECKING:
+    from store import TaskRecord
+
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+
+
+@app.callback()
+def tasks(
+    context: typer.Context,
+    why: Annotated[bool, typer.Option("--why", help="Show what two runs must share to be of one task.")] = False,
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """List tasks, or correct which runs belong to one.
+
+    Example: metahp tasks --why
+    """
+    from store import History
+
+    context.obj = history
+    if context.invoked_subcommand is not None:
+        return
+    with History(history, create=False) as opened:
+        print_tasks(opened.tasks(), format, why)
+
+
+@app.command("merge")
+def merge(
+    context: typer.Context,
+    into: Annotated[str, typer.Argument(metavar="INTO", help="Task that stays: its name or id.")],
+    others: Annotated[list[str], typer.Argument(metavar="OTHER...", help="Tasks that become part of it.")],
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """Make several tasks one; later runs of each follow.
+
+    Example: metahp tasks merge digits t3f2a91c07be45d10
+    """
+    from store import History
+
+    with History(chosen(context, history), create=False) as opened:
+        opened.merge_tasks(into, *others)
+        print_tasks([opened.task(into)], format)
+
+
+@app.command("split")
+def split(
+    context: typer.Context,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Runs that move: ids, or the start of them.")],
+    name: Annotated[str, typer.Option("--name", help="Name of the new task.")],
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """Move runs into a new task of their own.
+
+    Example: metahp tasks split 01K9A 01K9B --name digits-cleaned
+    """
+    from store import History
+
+    with History(chosen(context, history), create=False) as opened:
+        print_tasks([opened.task(opened.split_task(runs, name))], format)
+
+
+def chosen(context: typer.Context, history: Path | None) -> Path | None:
+    """Return the history given after the subcommand, else the one given before it."""
+    given: Path | None = context.obj
+    return history if history is not None else given
+
+
+def print_tasks(records: Sequence[TaskRecord], format: Format, why: bool = False) -> None:
+    """Print tasks; with ``why`` also the identity that decides which runs belong to each."""
+    if format is Format.JSON:
+        output.print_json([output.record_dict(record) for record in records])
+        return
+    columns = ["id", "task", "objective", "runs", "finished", "best", "best run", "last run (UTC)"]
+    rows = []
+    for record in records:
+        objective = f"{record.objective} ({record.direction})" if record.objective else None
+        row = [record.id, record.name, objective, record.n_runs, record.n_finished, record.best, record.best_run_id]
+        row.append(output.show_time(record.last_run_utc))
+        if why:
+            known = {key: value for key, value in record.identity.items() if value not in (None, {}, [])}
+            merged = f"; with {', '.join(record.merged_ids)} merged into it" if record.merged_ids else ""
+            row.append(", ".join(f"{key}={json.dumps(output.to_json(value))}" for key, value in known.items()) + merged)
+        rows.append(row)
+    output.print_table([*columns, "runs are of this task if they share"] if why else columns, rows)

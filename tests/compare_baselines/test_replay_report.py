@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from compare_baselines.replay import Protocol, load_benchmark, run_replay, save_picture
+from compare_baselines.replay.report import regret_rows
+from compare_baselines.replay.tables import TABLES, section
+from store import History
+from tests.compare_baselines import recorded
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    tasks = [(name, 20, 0.0) for name in "abcd"]
+    path = recorded.write(tmp_path_factory.mktemp("replay") / "h.db", *tasks)
+    with History(path) as history:
+        return run_replay(load_benchmark(history, Protocol(8, 6, 2)), ["grid", "random"], workers=2)
+
+
+def test_the_report_has_the_documented_form(report: dict[str, object]) -> None:
+    read = json.loads(json.dumps(report, allow_nan=False))
+    assert set(read) == {"protocol", "random_exact", "methods"}
+    assert len(read["random_exact"]) == 6
+    assert set(read["methods"]) == {"grid", "random"}
+    for item in read["methods"].values():
+        assert set(item) == {"regret", "ci95", "mean_rank", "random_equivalent", "seconds", "tasks"}
+        assert len(item["regret"]) == len(item["ci95"]) == len(item["mean_rank"]) == len(item["random_equivalent"]) == 6
+        assert set(item["tasks"]) == set("abcd")
+        assert all(low <= value <= high for value, (low, high) in zip(item["regret"], item["ci95"], strict=True))
+    assert read["methods"]["random"]["regret"] == read["random_exact"]
+    assert read["methods"]["random"]["random_equivalent"] == pytest.approx([1, 2, 3, 4, 5, 6])
+
+
+def test_several_processes_find_what_one_finds(report: dict[str, object], tmp_path: Path) -> None:
+    path = recorded.write(tmp_path / "h.db", *((name, 20, 0.0) for name in "abcd"))
+    with History(path) as history:
+        alone = run_replay(load_benchmark(history, Protocol(8, 6, 2)), ["grid", "random"], workers=1)
+    assert alone["methods"]["grid"]["regret"] == report["methods"]["grid"]["regret"]  # type: ignore[index]
+
+
+def test_the_picture_is_a_png(report: dict[str, object], tmp_path: Path) -> None:
+    assert save_picture(report, tmp_path / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_fit_their_columns(report: dict[str, object]) -> None:
+    columns, rows = regret_rows(report)
+    assert columns[:3] == ["method", "k=1", "k=2"]
+    assert all(len(row) == len(columns) for row in rows)
+
+
+def test_a_section_of_the_page_says_seeds_times_and_what_is_missing(report: dict[str, object]) -> None:
+    measured = {**report, "import_seconds": 1.0, "wall_seconds": 2.0, "machine": "a machine", "workers": 1}
+    text = section(TABLES[1], measured, None)
+    assert "**2 seeds instead of 3**" in text
+    assert "Not measured here, for their cost: gp" in text
+    assert "| grid |" in text

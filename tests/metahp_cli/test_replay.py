@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+OPTIONS = ("--n-hist", 5, "--budget", 4, "--seeds", 1, "--methods", "random,grid", "--workers", 1)
+
+
+def test_replaying_a_history_prints_the_table_and_draws(call, recorded: Path, tmp_path: Path) -> None:
+    answer = call("compare-baselines", "replay", *OPTIONS, "--history", recorded, "--picture", tmp_path / "r.png")
+    assert answer.code == 0, answer.err
+    assert "Normalised regret of val_acc: 3 tasks" in answer.out
+    assert "grid" in answer.out
+    assert (tmp_path / "r.png").exists()
+
+
+def test_json_is_the_report(call, recorded: Path) -> None:
+    answer = call("compare-baselines", "replay", *OPTIONS, "--history", recorded, "--format", "json", "--folds", "loo")
+    found = json.loads(answer.out)
+    assert set(found) == {"protocol", "random_exact", "methods"}
+    assert found["protocol"]["folds"] == "loo"
+    assert found["methods"]["random"]["regret"] == found["random_exact"]
+
+
+def test_the_bare_command_says_how_many_runs_are_missing(call, tmp_path: Path) -> None:
+    from store import History
+
+    with History(tmp_path / "few.db") as history:
+        for i in range(3):
+            with history.start_run(task="wine", hparams={"lr": 0.1 * (i + 1)}, objective="val_acc") as run:
+                run.log(val_acc=0.1 * i)
+    answer = call("compare-baselines", "--history", tmp_path / "few.db")
+    assert answer.code == 1
+    assert "27 runs are missing: 7 more of 'wine' (3 now), 10 of each of 2 other tasks" in answer.err
+    assert len(answer.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--methods", "magic"), "possible are random, grid"),
+        (("--folds", "one"), "'loo' or a number"),
+        (("--holdout", "mnist"), "possible are digits, iris, wine"),
+        (("--objective", "f1"), "has 0"),
+        (("--n-hist", 50), "has 0"),
+        (("--budget", 0), "budget must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(call, recorded: Path, extra: tuple[object, ...], message: str) -> None:
+    answer = call("compare-baselines", "replay", *OPTIONS, *extra, "--history", recorded)
+    assert answer.code == 1
+    assert message in answer.err
+    assert len(answer.err.strip().splitlines()) == 1

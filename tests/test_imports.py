@@ -1,0 +1,190 @@
+"""Import rules and house rules, read from our own sources; laziness, seen in fresh interpreters."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAY_IMPORT = {
+    "store": set(),
+    "metamodel": {"store"},
+    "lightning_metahp": {"store", "metamodel"},
+    "hf_callbacks": {"store", "metamodel"},
+    "compare_baselines": {"store", "metamodel", "lightning_metahp", "hf_callbacks"},
+    "metahp_cli": {"store", "metamodel", "lightning_metahp", "hf_callbacks", "compare_baselines"},
+}
+MUST_NOT_IMPORT = {
+    "store": {"torch", "numpy", "pandas", "optuna", "lightning", "pytorch_lightning", "transformers"},
+    "metamodel": {"transformers", "lightning", "pytorch_lightning"},
+    "lightning_metahp": {"transformers"},
+    "hf_callbacks": {"lightning", "pytorch_lightning"},
+    "compare_baselines": set(),
+    "metahp_cli": set(),
+}
+PACKAGES = tuple(MAY_IMPORT)
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+HEAVY = ("torch", "optuna", "pandas", "numpy", "scipy", "sqlite_utils", "lightning", "transformers", "sklearn", "matplotlib", "pyarrow")
+# No line of ours imports these: transformers.Trainer and Optuna's CMA-ES refuse to exist without theirs, the second brings objects that
+# are read.
+NEEDED_THROUGH_A_HOST = {"accelerate": "hf_callbacks", "torchmetrics": "lightning_metahp", "cmaes": "compare_baselines"}
+IMPORT_NAMES = {"scikit-learn": "sklearn", "sqlite-utils": "sqlite_utils"}
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    """Full dotted names of every import in a file, also those inside functions and under TYPE_CHECKING."""
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            yield node.module or ""
+
+
+def imported_roots(path: Path) -> set[str]:
+    return {name.split(".")[0] for name in imported_names(path)}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after running the code."""
+    script = f"{code}\nimport sys\nsys.stderr.write('LOADED ' + ' '.join({{name.split('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=cwd or ROOT)
+    return set(done.stderr.rpartition("LOADED ")[2].split())
+
+
+def declared_dependencies() -> dict[str, str]:
+    """Distribution name -> the comment that says who needs it."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = text[text.index("\ndependencies = [") : text.index("\n]", text.index("\ndependencies = ["))]
+    lines = re.findall(r'^ +"([A-Za-z0-9-]+)[^"]*", *# (.+)$', block, flags=re.MULTILINE)
+    found = dict(lines)
+    assert len(found) == len(tomllib.loads(text)["project"]["dependencies"]), "a dependency has no comment"
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_imports_point_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    ours = imported_roots(path) & {*PACKAGES, "cli", "tests", "docs", "examples"}
+    assert ours <= MAY_IMPORT[package] | {package}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_host_frameworks_stay_in_their_rooms(path: Path) -> None:
+    assert not imported_roots(path) & MUST_NOT_IMPORT[path.relative_to(ROOT).parts[0]]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_nothing_reads_or_writes_pickles(path: Path) -> None:
+    assert not imported_roots(path) & {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_module_can_be_read_in_one_sitting(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+    assert path.stem.lower() not in {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_functions_and_classes_stay_small(path: Path) -> None:
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= 80, f"{node.name} has {length} lines"
+        if isinstance(node, ast.ClassDef):
+            methods = [item.name for item in node.body if isinstance(item, ast.FunctionDef) and is_public_method(item)]
+            assert len(methods) <= 15, f"{node.name} has {len(methods)} public methods: {methods}"
+
+
+def is_public_method(node: ast.FunctionDef) -> bool:
+    is_property = any(isinstance(item, ast.Name) and item.id == "property" for item in node.decorator_list)
+    is_hook = node.name.startswith("on_")  # the hosts decide how many hooks a callback has
+    return not (node.name.startswith("_") or is_property or is_hook)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_error_is_swallowed_in_silence(path: Path) -> None:
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"line {node.lineno}: except without a class"
+            assert not all(isinstance(item, ast.Pass) for item in node.body), f"line {node.lineno}: except ...: pass"
+
+
+PLUG_INS = [path for path in SOURCES if path.relative_to(ROOT).parts[0] not in {"compare_baselines", "metahp_cli"}]
+
+
+# The command line and the demo are programs of their own.
+@pytest.mark.parametrize("path", PLUG_INS, ids=name_of)
+def test_the_host_program_keeps_its_logging(path: Path) -> None:
+    called = {ast.unparse(node.func) for node in ast.walk(parse(path)) if isinstance(node, ast.Call)}
+    assert not {name for name in called if name.endswith((".addHandler", "logging.basicConfig", ".setLevel"))}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_says_that_it_is_typed(package: str) -> None:
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_every_third_party_import_is_declared() -> None:
+    declared = {IMPORT_NAMES.get(name, name).replace("-", "_") for name in declared_dependencies()}
+    known = declared | set(PACKAGES) | sys.stdlib_module_names | {"_typeshed"}
+    unknown = {name_of(path): sorted(imported_roots(path) - known) for path in SOURCES if imported_roots(path) - known}
+    assert not unknown
+
+
+@pytest.mark.parametrize(("name", "comment"), declared_dependencies().items())
+def test_each_dependency_is_imported_where_its_comment_says(name: str, comment: str) -> None:
+    if name in NEEDED_THROUGH_A_HOST:
+        assert comment.startswith(NEEDED_THROUGH_A_HOST[name])
+        return
+    rooms = [package for package in PACKAGES if re.search(rf"\b{package}\b", comment)]
+    assert rooms, "the comment names no package"
+    module = IMPORT_NAMES.get(name, name).replace("-", "_")
+    for room in rooms:
+        assert any(module in imported_roots(path) for path in SOURCES if path.is_relative_to(ROOT / room)), room
+
+
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("from store import History", HEAVY),
+        ("import store, metamodel, lightning_metahp, hf_callbacks, compare_baselines, metahp_cli", HEAVY),
+        ("from metamodel import TaskDescription", HEAVY),
+        ("from metahp_cli.main import app", HEAVY),
+        ("from hf_callbacks import MetaHPCallback, autoconfig, apply", ("lightning", "pytorch_lightning")),
+    ],
+)
+def test_an_import_loads_only_what_it_needs(code: str, unwanted: tuple[str, ...]) -> None:
+    assert not loaded_after(code) & set(unwanted)
+
+
+def test_reading_and_writing_a_history_again_loads_nothing_heavy(tmp_path: Path) -> None:
+    path = str(tmp_path / "history.db")
+    use = f"from store import History\nwith History({path!r}) as h:\n    h.start_run(task='t', hparams={{'lr': 0.1}}).finish()\n"
+    loaded_after(use)
+    assert not loaded_after(use + f"with History({path!r}) as h: assert len(h.runs()) == 2") & set(HEAVY)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["runs"], ["tasks"], ["show", "RUN"]], ids=" ".join)
+def test_everyday_commands_load_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+    path = str(tmp_path / "history.db")
+    make = f"from store import History\nwith History({path!r}) as h:\n    r = h.start_run(task='t'); r.finish(); print(r.id)"
+    run_id = subprocess.run([sys.executable, "-c", make], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    given = [run_id if word == "RUN" else word for word in words] + ([] if "--help" in words else ["--history", path])
+    code = f"from metahp_cli.main import main\ntry:\n    main({given!r})\nexcept SystemExit as stop:\n    assert not stop.code, stop"
+    assert not loaded_after(code) & set(HEAVY)
