@@ -250,7 +250,9 @@ def _is_more_even_on_log(numbers: list[float], positive: list[float]) -> bool:
         scaled = (points - points[0]) / (points[-1] - points[0])
         return float(np.abs(scaled - np.linspace(0, 1, len(points))).max())
 
-    return unevenness(np.log(distinct)) < unevenness(distinct)
+    # With their multiplicity: integers drawn on a log scale are all distinct neighbours at the lower end.
+    points = np.sort(np.asarray(positive))
+    return unevenness(np.log(points)) < unevenness(points)
 
 
 def _doubles(positive: list[float], numbers: list[float]) -> bool:

@@ -120,3 +120,10 @@ def test_any_configurations_encode_to_finite_bounded_rows_and_survive_json(confi
     assert np.isfinite(rows).all()
     assert rows.size == 0 or (rows.min() >= -OVERHANG and rows.max() <= 1 + OVERHANG)
     assert np.array_equal(Encoder.from_json(encoder.to_json()).encode(configs), rows)
+
+
+def test_integers_drawn_on_a_log_scale_are_recognised_although_every_small_one_occurs() -> None:
+    values = np.round(2 ** np.random.default_rng(0).uniform(4, 9, 1000)).astype(int)
+    assert fit_encoder([[{"batch_size": int(value)} for value in values]]).columns[0].is_log
+    even = np.random.default_rng(0).integers(16, 513, 1000)
+    assert not fit_encoder([[{"batch_size": int(value)} for value in even]]).columns[0].is_log
