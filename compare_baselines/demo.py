@@ -214,8 +214,9 @@ def _present(plan: Plan, out: Path, history: Path | None) -> None:
         console.print(results_table(comparison))
         for line in remarks(comparison):
             console.print(line, style="bold red" if "FAILED" in line else None)
-    console.print(f"best epoch: mean ± standard deviation over {len(plan.seeds)} seeds; last: mean of last epochs")
-    console.print(f"random configurations: over all {plan.n_random * len(plan.seeds)} runs; * chosen by its result")
+    n_random = plan.n_random * len(plan.seeds)
+    console.print(f"mean ± standard deviation over {len(plan.seeds)} seeds, for random configurations over all {n_random} runs;")
+    console.print("* chosen afterwards by its result, for orientation only")
     parts = ", ".join(f"{part} {seconds:.0f} s" for part, seconds in result.seconds.items())
     console.print(f"\n{time.monotonic() - started:.0f} s in all: {parts}.")
     console.print(f"Picture: {out / 'demo.png'}", soft_wrap=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.table import Table
 
-DEFAULT, RANDOM, HINDSIGHT, ADVISED = "library defaults", "random configurations", "best random one", "recommended"
+DEFAULT, RANDOM, HINDSIGHT, ADVISED = "library defaults", "random configurations", "best of the random ones", "recommended"
 COLOURS = {DEFAULT: "#4C5B6B", RANDOM: "#B9C0C8", HINDSIGHT: "#C98B2B", ADVISED: "#0B7A75"}
 COLOUR_OF_LATER = "#C2410C"
 """For the recommendation after own runs, whose name holds a number."""
@@ -40,11 +40,6 @@ class Arm:
     def mean(self) -> float:
         """Mean of the objective over all runs."""
         return statistics.fmean(outcome.objective for outcome in self.outcomes)
-
-    @property
-    def last_mean(self) -> float:
-        """Mean of the objective after the last epoch: the best of several noisy epochs flatters unstable training."""
-        return statistics.fmean(outcome.curve[-1] for outcome in self.outcomes)
 
     @property
     def deviation(self) -> float:
@@ -125,11 +120,10 @@ def results_table(comparison: Comparison) -> Table:
 
     better = "higher is better" if comparison.direction is Direction.MAX else "lower is better"
     table = Table(
-        box=box.SIMPLE_HEAD, title=f"{comparison.task.label}: {comparison.objective}, {better}", title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
+        box=box.SIMPLE_HEAD, title=f"{comparison.task.label}: {comparison.objective}, {better}", title_justify="left", pad_edge=False
     )
     table.add_column("configuration", no_wrap=True)
     table.add_column("best epoch", justify="right", no_wrap=True)
-    table.add_column("last", justify="right", no_wrap=True)
     table.add_column("s/run", justify="right", no_wrap=True)
     table.add_column("lr, batch, layers, drop", no_wrap=True)
     best = comparison.best_arm()
@@ -138,7 +132,6 @@ def results_table(comparison: Comparison) -> Table:
         table.add_row(
             arm.name + (" *" if arm.is_chosen_afterwards else ""),
             f"{arm.mean:.3f} ± {arm.deviation:.3f}",
-            f"{arm.last_mean:.3f}",
             f"{arm.wall_s:.1f}",
             "\n".join(texts) if len(texts) <= 3 else f"{len(texts)} different ones",
             style="bold" if arm is best else None,

@@ -47,7 +47,6 @@ def arm(comparison, name):
 def test_an_arm_is_the_mean_and_deviation_over_its_runs():
     default = arm(example(), DEFAULT)
     assert default.mean == pytest.approx(0.7)
-    assert default.last_mean == pytest.approx(0.7)
     assert default.deviation == pytest.approx(0.1414, abs=1e-4)
 
 
