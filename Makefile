@@ -9,7 +9,7 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt P
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: demo test check docs replay clean
+.PHONY: demo test check docs replay bench-logging bench-store clean
 
 demo: .venv/installed
 	$(BIN)/python -m compare_baselines.demo
@@ -33,6 +33,14 @@ docs: .venv/installed-dev
 replay: .venv/installed
 	$(BIN)/python -m compare_baselines.replay.tables $(REPLAY)
 
+# Some minutes each, most of them MLflow's; `make BENCH=--lenient bench-store` writes the page whatever comes out.
+bench-logging: export OMP_NUM_THREADS = 1
+bench-logging: .venv/installed-bench
+	$(BIN)/python -m benchmarks.bench_logging --write $(BENCH)
+
+bench-store: .venv/installed
+	$(BIN)/python -m benchmarks.bench_store --write $(BENCH)
+
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
@@ -47,4 +55,8 @@ clean:
 
 .venv/installed-dev: .venv/created pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
+	touch .venv/installed $@
+
+.venv/installed-bench: .venv/created pyproject.toml constraints.txt
+	$(INSTALL) -e ".[bench]"
 	touch .venv/installed $@

@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = (
     *("", "refit", "recommend", "runs", "show", "model", "tasks", "tasks merge", "tasks split"),
-    *("import", "import table", "compare-baselines", "compare-baselines replay"),
+    *("merge", "export", "doctor", "compact", "import", "import table", "import history", "compare-baselines", "compare-baselines replay"),
 )
 
 CLI_HEAD = """# Command line

@@ -6,14 +6,20 @@ import logging
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer, TrainerCallback
 
-from hf_callbacks.configuring import frozen_fields
+from hf_callbacks.arguments import rewritten
 from hf_callbacks.deciding import Plan, Request, agree, check_request, is_off, say
+from hf_callbacks.describe_trainer import pretrained_name
+from hf_callbacks.fixed_fields import fixed_fields
+from hf_callbacks.model_values import base_model, fixed_model_values, model_settings, set_model_values
 from hf_callbacks.objective import find_objective
 from hf_callbacks.provenance import provenance_of, rewrites_of, write_provenance
+from hf_callbacks.resuming import checkpoint_of, plan_resumption, read_stored_run
+from hf_callbacks.watching import watch
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -43,8 +49,10 @@ def apply(
 ) -> Recommendation | None:
     """Rewrite the arguments of a built Trainer in place, between its construction and ``train()``.
 
-    Everything is as in ``autoconfig``, for ready-made arguments. What is left out is taken from a ``MetaHPCallback`` of the
-    Trainer. Values the Trainer has already used up (precision, an optimizer you passed) are left alone and named.
+    Everything is as in ``autoconfig``, for ready-made arguments, and the model's own values come within reach: dropout by name of its
+    configuration, and the number of layers where the Trainer has a ``model_init`` and starts from scratch. What is left out is taken
+    from a ``MetaHPCallback`` of the Trainer. Values the Trainer has already used up (precision, an optimizer you passed) are left
+    alone and named.
 
     Args:
         trainer: The Trainer.
@@ -73,7 +81,9 @@ def apply(
         return None
     beside = _callback_beside(trainer)
     objective, direction = (objective or getattr(beside, "objective", None), direction or getattr(beside, "direction", None))
+    watch(trainer)
     earlier = provenance_of(trainer.args)
+    settings = model_settings(trainer.model)
     request = check_request(
         Request(
             args=trainer.args,
@@ -89,6 +99,7 @@ def apply(
             keep=keep,
             mode=mode,
             frozen=_frozen(trainer),
+            of_model=settings,
         )
     )
     plan = agree(request)
@@ -108,28 +119,67 @@ def set_train_batch_size(trainer: Trainer) -> None:
     trainer._train_batch_size = trainer.args.train_batch_size
 
 
+def write_resumption(trainer: Trainer, resume_from_checkpoint: Any) -> None:
+    """Give a Trainer that is about to resume the values its run began with, and say so. Does nothing for a fresh training.
+
+    Args:
+        trainer: The Trainer, before ``train()`` has done anything.
+        resume_from_checkpoint: As ``train`` was given it.
+    """
+    checkpoint = checkpoint_of(resume_from_checkpoint, trainer.args.output_dir)
+    if checkpoint is None:
+        return
+    plan = plan_resumption(trainer.args, read_stored_run(checkpoint), checkpoint)
+    for name, value in plan.values.items():
+        setattr(trainer.args, name, _as_field(getattr(trainer.args, name), value))
+    if plan.values:
+        set_train_batch_size(trainer)
+    known = {name: value for name, value in plan.model_values.items() if hasattr(getattr(trainer.model, "config", None), name)}
+    set_model_values(trainer, known)
+    if plan.provenance.rewrites or provenance_of(trainer.args).rewrites:
+        write_provenance(trainer.args, plan.provenance)
+    say(trainer.args, plan.message)
+
+
 def _write(trainer: Trainer, plan: Plan) -> bool:
-    """Write the plan into the Trainer's arguments; say whether that went well."""
+    """Write the plan into the Trainer's arguments and model; say whether that went well."""
     if plan.recommendation is None:
         return True
-    old = {change.raw_name: getattr(trainer.args, change.raw_name) for change in plan.changes}
-    earlier = provenance_of(trainer.args)
+    args, earlier = trainer.args, provenance_of(trainer.args)
+    of_args = {change.raw_name: change.new for change in plan.changes if hasattr(args, change.raw_name)}
+    of_model = {change.raw_name: change.new for change in plan.changes if change.raw_name not in of_args}
+    old = {name: getattr(args, name) for name in of_args}
+    base = base_model(trainer.model)
+    old_model = {name: getattr(base.config, name) for name in of_model} if base is not None else {}
     try:
-        for change in plan.changes:
-            setattr(trainer.args, change.raw_name, change.new)
+        if of_args:
+            rewritten(args, of_args)  # the host's own checks, on a copy: what contradicts itself never reaches the Trainer
+        for name, value in of_args.items():
+            setattr(args, name, _as_field(old[name], value))
         set_train_batch_size(trainer)
+        set_model_values(trainer, of_model)
         rewrites = {**earlier.rewrites, **rewrites_of(plan.changes)}
-        write_provenance(trainer.args, replace(earlier, recommendation_id=plan.recommendation.id, rewrites=rewrites))
+        write_provenance(args, replace(earlier, recommendation_id=plan.recommendation.id, rewrites=rewrites))
     except Exception as error:  # advice must never stop a training
         for name, value in old.items():
-            setattr(trainer.args, name, value)
+            setattr(args, name, value)
+        set_train_batch_size(trainer)
+        if trainer.model_init is None:
+            set_model_values(trainer, old_model)
         logger.warning("metahp: nothing changed after all; the Trainer refused: %s: %s", type(error).__name__, error)
         return False
     return True
 
 
+def _as_field(old: Any, value: Any) -> Any:
+    """Give a plain value the type of the field: the host compares some fields with its enums."""
+    return type(old)(value) if isinstance(old, Enum) else value
+
+
 def _frozen(trainer: Trainer) -> dict[str, str]:
-    frozen = {**frozen_fields(trainer.args), **dict.fromkeys(_CONSUMED, "the Trainer used it when it was built")}
+    frozen = {**fixed_fields(trainer.args, is_built=True), **dict.fromkeys(_CONSUMED, "the Trainer used it when it was built")}
+    if trainer.model is not None:
+        frozen |= fixed_model_values(trainer.model, trainer.model_init, pretrained_name(trainer.model))
     # With model_init every train() makes a fresh optimizer from the arguments; without it an optimizer that exists stays.
     if trainer.optimizer is not None and trainer.model_init is None:
         frozen |= dict.fromkeys(_OPTIMIZER_NAMES, "the Trainer already has an optimizer")

@@ -39,7 +39,11 @@ _NOT_TUNED = (
     *("skip_memory_metrics", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "prediction_loss_only"),
     *("per_device_eval_batch_size", "batch_eval_metrics", "full_determinism", "length_column_name", "remove_unused_columns"),
     *("accelerator_config", "parallelism_config", "label_names"),
+    "warmup_ratio",  # until transformers 5.1 an alias of warmup_steps
 )
+
+WARM_UP = "warmup_steps"
+"""The host's one field for warm-up: below 1 it is a share of all steps, which is what other runs can be compared by."""
 
 
 @dataclass
@@ -149,8 +153,27 @@ def read_settings(args: TrainingArguments, explicit: frozenset[str]) -> dict[str
     settings = {}
     for name in names:
         is_users = name in explicit or not is_default(args, name)
-        settings[canonical[name]] = Setting(name, values[name], Source.USER if is_users else Source.DEFAULT)
+        key = "warmup_ratio" if name == WARM_UP and is_ratio(values[name]) else canonical[name]
+        settings[key] = Setting(name, values[name], Source.USER if is_users else Source.DEFAULT)
     return settings
+
+
+def is_ratio(value: Any) -> bool:
+    """Say whether a value of ``warmup_steps`` is a share of all steps."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+
+
+def warm_up_ratio(args: TrainingArguments, max_steps: int = 0) -> float | None:
+    """Return the share of the training that warms up, None where it is not known yet.
+
+    Args:
+        args: The training arguments.
+        max_steps: Steps of the whole training; 0 for those of the arguments.
+    """
+    steps = max_steps or max(0, args.max_steps)
+    if is_ratio(args.warmup_steps):
+        return float(args.warmup_steps)
+    return min(1.0, args.get_warmup_steps(steps) / steps) if steps > 0 else None
 
 
 def rewritten(args: TrainingArguments, values: Mapping[str, Any]) -> TrainingArguments:
@@ -175,6 +198,7 @@ def rewritten(args: TrainingArguments, values: Mapping[str, Any]) -> TrainingArg
         if _is_replaceable(args, steady):
             raise
     # Some subclasses refuse their own finished fields (two that exclude each other, one derived from the other).
+    _check_as_host(args, {**steady, **values})
     twin = copy.copy(args)
     for name, value in values.items():
         old = getattr(twin, name)
@@ -188,6 +212,17 @@ def _is_replaceable(args: TrainingArguments, steady: Mapping[str, Any]) -> bool:
     except Exception:  # any refusal means the same: this class cannot be rebuilt from its own fields
         return False
     return True
+
+
+def _check_as_host(args: TrainingArguments, values: Mapping[str, Any]) -> None:
+    """Run the host's own checks on the fields it knows, for a class that cannot be rebuilt as a whole.
+
+    Raises:
+        Exception: Whatever the host raises for values that contradict each other.
+    """
+    names = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
+    known = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    TrainingArguments(**{**known, **{name: value for name, value in values.items() if name in names}})
 
 
 def _steady_values(args: TrainingArguments) -> dict[str, Any]:
@@ -212,6 +247,11 @@ def restored(args: TrainingArguments, provenance: Provenance) -> TrainingArgumen
 def name_in_force(args: TrainingArguments, provenance: Provenance, name: str) -> bool:
     """Say whether a field still holds the value a recommendation gave it."""
     return hasattr(args, name) and provenance.rewrite_in_force(name, plain_value(getattr(args, name))) is not None
+
+
+def precision_of(args: TrainingArguments) -> str:
+    """Return how numbers are held in training, in the words Lightning has for it."""
+    return "bf16-mixed" if args.bf16 else "16-mixed" if args.fp16 else "32-true"
 
 
 def global_batch_size(args: TrainingArguments, per_process: int | None = None) -> int:

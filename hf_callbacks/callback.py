@@ -6,22 +6,27 @@ import functools
 import logging
 import time
 import warnings
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
+from hf_callbacks.applying import write_resumption
 from hf_callbacks.arguments import Hyperparameters, read_arguments
 from hf_callbacks.deciding import is_off
-from hf_callbacks.describe_trainer import check_task, describe_task, describe_variant, read_model_config
+from hf_callbacks.describe_trainer import check_task, describe_model, describe_task, describe_variant, read_model_config
 from hf_callbacks.ending import DivergenceWatch, ExceptionHook, gpu_seconds, last_caught_exception, peak_gpu_memory
 from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
-from hf_callbacks.objective import Objective, find_objective_or_none
+from hf_callbacks.objective import PREFIX, Objective, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Target, provenance_of
-from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
-from store.names import resolve_direction
+from hf_callbacks.resuming import StoredRun, note_of_run, stored_run_of
+from hf_callbacks.watching import TrainWatcher, calling_trainer, watch
+from store.errors import InvalidArgumentError, MetaHPWarning, NotAppliedWarning, ObjectiveWarning, UnknownRunError
 from store.records import RunStatus
 
 if TYPE_CHECKING:
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _NOT_METRICS = frozenset({"epoch", "step"})
+AFTER = "after_training/"
+"""Before the name of an evaluation that followed a training which had its own."""
 
 
 def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
@@ -48,16 +55,19 @@ def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-class MetaHPCallback(TrainerCallback):
+class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     """Log every ``train()`` of a Trainer into the history.
 
     Logged are all training arguments with who set them, the model's configuration, the optimizer and schedule really in force,
     every metric, what was trained, the cost and the outcome. A run row per ``train()``; only world process zero writes. Nothing
     here can stop a training: errors of ours are warned about once.
 
-    The Trainer has no event for an exception. One that ends the program is recorded by way of ``sys.excepthook``; one that the
-    program catches, by the next ``train()`` with the same callback, else as an interruption; a killed process by its silent
-    heartbeat. With ``with MetaHPCallback() as callback: ...`` around ``train()`` every exception is recorded at once.
+    The Trainer has no event for an exception, so the callback watches ``train()`` itself: whatever leaves it ends the run with its
+    cause, also where the program catches it. Only the first ``train()`` of a Trainer that got the callback by ``add_callback`` cannot
+    be watched: there an exception that ends the program is recorded by ``sys.excepthook``, one that the program catches by the next
+    ``train()`` or a ``with MetaHPCallback() as callback:`` around it. A killed process is told by its silent heartbeat.
+
+    What ``evaluate()`` and ``predict()`` find after training is added to the run; it is its outcome only where training had none.
 
     Args:
         objective: Metric of the evaluation that a run is judged by, with or without ``eval_``; default:
@@ -67,7 +77,7 @@ class MetaHPCallback(TrainerCallback):
         history: A ``History``, a path, or None for the default one.
 
     Raises:
-        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``.
+        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``, or missing for an objective whose name does not say it.
         InvalidArgumentError: If ``task`` is neither a name nor a description.
     """
 
@@ -79,14 +89,15 @@ class MetaHPCallback(TrainerCallback):
         task: str | TaskDescription | None = None,
         history: History | str | os.PathLike[str] | None = None,
     ) -> None:
-        if direction is not None:
-            resolve_direction(objective or "loss", direction)
+        check_objective(objective, direction)
         self.objective = objective
         self.direction = direction
         self.task = check_task(task)
         self.history = history
+        self.resumed_from: dict[str, Any] = {}
         self._has_own_optimizer = False
         self._has_complained = False
+        self._after: _AfterTraining | None = None
         self._clear()
 
     @property
@@ -105,7 +116,7 @@ class MetaHPCallback(TrainerCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what belongs to this process: an open run, and a connection to the history."""
-        state = {**vars(self), "history": getattr(self.history, "path", self.history)}
+        state = {**vars(self), "history": getattr(self.history, "path", self.history), "_after": None}
         return {name: value for name, value in state.items() if name not in _fresh_state()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -113,16 +124,50 @@ class MetaHPCallback(TrainerCallback):
         vars(self).update(state)
         self._clear()
 
+    def state(self) -> dict[str, Any]:
+        """Return what a Trainer keeps of this callback in its checkpoints: settings, and which run the checkpoint belongs to."""
+        history = getattr(self.history, "path", self.history)
+        task = {"task": self.task} if isinstance(self.task, str) else {}
+        arguments = {"objective": self.objective, "direction": self.direction, "history": None if history is None else str(history)}
+        return {"args": {**arguments, **task}, "attributes": {"resumed_from": dict(self.resumed_from)}}
+
+    def before_train(self, trainer: Trainer, resume_from_checkpoint: Any, trial: Any) -> None:
+        """Give a training that resumes the values of its run back, before the Trainer makes loader, optimizer and schedule."""
+        if is_off():
+            return
+        try:
+            if trial is None:
+                write_resumption(trainer, resume_from_checkpoint)
+        except Exception as error:
+            self._complain("before train()", error)
+
+    def train_failed(self, error: BaseException) -> None:
+        """Close the run with the exception that leaves ``train()``."""
+        try:
+            if self._recorder is not None:
+                self._close(error=error)
+        except Exception as problem:  # the user's own exception matters more than ours
+            logger.debug("The run's end could not be recorded: %s", problem)
+
     @_guarded
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note whether the user passed an optimizer: later the Trainer's own one cannot be told from it."""
+        """Note whether the user passed an optimizer: later the Trainer's own one cannot be told from it. Watch the Trainer."""
         self._has_own_optimizer = kwargs.get("optimizer") is not None
+        if not is_off():
+            _watch_caller()
 
     @_guarded
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Open the run, or continue it where ``auto_find_batch_size`` starts the same training again with a smaller batch."""
-        if is_off() or not state.is_world_process_zero:
+        states = state.stateful_callbacks
+        stored = stored_run_of(states) if state.global_step > 0 and isinstance(states, dict) else None
+        if isinstance(states, dict):
+            # A checkpoint written without us has no entry; the Trainer would fail on that when it saves the next one.
+            states.setdefault(type(self).__name__, self.state())
+        if is_off():
             return
+        trainer = _watch_caller()
+        model = kwargs.get("model")
         found = read_back(
             args,
             state,
@@ -130,19 +175,25 @@ class MetaHPCallback(TrainerCallback):
             scheduler=kwargs.get("lr_scheduler"),
             loader=kwargs.get("train_dataloader"),
             has_own_optimizer=self._has_own_optimizer,
+            model=model,
         )
-        model = kwargs.get("model")
-        hyperparameters = put_in_force(found, args, read_model_config(model, read_arguments(args)))
+        hyperparameters = put_in_force(found, args, read_model_config(model, read_arguments(args)), state)
+        self.resumed_from = note_of_run(args, self._run_id)
+        if not state.is_world_process_zero:
+            return
+        self._after = None
         if self._recorder is not None and self._is_retry(args, state):
             self._recorder.set_hparams(hyperparameters.values, sources=hyperparameters.sources, requested=hyperparameters.requested)
             self._watch = DivergenceWatch(self._recorder.objective)
         else:
             if self._recorder is not None:
                 self._close_abandoned()
-            self._open(args, state, model, kwargs.get("train_dataloader"), hyperparameters)
+            eval_dataset = getattr(trainer, "eval_dataset", None)
+            self._open(args, state, model, (_dataset_of(kwargs.get("train_dataloader")), eval_dataset), hyperparameters, stored)
         self._loaded = state.train_batch_size
         if self._recorder is not None:
             self._recorder.observe(found.observed)
+            self.resumed_from = note_of_run(args, self._recorder.id)
         self._check_applied(args, found)
 
     @_guarded
@@ -157,12 +208,20 @@ class MetaHPCallback(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log an evaluation, as far as ``on_log`` has not just done so."""
         metrics = kwargs.get("metrics")
-        if self._recorder is None or not metrics:
+        if self._recorder is None:
+            self._log_after_end(args, state, metrics)
             return
         step, known = self._logged
-        new = {name: value for name, value in metrics.items() if step != state.global_step or name not in known}
+        new = {name: value for name, value in (metrics or {}).items() if step != state.global_step or name not in known}
         if new:
             self._log(new, state)
+
+    @_guarded
+    def on_predict(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **kwargs: Any
+    ) -> None:
+        """Log what a prediction after training found."""
+        self._log_after_end(args, state, metrics)
 
     @_guarded
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -175,28 +234,38 @@ class MetaHPCallback(TrainerCallback):
         elif state.global_step < state.max_steps:
             status = RunStatus.STOPPED  # early stopping, or a search that pruned its trial
         self._reach(args, state)
+        recorder, objective, has_outcome = self._recorder, self._objective, self._has_outcome
         self._close(status=status)
+        self._after = _AfterTraining(recorder, weakref.ref(state), objective, has_outcome)
 
     def _clear(self) -> None:
         vars(self).update(_fresh_state())
 
     def _open(
-        self, args: TrainingArguments, state: TrainerState, model: nn.Module | None, loader: Any, hyperparameters: Hyperparameters
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        model: nn.Module | None,
+        datasets: tuple[object, object],
+        hyperparameters: Hyperparameters,
+        stored: StoredRun | None,
     ) -> None:
         from store import History, open_history
 
         target = self._target(args)
         objective = find_objective_or_none(args, target.objective, target.direction)
-        description = describe_task(args, model=model, train_dataset=_dataset_of(loader), task=target.task, objective=objective)
-        history = open_history(self.history)
+        train_dataset, eval_dataset = datasets
+        description = describe_task(
+            args, model=model, train_dataset=train_dataset, eval_dataset=eval_dataset, task=target.task, objective=objective
+        )
+        history = open_history(self.history, for_recording=True)
         self._opened = None if isinstance(self.history, History) else history
-        # A hyperparameter search decides its trials' values; no recommendation of ours is being followed.
-        recommended = None if state.is_hyper_param_search else provenance_of(args).recommendation_id
-        self._recorder = history.start_run(
+        start = functools.partial(
+            history.start_run,
             task=description,
             hparams=hyperparameters.values,
-            objective=objective.name,
-            direction=objective.direction,
+            objective=None if objective.is_late else objective.name,
+            direction=None if objective.is_late else objective.direction,
             sources=hyperparameters.sources,
             requested=hyperparameters.requested,
             framework="transformers",
@@ -204,10 +273,14 @@ class MetaHPCallback(TrainerCallback):
             model_family=description.model_family,
             n_parameters=description.n_parameters,
             variant=None if model is None else describe_variant(model),
-            description=description.to_dict(),
-            recommendation_id=recommended,
+            description={**description.to_dict(), **describe_model(model)},
+            # A hyperparameter search decides its trials' values; no recommendation of ours is being followed.
+            recommendation_id=None if state.is_hyper_param_search else provenance_of(args).recommendation_id,
         )
+        self._recorder = _start_or_resume(start, None if state.is_hyper_param_search else stored)
         self._run_id = self._recorder.id
+        self._objective = objective
+        self._has_outcome = False
         self._started = time.monotonic()
         self._watch = DivergenceWatch(objective.name)
         self._before = last_caught_exception()
@@ -233,7 +306,26 @@ class MetaHPCallback(TrainerCallback):
         self._watch.see(values)
         metrics = {name: value for name, value in values.items() if name not in _NOT_METRICS}
         # eval_on_start looks at a model that was not trained yet: stored, but no outcome of these hyperparameters.
-        self._recorder.log(metrics, step=state.global_step, epoch=state.epoch, is_partial=state.global_step == 0)
+        is_outcome = state.global_step > 0
+        self._has_outcome |= is_outcome and self._recorder.objective in metrics
+        self._recorder.log(metrics, step=state.global_step, epoch=state.epoch, is_partial=not is_outcome)
+
+    def _log_after_end(self, args: TrainingArguments, state: TrainerState, metrics: Mapping[str, Any] | None) -> None:
+        """Add what was found after training to the run, if this is the Trainer that trained it."""
+        after = self._after
+        if after is None or after.state() is not state or not metrics:
+            return
+        found = {name: value for name, value in metrics.items() if name not in _NOT_METRICS}
+        if after.recorder.objective is None and after.objective.is_late and after.objective.name in found:
+            after.recorder.update(objective=after.objective.name, direction=after.objective.direction)
+        is_outcome = not after.has_outcome and after.recorder.objective in found
+        if is_outcome:
+            after.has_outcome = True
+            after.recorder.log_after_end(found, state.global_step, is_partial=False)
+            return
+        # The last validation of the training stands under the same name and step, and keeps standing there.
+        renamed = {AFTER + name if name.startswith(PREFIX) else name: value for name, value in found.items()}
+        after.recorder.log_after_end(renamed, state.global_step)
 
     def _reach(self, args: TrainingArguments, state: TrainerState) -> None:
         if self._recorder is None:
@@ -283,6 +375,35 @@ class MetaHPCallback(TrainerCallback):
             )
 
 
+@dataclass
+class _AfterTraining:
+    """The run that a Trainer has just trained, for what the same Trainer finds out about it afterwards."""
+
+    recorder: RunRecorder
+    state: weakref.ref[TrainerState]
+    objective: Objective
+    has_outcome: bool
+
+
+def _watch_caller() -> Trainer | None:
+    """Watch the Trainer whose event is being handled, and return it."""
+    trainer = calling_trainer()
+    if trainer is not None:
+        watch(trainer)
+    return trainer
+
+
+def _start_or_resume(start: Callable[..., RunRecorder], stored: StoredRun | None) -> RunRecorder:
+    """Go on with the run of a checkpoint; where this history cannot, start one that names it as its parent."""
+    if stored is None or stored.run_id is None:
+        return start()
+    try:
+        return start(resume=stored.run_id)
+    except (UnknownRunError, InvalidArgumentError) as error:
+        logger.debug("Run %s cannot go on: %s", stored.run_id, error)
+        return start(parent_run_id=stored.run_id)
+
+
 def _fresh_state() -> dict[str, Any]:
     """What a callback knows between two runs."""
     recorder: RunRecorder | None = None
@@ -298,6 +419,8 @@ def _fresh_state() -> dict[str, Any]:
         "_loaded": loaded,
         "_before": before,
         "_run_id": run_id,
+        "_objective": Objective(),
+        "_has_outcome": False,
         "_started": 0.0,
         "_watch": DivergenceWatch(),
         "_logged": (-1, frozenset[str]()),

@@ -12,8 +12,10 @@ from transformers import TrainingArguments
 
 from hf_callbacks.arguments import check_arguments, restored, rewritten
 from hf_callbacks.deciding import Plan, Request, agree, check_request, is_off, say
+from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.objective import find_objective
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
+from hf_callbacks.resuming import checkpoint_of, plan_resumption, read_stored_run
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -42,11 +44,14 @@ def autoconfig(
 ) -> TrainingArguments:
     """Return training arguments in which the meta-model has chosen what the user has not.
 
-    Learning rate, weight decay, warm-up and per-device batch size may be rewritten; anything else only where ``space`` names it.
+    Learning rate, weight decay, warm-up, gradient clipping and the batch may be rewritten; anything else only where ``space`` names
+    it. The meta-model chooses a global batch; the per-device size follows from accumulation and processes.
     Keywords are explicit and win, unless ``space`` lists the name: then the value passed is the fallback. In ready-made arguments
     a field that differs from the class default counts as explicit, since the host does not record what the user set.
 
     ``task``, ``objective`` and ``direction`` travel on the arguments as well, and a bare ``MetaHPCallback()`` takes them from there.
+
+    Arguments with ``resume_from_checkpoint`` get back what the checkpoint's run was made with; nothing is predicted for them.
 
     ``METAHP=off`` returns exactly what was given. ``METAHP_PIN=<id>`` applies that recommendation again.
 
@@ -79,6 +84,9 @@ def autoconfig(
     given = _build(args, args_class, training_arguments)
     if is_off():
         return given
+    resumed = _resumed(given)
+    if resumed is not None:
+        return resumed
     # A second call starts from the user's own values again, not from those of the first.
     earlier = provenance_of(given)
     users = restored(given, earlier)
@@ -95,7 +103,7 @@ def autoconfig(
             history=history,
             keep=keep,
             mode=mode,
-            frozen=frozen_fields(users),
+            frozen=fixed_fields(users),
         )
     )
     plan = agree(request)
@@ -105,13 +113,15 @@ def autoconfig(
     return result
 
 
-def frozen_fields(args: TrainingArguments) -> dict[str, str]:
-    """Return what the host has already fixed: canonical name, or ``*`` for every name, -> why it must be left alone."""
-    if args.deepspeed:
-        return {"*": "DeepSpeed's configuration was filled from it when the arguments were built"}
-    if args.resume_from_checkpoint:
-        return {"*": "the run resumes from a checkpoint, which brings its own values"}
-    return {}
+def _resumed(args: TrainingArguments) -> TrainingArguments | None:
+    """Return the arguments of the run that a checkpoint belongs to; None where these arguments resume nothing."""
+    checkpoint = checkpoint_of(args.resume_from_checkpoint, args.output_dir)
+    if checkpoint is None:
+        return None
+    plan = plan_resumption(args, read_stored_run(checkpoint), checkpoint)
+    result = with_provenance(rewritten(args, plan.values) if plan.values else args, plan.provenance)
+    say(args, plan.message or "metahp: nothing changed; the run resumes from a checkpoint, which brings its own values")
+    return result
 
 
 def _build(args: TrainingArguments | None, args_class: type[TrainingArguments], keywords: dict[str, Any]) -> TrainingArguments:

@@ -16,23 +16,26 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from hf_callbacks.arguments import plain_value, read_arguments, read_settings, tunable_fields
+from hf_callbacks.arguments import WARM_UP, plain_value, precision_of, read_arguments, read_settings, tunable_fields, warm_up_ratio
 from hf_callbacks.describe_trainer import check_task, describe_task, describe_variant, read_model_config
+from hf_callbacks.fixed_fields import EVERY_FIELD
+from hf_callbacks.model_values import model_settings
 from hf_callbacks.objective import Objective
-from metamodel.explanation import format_value, start_message
-from metamodel.precedence import (
-    CONSERVATIVE_NAMES,
-    Change,
-    Constraint,
-    Kept,
-    Setting,
-    check_keep,
-    check_names,
-    plan_changes,
-    rewritable,
+from hf_callbacks.spaces import (
+    CONSERVATIVE,
+    WARM_UP_RATIO,
+    BatchPlan,
+    check_names_of,
+    checked_space,
+    current_values,
+    permitted_names,
+    settings_for,
 )
+from metamodel.batch import GLOBAL, PER_DEVICE
+from metamodel.explanation import format_value, start_message
+from metamodel.memory import known_limit, this_card
+from metamodel.precedence import Change, Constraint, Kept, Setting, check_keep, plan_changes, rewritable
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
-from metamodel.space import parse_space
 from metamodel.task import TaskDescription
 from store.errors import (
     HistoryPathError,
@@ -74,6 +77,7 @@ class Request:
         keep: Names never to touch.
         mode: One of ``MODES``.
         frozen: Canonical name, or ``*`` for every name, -> why it cannot be changed any more.
+        of_model: Canonical name -> what of the model's configuration can be rewritten from here.
     """
 
     args: TrainingArguments
@@ -88,6 +92,7 @@ class Request:
     keep: Collection[str] | str = ()
     mode: str = "best"
     frozen: Mapping[str, str] = field(default_factory=dict)
+    of_model: Mapping[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,14 +129,16 @@ def check_request(request: Request) -> Request:
         raise InvalidArgumentError(f"A mode must be one of {', '.join(map(repr, MODES))}, but got {request.mode!r}. Pass one of them.")
     check_task(request.task)
     keep = check_keep(request.keep)
-    where = type(request.args).__name__
-    available = tunable_fields(type(request.args))
-    advice = "Use one of these names."
-    check_names(keep, [*available, *sorted(CONSERVATIVE_NAMES)], where, advice)
-    if request.space is not None:
-        parse_space(request.space)
-        check_names(list(request.space), available, where, advice)
-    return replace(request, keep=keep)
+    available = [*tunable_fields(type(request.args)), *(setting.raw_name for setting in request.of_model.values())]
+    elsewhere = [setting.raw_name for setting in model_settings(request.model).values()]
+    check_names_of([name for name in keep if canonical_name(name) not in CONSERVATIVE], request.args, [*available, *elsewhere], ())
+    space = request.space
+    if space is not None:
+        space = checked_space(space)
+        check_names_of(list(space), request.args, available, elsewhere)
+    if {WARM_UP, WARM_UP_RATIO} & {canonical_name(name) for name in keep}:
+        keep = (*keep, WARM_UP, WARM_UP_RATIO)  # two names of one field
+    return replace(request, keep=keep, space=space)
 
 
 def agree(request: Request) -> Plan:
@@ -190,8 +197,9 @@ def _give_up(error: Exception) -> Plan:
 
 
 def _decide(request: Request) -> Plan:
-    settings = read_settings(request.args, request.explicit)
-    allowed, kept = rewritable(settings, None if request.space is None else list(request.space), request.keep)
+    settings = settings_for(request.space, {**read_settings(request.args, request.explicit), **request.of_model})
+    names = None if request.space is None else permitted_names(request.space)
+    allowed, kept = rewritable(settings, names, request.keep, CONSERVATIVE)
     allowed, kept = _without_frozen(allowed, kept, request.frozen)
     if not allowed:
         return Plan(message=_hands_off(kept))
@@ -203,11 +211,14 @@ def _decide(request: Request) -> Plan:
         task=request.task,
         objective=request.objective,
     )
-    current = read_model_config(request.model, read_arguments(request.args)).values
+    made = read_model_config(request.model, read_arguments(request.args)).values
+    current = current_values(request.args, made, warm_up_ratio(request.args))
     with _Opened(request.history) as history:
-        recommendation = _recommendation(history, request, description, allowed, current)
-        constraints = _constraints(request.args, description)
-        changes = [_typed(change) for change in plan_changes(allowed, recommendation, constraints)]
+        constraints = _constraints(history, request.args, description)
+        batch = BatchPlan(request.args, _space_of(request, allowed), min((limit.high for limit in constraints), default=None))
+        recommendation = _recommendation(history, request, description, allowed, current, batch)
+        to_write = replace(recommendation, config=batch.fields(recommendation.config))
+        changes = [_typed(change) for change in plan_changes(allowed, to_write, constraints)]
         applied = [] if request.mode == "dry-run" else changes
         if not os.environ.get("METAHP_PIN"):  # the stored one says what was first rewritten, and must keep saying it
             save_recommendation(history, recommendation, current=current, changes=[change.to_dict() for change in applied])
@@ -216,24 +227,35 @@ def _decide(request: Request) -> Plan:
     return Plan(recommendation, tuple(applied), message)
 
 
+def _space_of(request: Request, allowed: Mapping[str, Setting]) -> dict[str, Any] | None:
+    """Return the user's space without what may not be rewritten."""
+    if request.space is None:
+        return None
+    free = {*allowed, GLOBAL} if PER_DEVICE in allowed else {*allowed}
+    return {raw: values for raw, values in request.space.items() if canonical_name(raw) in free}
+
+
 def _recommendation(
-    history: History, request: Request, description: TaskDescription, allowed: Mapping[str, Setting], current: Mapping[str, Any]
+    history: History,
+    request: Request,
+    description: TaskDescription,
+    allowed: Mapping[str, Setting],
+    current: Mapping[str, Any],
+    batch: BatchPlan,
 ) -> Recommendation:
     pinned = os.environ.get("METAHP_PIN")
     if pinned:
         return load_recommendation(history, pinned)
     from metamodel import recommend
 
-    space = None
-    if request.space is not None:
-        space = {raw: values for raw, values in request.space.items() if canonical_name(raw) in allowed}
     return recommend(
         history,
         task=description,
-        space=space,
+        space=batch.asked,
         mode="best" if request.mode == "dry-run" else request.mode,
         current=current,
         allowed=list(allowed),
+        limits=batch.limits,
         variant=None if request.model is None else describe_variant(request.model),
     )[0]
 
@@ -242,7 +264,7 @@ def _without_frozen(allowed: Mapping[str, Setting], kept: list[Kept], frozen: Ma
     free: dict[str, Setting] = {}
     kept = list(kept)
     for name, setting in allowed.items():
-        reason = frozen.get(name, frozen.get("*"))
+        reason = frozen.get(name, frozen.get(EVERY_FIELD))
         if reason is None:
             free[name] = setting
         else:
@@ -250,11 +272,16 @@ def _without_frozen(allowed: Mapping[str, Setting], kept: list[Kept], frozen: Ma
     return free, kept
 
 
-def _constraints(args: TrainingArguments, description: TaskDescription) -> list[Constraint]:
-    if not description.n_train:
-        return []
-    share = max(1, description.n_train // max(1, args.world_size * max(1, args.n_gpu)))
-    return [Constraint("batch_size", share, f"the data set has {description.n_train} samples")]
+def _constraints(history: History, args: TrainingArguments, description: TaskDescription) -> list[Constraint]:
+    """Return what limits a batch per device, the tightest limit only: the data, or a memory known to be too small."""
+    limits: list[Constraint] = []
+    if description.n_train:
+        share = max(1, description.n_train // max(1, args.world_size * max(1, args.n_gpu)))
+        limits.append(Constraint(PER_DEVICE, share, f"the data set has {description.n_train} samples"))
+    known = known_limit(history, description, this_card(), precision_of(args))
+    if known is not None:
+        limits.append(Constraint(PER_DEVICE, known.max_per_device, known.reason))
+    return sorted(limits, key=lambda limit: limit.high)[:1]
 
 
 def _typed(change: Change) -> Change:

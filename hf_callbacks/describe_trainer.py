@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -16,14 +17,26 @@ from typing import Any
 from torch import nn
 from transformers import TrainingArguments
 
-from hf_callbacks.arguments import Hyperparameters
+from hf_callbacks.arguments import Hyperparameters, plain_value
+from hf_callbacks.model_values import default_config
 from hf_callbacks.objective import Objective
-from metamodel.describe import describe_dataset, model_class_name, model_family, model_variant, parameter_count
+from metamodel.describe import (
+    describe_dataset,
+    model_class_name,
+    model_family,
+    model_variant,
+    parameter_count,
+    preserved_generators,
+    preserved_rng,
+)
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError
 from store.records import Source
 
 _LABEL_COLUMNS = frozenset({"label", "label_ids"})
+_PEFT_NOISE = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "runtime_config"})
+_N_SAMPLES = 8
+"""Samples looked at to tell how long the sequences are."""
 _CONFIG_NOISE = frozenset({"transformers_version", "name_or_path", "torch_dtype"})
 
 
@@ -67,7 +80,9 @@ def describe_task(
         if task.objective is not None or objective.name is None:
             return task
         return task.with_objective(objective.name, objective.direction)
-    known = describe_dataset(_used_columns(args, train_dataset, model)) if train_dataset is not None else {}
+    used = None if train_dataset is None else _used_columns(args, train_dataset, model)
+    known = describe_dataset(used) if used is not None else {}
+    features = {} if used is None or known.get("input_shape") != (-1,) else _sequence_length(used)
     with suppress(TypeError):  # no length: a stream, or a dictionary of data sets whose sum says little
         known["n_val"] = len(eval_dataset) if not isinstance(eval_dataset, dict) else None  # type: ignore[arg-type]
     if model is not None:
@@ -79,7 +94,30 @@ def describe_task(
             "is_pretrained": bool(pretrained_name(model)),
             "n_classes": n_classes,
         }
+        features |= {"trainable_share": trainable_share(model)}
+    known["features"] = features
     return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
+
+
+def describe_model(model: nn.Module | None) -> dict[str, Any]:
+    """Return further facts about a model for its run's row: architecture, weights it starts from, what of it is trained."""
+    if model is None:
+        return {}
+    config = getattr(model, "config", None)
+    facts = {
+        "architecture": getattr(config, "model_type", None),
+        "pretrained_name": pretrained_name(model) or None,
+        "n_labels": _labels_of(model),
+        "n_trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        "peft_type": next((str(plain_value(item.peft_type)) for item in _peft_configs(model).values()), None),
+    }
+    return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def trainable_share(model: nn.Module) -> float:
+    """Return the share of a model's parameters that are trained, in [0, 1]."""
+    total = parameter_count(model)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) / total if total else 1.0
 
 
 def describe_variant(model: nn.Module) -> str:
@@ -89,9 +127,11 @@ def describe_variant(model: nn.Module) -> str:
     local path enters, since the rest differs between machines.
     """
     source = model_variant(model)
+    # Adapters learn at other rates than whole models do.
+    source += "".join(f" {name}:{plain_value(item.peft_type)}" for name, item in sorted(_peft_configs(model).items()))
     name = pretrained_name(model)
     if not name:
-        return source
+        return source if " " not in source else hashlib.sha256(source.encode()).hexdigest()[:16]
     if os.path.isabs(name) or os.path.isdir(name):
         name = os.path.basename(os.path.normpath(name))
     return hashlib.sha256(f"{source} {name}".encode()).hexdigest()[:16]
@@ -108,10 +148,11 @@ def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperpa
 
     A name that a training argument has as well is stored as ``config.<name>``.
     """
+    _read_peft(model, into)
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "to_dict"):
         return into
-    defaults = _default_config(config)
+    defaults = default_config(config)
     for name, value in config.to_dict().items():
         if name.startswith("_") or name in _CONFIG_NOISE or not isinstance(value, bool | int | float | str):
             continue
@@ -120,12 +161,38 @@ def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperpa
     return into
 
 
-def _default_config(config: Any) -> dict[str, Any]:
+def _peft_configs(model: object) -> dict[str, Any]:
+    """Return the adapters PEFT put into a model, told by what they look like: the package itself is not needed."""
+    configs = getattr(model, "peft_config", None)
+    return {str(name): item for name, item in configs.items() if hasattr(item, "peft_type")} if isinstance(configs, dict) else {}
+
+
+def _read_peft(model: object, into: Hyperparameters) -> None:
+    """Add the settings of PEFT adapters as ``peft.r``, ``peft.lora_alpha``; of several as ``peft.<adapter>.r``."""
+    configs = _peft_configs(model)
+    for adapter, config in configs.items():
+        prefix = "peft." if len(configs) == 1 else f"peft.{adapter}."
+        defaults = getattr(type(config), "__dataclass_fields__", {})
+        for name, value in vars(config).items():
+            plain = sorted(map(str, value)) if isinstance(value, set | frozenset) else plain_value(value)
+            if name.startswith("_") or name in _PEFT_NOISE or not isinstance(plain, bool | int | float | str | list | tuple):
+                continue
+            default = getattr(defaults.get(name), "default", None)
+            into.put(prefix + name, plain, Source.DEFAULT if plain_value(default) == plain else Source.USER)
+
+
+def _sequence_length(dataset: Any) -> dict[str, float]:
+    """Return the longest of a few samples' token sequences, spread over a map-style data set; nothing where they cannot be read."""
+    lengths = []
     try:
-        values: dict[str, Any] = type(config)().to_dict()
-    except Exception:  # a user's own configuration may need arguments; then no value is known to be a default
+        n = len(dataset)
+        with preserved_rng(), preserved_generators(dataset):
+            for index in sorted({n * i // _N_SAMPLES for i in range(_N_SAMPLES)}):
+                sample = dataset[index]
+                lengths.append(len(sample["input_ids"] if isinstance(sample, Mapping) else sample[0]))
+    except Exception:  # a stranger's data set may be anything
         return {}
-    return values
+    return {"sequence_length": float(max(lengths))} if lengths else {}
 
 
 def _labels_of(model: nn.Module) -> int | None:
@@ -140,7 +207,8 @@ def _used_columns(args: TrainingArguments, dataset: Any, model: nn.Module | None
     columns = getattr(dataset, "column_names", None)
     if model is None or not args.remove_unused_columns or not isinstance(columns, list) or not hasattr(dataset, "remove_columns"):
         return dataset
-    used = set(inspect.signature(model.forward).parameters) | _LABEL_COLUMNS | set(args.label_names or ())
+    inner: Any = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    used = set(inspect.signature(inner.forward).parameters) | _LABEL_COLUMNS | set(args.label_names or ())
     unused = [name for name in columns if name not in used]
     with suppress(Exception):  # a stranger's data set may only look as if it could do this
         return dataset.remove_columns(unused) if unused else dataset

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from transformers import TrainerState, TrainingArguments
 
-from hf_callbacks.arguments import Hyperparameters, argument_values, global_batch_size
-from hf_callbacks.provenance import Provenance
+from hf_callbacks.arguments import (
+    WARM_UP,
+    Hyperparameters,
+    argument_values,
+    global_batch_size,
+    is_ratio,
+    precision_of,
+    warm_up_ratio,
+)
+from hf_callbacks.model_values import read_model_value
+from hf_callbacks.provenance import Provenance, provenance_of
 from metamodel.describe import read_optimizer, read_scheduler
 from metamodel.explanation import format_value
 from metamodel.precedence import same_value
 from store.records import Source
 
 BATCH_FIELD = "per_device_train_batch_size"
+_LIVE = ("gradient_accumulation_steps", "max_grad_norm")
+"""Fields that the training loop reads from the arguments at every step, so that the argument is what is in force."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,14 @@ class InForce:
 
 
 def read_back(
-    args: TrainingArguments, state: TrainerState, *, optimizer: Any, scheduler: Any, loader: Any, has_own_optimizer: bool
+    args: TrainingArguments,
+    state: TrainerState,
+    *,
+    optimizer: Any,
+    scheduler: Any,
+    loader: Any,
+    has_own_optimizer: bool,
+    model: Any = None,
 ) -> InForce:
     """Read what is in force at the start of training.
 
@@ -49,6 +68,7 @@ def read_back(
         scheduler: The schedule, None if there is none.
         loader: The training loader, None if unknown.
         has_own_optimizer: Whether the user passed the optimizer, so that the arguments say nothing about it.
+        model: The model, None if unknown; what was rewritten in it is read back from its modules.
     """
     observed: dict[str, Any] = {}
     reasons: dict[str, str] = {}
@@ -63,6 +83,10 @@ def read_back(
             reasons[name] = "the optimizer's state comes from a checkpoint"
             sources[name] = Source.RESUME
     details |= _scheduler_details(scheduler)
+    observed |= _schedule_readings(args, state, details)
+    reasons[WARM_UP] = "the schedule was made with another one"
+    observed |= {name: getattr(args, name) for name in _LIVE}
+    observed |= _model_readings(model, args)
     loaded = _loader_batch_size(loader) or state.train_batch_size
     if loaded:
         observed[BATCH_FIELD] = loaded // max(1, args.n_gpu)
@@ -73,8 +97,43 @@ def read_back(
     return InForce(details, observed, reasons, sources, own)
 
 
-def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters) -> Hyperparameters:
-    """Add what was read back; a value in force replaces the argument it overrules, which stays as what was requested."""
+def _schedule_readings(args: TrainingArguments, state: TrainerState, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Read back the warm-up from the schedule and the epochs from the loop, each in the words of its argument where they agree."""
+    found: dict[str, Any] = {}
+    steps = details.get("lr_scheduler.num_warmup_steps")
+    if isinstance(steps, int) and state.max_steps > 0:
+        found[WARM_UP] = args.warmup_steps if steps == args.get_warmup_steps(state.max_steps) else steps
+    if state.num_train_epochs and args.max_steps <= 0:
+        is_same = state.num_train_epochs == math.ceil(args.num_train_epochs)
+        found["num_train_epochs"] = args.num_train_epochs if is_same else state.num_train_epochs
+    return found
+
+
+def _model_readings(model: Any, args: TrainingArguments) -> dict[str, Any]:
+    """Read back from a model's modules what a recommendation wrote into its configuration."""
+    config = getattr(model, "config", None)
+    names = [name for name in provenance_of(args).rewrites if not hasattr(args, name) and hasattr(config, name)]
+    found = {name: read_model_value(model, name) for name in names}
+    return {name: "not the same in all modules" if value is None else value for name, value in found.items()}
+
+
+def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters, state: TrainerState) -> Hyperparameters:
+    """Add what was read back; a value in force replaces the argument it overrules, which stays as what was requested.
+
+    Args:
+        found: What was read back.
+        args: The training arguments.
+        into: The hyperparameters as arguments and model say them.
+        state: The Trainer's state, which knows the steps of the whole training.
+    """
+    for name, rewrite in provenance_of(args).rewrites.items():
+        if name in into.values and not hasattr(args, name) and same_value(into.values[name], rewrite.applied):
+            into.put(name, rewrite.applied, rewrite.source, rewrite.requested)
+    ratio = warm_up_ratio(args, max(0, state.max_steps))
+    if ratio is not None:
+        decided = into.sources.get(WARM_UP, Source.USER) if is_ratio(args.warmup_steps) else Source.DEFAULT
+        into.put("warmup_ratio", ratio, decided)
+    into.put("precision", precision_of(args), Source.USER if args.bf16 or args.fp16 else Source.DEFAULT)
     for name, value in found.details.items():
         into.put(name, value, Source.DEFAULT)
     for name, value in found.observed.items():
@@ -94,7 +153,7 @@ def not_applied(args: TrainingArguments, provenance: Provenance, found: InForce)
     sentences = []
     values = argument_values(args)
     for name, value in found.observed.items():
-        rewrite = provenance.rewrite_in_force(name, values.get(name))
+        rewrite = provenance.rewrite_in_force(name, values[name]) if name in values else provenance.rewrites.get(name)
         if rewrite is not None and not _same(value, rewrite.applied):
             reason = found.reasons.get(name, "something changed it after the arguments were built")
             sentences.append(
@@ -125,7 +184,9 @@ def _scheduler_details(scheduler: Any) -> dict[str, Any]:
     details = read_scheduler(scheduler)
     # The knob is lr_scheduler_type; nearly all of the host's schedules are LambdaLR.
     name = details.pop("lr_scheduler", None)
-    return {"lr_scheduler.class": name, **details}
+    made_with = getattr((getattr(scheduler, "lr_lambdas", None) or [None])[0], "keywords", {})
+    scalars = {f"lr_scheduler.{key}": value for key, value in made_with.items() if isinstance(value, bool | int | float | str)}
+    return {"lr_scheduler.class": name, **details, **scalars}
 
 
 def _loader_batch_size(loader: Any) -> int | None:

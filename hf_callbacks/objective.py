@@ -5,7 +5,7 @@ Only metrics of an evaluation count, and the Trainer logs those under ``eval_`` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import TrainingArguments
 
@@ -17,11 +17,19 @@ PREFIX = "eval_"
 
 @dataclass(frozen=True)
 class Objective:
-    """The objective found, or in ``problem`` why there is none. A problem beside a name is a doubt, not a failure."""
+    """The objective found, or in ``problem`` why there is none. A problem beside a name is a doubt, not a failure.
+
+    Attributes:
+        name: The metric.
+        direction: Its direction.
+        problem: What to tell the user.
+        is_late: Whether nothing evaluates during training, so that only ``trainer.evaluate()`` afterwards can log it.
+    """
 
     name: str | None = None
     direction: Direction | None = None
     problem: str | None = None
+    is_late: bool = False
 
 
 def evaluation_name(metric: str) -> str:
@@ -48,6 +56,13 @@ def find_objective(args: TrainingArguments, objective: str | None = None, direct
     Raises:
         ObjectiveError: If a direction is given that is none, or none is given and nothing says it.
     """
+    found = _find(args, objective, direction)
+    if evaluates(args) or found.name is None:
+        return found
+    return replace(found, problem=found.problem or _never_evaluates(found.name), is_late=True)
+
+
+def _find(args: TrainingArguments, objective: str | None, direction: str | None) -> Objective:
     host = None if args.metric_for_best_model is None else evaluation_name(args.metric_for_best_model)
     host_direction = None if args.greater_is_better is None else (Direction.MAX if args.greater_is_better else Direction.MIN)
     if objective is not None:
@@ -61,13 +76,20 @@ def find_objective(args: TrainingArguments, objective: str | None = None, direct
         if direction is None and inferred is not None and inferred is not found:
             return Objective(host, found, _contradiction(host, found, inferred))
         return Objective(host, found)
-    if evaluates(args):
-        name = PREFIX + "loss"
-        return Objective(name, resolve_direction(name, direction))
-    return Objective(
-        problem="An objective must be a metric of an evaluation, but eval_strategy is 'no' and no objective was named; the run "
-        "is kept, but nothing can be learned from it. Pass eval_strategy='epoch' with an eval_dataset, or name a metric."
-    )
+    name = PREFIX + "loss"
+    return Objective(name, resolve_direction(name, direction))
+
+
+def check_objective(objective: str | None, direction: str | None) -> None:
+    """Check what a callback is given, as far as that can be told before there are training arguments.
+
+    Raises:
+        ObjectiveError: If the direction is neither ``min`` nor ``max``, or missing for a name that does not say it.
+    """
+    if objective is not None:
+        resolve_direction(evaluation_name(objective), direction)
+    elif direction is not None:
+        resolve_direction("loss", direction)
 
 
 def find_objective_or_none(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
@@ -76,6 +98,13 @@ def find_objective_or_none(args: TrainingArguments, objective: str | None = None
         return find_objective(args, objective, direction)
     except ObjectiveError as error:
         return Objective(problem=f"{error} The run is kept without an objective.")
+
+
+def _never_evaluates(name: str) -> str:
+    return (
+        f"An objective must be a metric of an evaluation, but eval_strategy is 'no', so {name!r} is known only if trainer.evaluate() "
+        "follows the training; otherwise nothing can be learned from this run. Pass eval_strategy='epoch' with an eval_dataset."
+    )
 
 
 def _contradiction(name: str, found: Direction, inferred: Direction) -> str:

@@ -92,11 +92,18 @@ def rewrites_of(changes: Iterable[Change]) -> dict[str, Rewrite]:
 def provenance_of(args: TrainingArguments) -> Provenance:
     """Return what travels on these arguments; empty for arguments that ``autoconfig`` never saw."""
     note = getattr(args, NOTE_FIELD, None) or {}
-    rewrites = {
-        name: Rewrite(item["requested"], item["applied"], Source(item["source"])) for name, item in note.get("rewrites", {}).items()
-    }
-    target = Target.from_dict(note.get("target", {}))
+    rewrites, target = read_rewrites(note.get("rewrites", {})), Target.from_dict(note.get("target", {}))
     return Provenance(getattr(args, ID_FIELD, None), frozenset(note.get("explicit", ())), rewrites, target)
+
+
+def plain_rewrites(rewrites: Mapping[str, Rewrite]) -> dict[str, dict[str, Any]]:
+    """Return rewrites as plain data."""
+    return {name: {"requested": item.requested, "applied": item.applied, "source": str(item.source)} for name, item in rewrites.items()}
+
+
+def read_rewrites(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Rewrite]:
+    """Rebuild what ``plain_rewrites`` gave."""
+    return {name: Rewrite(item["requested"], item["applied"], Source(item["source"])) for name, item in values.items()}
 
 
 def recommendation_id(args: TrainingArguments) -> str | None:
@@ -106,10 +113,7 @@ def recommendation_id(args: TrainingArguments) -> str | None:
 
 def write_provenance(args: TrainingArguments, provenance: Provenance) -> None:
     """Put a note on arguments in place, as plain attributes."""
-    rewrites = {
-        name: {"requested": item.requested, "applied": item.applied, "source": str(item.source)}
-        for name, item in provenance.rewrites.items()
-    }
+    rewrites = plain_rewrites(provenance.rewrites)
     setattr(args, ID_FIELD, provenance.recommendation_id)
     target = provenance.target.to_dict()
     setattr(args, NOTE_FIELD, {"explicit": sorted(provenance.explicit), "rewrites": rewrites, "target": target})

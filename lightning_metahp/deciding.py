@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.host import fields_of_finders, loaders_passed_to_fit
+from lightning_metahp import dropout
+from lightning_metahp.host import loaders_passed_to_fit, optimizer_is_replaced
 from lightning_metahp.objective import Objective
-from lightning_metahp.settings import datamodule_of, loaded_batch_size, own_settings, trainer_settings
-from lightning_metahp.source_reads import later_reads
+from lightning_metahp.refusals import Surroundings, without_fixed
+from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size, own_settings, trainer_settings
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
+from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout, global_space, per_device_config, whole_numbers
 from metamodel.explanation import format_value, start_message
+from metamodel.memory import known_limit, this_card
 from metamodel.model_source import model_variant
-from metamodel.precedence import (
-    CONSERVATIVE_NAMES,
-    Change,
-    Constraint,
-    Kept,
-    Setting,
-    check_names,
-    plan_changes,
-    rewritable,
-)
+from metamodel.precedence import CONSERVATIVE_NAMES, Change, Constraint, Kept, Setting, check_names, plan_changes, rewritable
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
 from metamodel.task import TaskDescription
 from store.names import Direction, canonical_name, canonical_names
+from store.records import Source
 
 if TYPE_CHECKING:
     from store import History
@@ -52,6 +47,8 @@ class Request:
         mode: One of ``MODES``.
         keep: Names never to touch.
         max_startup_s: Time for everything, in seconds.
+        out_of_reach: Hooks of the module that have run already, or that nobody will call.
+        is_resume_known: Whether it is known if this run resumes another.
     """
 
     trainer: Trainer
@@ -62,6 +59,13 @@ class Request:
     mode: str = "best"
     keep: tuple[str, ...] = ()
     max_startup_s: float = 10.0
+    out_of_reach: tuple[str, ...] = ()
+    is_resume_known: bool = True
+
+    @property
+    def around(self) -> Surroundings:
+        """What decides whether a value can still be changed."""
+        return Surroundings(self.trainer, self.module, self.out_of_reach, self.is_resume_known)
 
 
 @dataclass(frozen=True)
@@ -73,19 +77,50 @@ class Plan:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class _Case:
+    """One decision on its way: what may change, what is known, and how the batch is put together."""
+
+    request: Request
+    allowed: Mapping[str, Setting]
+    kept: Sequence[Kept]
+    description: TaskDescription
+    constraints: Sequence[Constraint]
+    layout: BatchLayout | None
+    note: str
+    seconds: float
+
+    @property
+    def space(self) -> dict[str, Any] | None:
+        """The user's own space without what cannot be changed."""
+        if self.request.space is None:
+            return None
+        return {raw: values for raw, values in self.request.space.items() if _knob(raw) in self.allowed}
+
+    @property
+    def max_per_device(self) -> float | None:
+        """Largest batch that a device may load."""
+        return min((limit.high for limit in self.constraints), default=None)
+
+
 def check_request(request: Request) -> None:
     """Check the names a user wrote against those that exist.
 
     Raises:
         UnknownHyperparameterError: If ``space`` or ``keep`` names something that neither module nor datamodule has.
     """
-    settings = _settings(request)
+    settings = settings_of(request)
     datamodule = datamodule_of(request.trainer)
     where = type(request.module).__name__ + (f" or {type(datamodule).__name__}" if datamodule is not None else "")
     available = sorted(setting.raw_name for setting in settings.values())
     check_names(request.keep, [*available, *trainer_settings(request.trainer), *sorted(CONSERVATIVE_NAMES)], where)
-    if request.space is not None:
-        check_names(list(request.space), available, where)
+    if request.space is None:
+        return
+    advice = "Use one of these names, or save_hyperparameters() with it."
+    if optimizer_is_replaced(request.module):
+        advice = "LightningCLI builds the optimizer itself, before any callback: use MetaHPCLI, which rewrites its arguments."
+    asked = [raw for raw in request.space if not (canonical_name(raw) == GLOBAL and PER_DEVICE in settings)]
+    check_names(asked, available, where, advice)
 
 
 def decide(request: Request, history: History) -> Plan:
@@ -99,8 +134,10 @@ def decide(request: Request, history: History) -> Plan:
         UnknownRecommendationError: If ``METAHP_PIN`` names no stored recommendation.
     """
     started = time.monotonic()
-    allowed, kept = rewritable(_settings(request), None if request.space is None else list(request.space), request.keep)
-    allowed, kept = _without_fixed(request, allowed, kept)
+    settings = settings_of(request)
+    names = None if request.space is None else [_knob(raw) for raw in request.space]
+    allowed, kept = rewritable(settings, names, [_knob(raw) for raw in request.keep])
+    allowed, kept = without_fixed(request.around, allowed, kept)
     if not allowed:
         return Plan(message=_nothing_left(request, kept))
     loaders = peek_at_loaders(request.trainer, request.module)
@@ -129,7 +166,9 @@ def decide(request: Request, history: History) -> Plan:
         description = description.with_objective(known.name, known.direction.value)
         note = f"The objective {known.name} ({known.direction.value}) is that of earlier runs of this task."
     seconds = max(_MIN_FIT_S, request.max_startup_s - (time.monotonic() - started))
-    return _recommend(request, history, description, allowed, kept, note, seconds)
+    constraints = _constraints(request, description, history) if PER_DEVICE in allowed else []
+    case = _Case(request, allowed, kept, description, constraints, _layout(request, settings, loaders), note, seconds)
+    return _recommend(case, history)
 
 
 def objective_of_earlier_runs(history: History, description: TaskDescription) -> Objective | None:
@@ -146,108 +185,136 @@ def _without_objective(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in ("objective", "direction")}
 
 
-def _recommend(
-    request: Request,
-    history: History,
-    description: TaskDescription,
-    allowed: Mapping[str, Setting],
-    kept: Sequence[Kept],
-    note: str,
-    seconds: float,
-) -> Plan:
-    current = _current(request)
+def _recommend(case: _Case, history: History) -> Plan:
+    request = case.request
+    current = _current(request, case.layout)
     pinned = os.environ.get("METAHP_PIN")
-    recommendation = load_recommendation(history, pinned) if pinned else _ask(request, history, description, allowed, current, seconds)
+    recommendation = load_recommendation(history, pinned) if pinned else _ask(case, history, current)
     is_dry = request.mode == "dry-run"
-    changes = [_typed(change) for change in plan_changes(allowed, recommendation, _constraints(request, description))]
+    changes = planned_changes(recommendation, case.allowed, case.constraints, case.layout, case.space, case.max_per_device)
     applied = () if is_dry else tuple(changes)
     if not pinned:  # the stored one says what was first rewritten, and must keep saying it
         save_recommendation(history, recommendation, current=current, changes=[change.to_dict() for change in applied])
-    notes = [recommendation.evidence.note, note, "Dry run: nothing was rewritten." if is_dry else ""]
-    message = start_message(recommendation, changes, kept, description.objective, " ".join(text for text in notes if text))
+    notes = [recommendation.evidence.note, case.note, "Dry run: nothing was rewritten." if is_dry else ""]
+    note = " ".join(text for text in notes if text)
+    message = start_message(recommendation, changes, case.kept, case.description.objective, note)
     return Plan(None if is_dry else recommendation.id, applied, message)
 
 
-def _ask(
-    request: Request,
-    history: History,
-    description: TaskDescription,
+def planned_changes(
+    recommendation: Recommendation,
     allowed: Mapping[str, Setting],
-    current: Mapping[str, Any],
-    seconds: float,
-) -> Recommendation:
+    constraints: Sequence[Constraint],
+    layout: BatchLayout | None,
+    space: Mapping[str, Any] | None,
+    max_per_device: float | None,
+) -> list[Change]:
+    """Turn a recommendation, whose batch is the global one, into the values to write.
+
+    Args:
+        recommendation: What was recommended.
+        allowed: What may be rewritten, by canonical name.
+        constraints: Hard limits.
+        layout: How the batch is put together without us, None where there is no batch size.
+        space: The user's own space, whose lists are kept to.
+        max_per_device: Largest batch that a device may load.
+    """
+    if layout is None:
+        return [typed(change) for change in plan_changes(allowed, recommendation, constraints)]
+    config = per_device_config(recommendation.config, layout, space, max_per_device=max_per_device)
+    changes = [typed(change) for change in plan_changes(allowed, replace(recommendation, config=config), constraints)]
+    size = next((change.new for change in changes if change.name == PER_DEVICE), layout.per_device)
+    accumulation = int(config.get(ACCUMULATION, layout.accumulation))
+    if accumulation * layout.world_size == 1:
+        return changes
+    total = f"{size} per device x {accumulation} accumulated x {layout.world_size} processes = a global batch of "
+    total += str(size * accumulation * layout.world_size)
+    is_ours = {PER_DEVICE, ACCUMULATION}
+    return [replace(item, reason=total) if item.name in is_ours and item.source is Source.METAHP else item for item in changes]
+
+
+def _ask(case: _Case, history: History, current: Mapping[str, Any]) -> Recommendation:
     from metamodel import recommend
 
-    space = None
-    if request.space is not None:
-        space = {raw: values for raw, values in request.space.items() if canonical_name(raw) in allowed}
-    return recommend(
+    request, layout = case.request, case.layout
+    space = case.space
+    if space is not None and layout is not None:
+        space = global_space(space, layout)
+    limits = {}
+    if layout is not None and case.max_per_device is not None:
+        offered = next((values for raw, values in (case.space or {}).items() if canonical_name(raw) == ACCUMULATION), None)
+        limits = {PER_DEVICE: case.max_per_device * max(whole_numbers(offered) or [layout.accumulation]) * layout.world_size}
+    found = recommend(
         history,
-        task=description,
+        task=case.description,
         space=space,
         mode="best" if request.mode == "dry-run" else request.mode,
         current=current,
-        allowed=list(allowed),
+        allowed=list(case.allowed),
+        limits=limits,
         variant=model_variant(request.module),
-        max_fit_s=seconds,
+        max_fit_s=case.seconds,
     )[0]
+    if layout is None or layout.factor == 1:
+        return found
+    # Said by its own name where it is not what a device loads.
+    return replace(found, config={GLOBAL if canonical_name(raw) == PER_DEVICE else raw: value for raw, value in found.config.items()})
 
 
-def _settings(request: Request) -> dict[str, Setting]:
-    """Return what could be rewritten, by canonical name; a batch size is there even where only a loader has it."""
+def settings_of(request: Request) -> dict[str, Setting]:
+    """Return what could be rewritten, by canonical name.
+
+    A batch size is there even where only a loader has it; dropout where only layers have it, and the Trainer's own values, are there
+    where the space names them.
+    """
     own = own_settings(request.module, datamodule_of(request.trainer))
     names = canonical_names(list(own))
     settings = {names[raw]: setting for raw, setting in own.items() if "." not in raw}
     passed = loaded_batch_size(loaders_passed_to_fit(request.trainer))
-    if passed is not None and "batch_size" not in settings:
-        settings["batch_size"] = Setting("batch_size", passed)
+    if passed is not None and PER_DEVICE not in settings:
+        settings[PER_DEVICE] = Setting(PER_DEVICE, passed)
+    wanted = {canonical_name(raw): raw for raw in request.space or ()}
+    if "dropout" in wanted and "dropout" not in settings and dropout.rates(request.module):
+        settings["dropout"] = Setting("dropout", dropout.rates(request.module)[0])
+    told = trainer_settings(request.trainer)
+    for name in wanted.keys() & TRAINER_FIELDS.keys():
+        settings[name] = told[TRAINER_FIELDS[name]]
     return settings
 
 
-def _current(request: Request) -> dict[str, Any]:
-    own = {setting.raw_name: setting.value for setting in _settings(request).values()}
-    return {**{name: setting.value for name, setting in trainer_settings(request.trainer).items()}, **own}
+def _knob(raw: str) -> str:
+    """Return the canonical name of what is rewritten: a global batch is reached through the samples per device."""
+    name = canonical_name(raw)
+    return PER_DEVICE if name == GLOBAL else name
 
 
-def _without_fixed(request: Request, allowed: Mapping[str, Setting], kept: Collection[Kept]) -> tuple[dict[str, Setting], list[Kept]]:
-    """Take out what is no longer ours to change, with the reason."""
-    free: dict[str, Setting] = {}
-    fixed = list(kept)
-    for name, setting in allowed.items():
-        reason = _why_fixed(request, name, setting)
-        if reason is None:
-            free[name] = setting
-        else:
-            fixed.append(Kept(name, setting.raw_name, setting.value, reason))
-    return free, fixed
-
-
-def _why_fixed(request: Request, name: str, setting: Setting) -> str | None:
-    for field, finder in fields_of_finders(request.trainer, request.module).items():
-        if setting.raw_name == field or canonical_name(field) == name:
-            return f"{finder} sets it"
-    spellings = sorted(raw for raw in own_settings(request.module, datamodule_of(request.trainer)) if canonical_name(raw) == name)
-    if len(spellings) > 1:
-        return f"{' and '.join(spellings)} both mean {name}, and nobody could tell which one a recommendation is for; rename one"
-    if name == "batch_size" and loaders_passed_to_fit(request.trainer) is not None:
-        return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
-    holders = [holder for holder in (request.module, datamodule_of(request.trainer)) if holder is not None]
-    reads = [later_reads(holder) for holder in holders]
-    if any(found.reads(setting.raw_name) for found in reads):
+def _layout(request: Request, settings: Mapping[str, Setting], loaders: Any) -> BatchLayout | None:
+    size = settings[PER_DEVICE].value if PER_DEVICE in settings else loaded_batch_size(loaders)
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         return None
-    if name == "batch_size" and len(holders) == 2:
-        return f"only {reads[1].where} reads it, which has already run; read self.hparams.{setting.raw_name} in train_dataloader()"
-    return f"only {reads[0].where} reads it, which has already run"
+    return BatchLayout(size, max(1, request.trainer.accumulate_grad_batches), max(1, request.trainer.world_size))
 
 
-def _constraints(request: Request, description: TaskDescription) -> list[Constraint]:
-    if not description.n_train:
-        return []
-    share = max(1, description.n_train // max(1, request.trainer.world_size))
-    return [Constraint("batch_size", share, f"the data set has {description.n_train} samples")]
+def _current(request: Request, layout: BatchLayout | None) -> dict[str, Any]:
+    own = {setting.raw_name: setting.value for setting in settings_of(request).values()}
+    told = {name: setting.value for name, setting in trainer_settings(request.trainer).items()}
+    return {**told, **own, **({} if layout is None else {GLOBAL: layout.global_size})}
 
 
-def _typed(change: Change) -> Change:
+def _constraints(request: Request, description: TaskDescription, history: History) -> list[Constraint]:
+    """Hard limits on what a device loads: its share of the data set, and the memory of its card."""
+    found = []
+    if description.n_train:
+        share = max(1, description.n_train // max(1, request.trainer.world_size))
+        found.append(Constraint(PER_DEVICE, share, f"the data set has {description.n_train} samples"))
+    memory = known_limit(history, description, this_card(), str(request.trainer.precision))
+    if memory is not None:
+        found.append(Constraint(PER_DEVICE, memory.max_per_device, memory.reason))
+    # plan_changes knows one limit for each name.
+    return sorted(found, key=lambda limit: limit.high)[:1]
+
+
+def typed(change: Change) -> Change:
     """Give a number the type of the value it replaces: models recommend 32.0 where a loader counts with 32."""
     new = change.new.item() if hasattr(change.new, "item") else change.new
     is_count = isinstance(change.old, int) and not isinstance(change.old, bool)
@@ -260,7 +327,9 @@ def _typed(change: Change) -> Change:
 
 def _nothing_left(request: Request, kept: Sequence[Kept]) -> str:
     reason = "nothing that may be rewritten is left"
-    if not _settings(request):
+    if optimizer_is_replaced(request.module):
+        reason += " (LightningCLI builds the optimizer itself, before any callback; MetaHPCLI rewrites its arguments)"
+    elif not settings_of(request):
         reason = f"{type(request.module).__name__} has no hyperparameters; call self.save_hyperparameters() in its __init__"
     lines = [f"metahp: nothing changed; {reason}"]
     return "\n".join(lines + [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept])

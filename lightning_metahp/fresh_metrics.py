@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+
+from lightning_metahp.host import results_of_loop, step_items
 
 
 class FreshMetrics:
@@ -18,6 +20,9 @@ class FreshMetrics:
 
     def __init__(self) -> None:
         self._seen: dict[str, Any] = {}
+        self._results: Mapping[str, Any] = {}
+        self._n_results = -1
+        self._items: list[tuple[str, Any]] = []
 
     def take(self, trainer: Trainer, only: Collection[str] | None = None, wanted: str | None = None) -> dict[str, Any]:
         """Return the new values and remember them as seen.
@@ -38,6 +43,32 @@ class FreshMetrics:
                 continue
             if name not in self._seen or not _is_same(self._seen[name], value):
                 fresh[name] = self._seen[name] = value
+        return fresh
+
+    def take_step(self, trainer: Trainer, wanted: str | None = None) -> dict[str, Any]:
+        """Return the new values of the training step that just ended; a small part of the time of ``take``.
+
+        Args:
+            trainer: The running trainer.
+            wanted: As for ``take``.
+
+        Returns:
+            As ``take``. Nobody changes these values any more: each step's are objects of their own.
+        """
+        results = results_of_loop(trainer)
+        if results is not self._results or len(results) != self._n_results:
+            items = step_items(results)
+            if items is None:
+                return self.take(trainer, wanted=wanted)
+            self._results, self._n_results, self._items = results, len(results), items
+        fresh: dict[str, Any] = {}
+        for name, item in self._items:
+            value = item._forward_cache
+            # What we keep lives on, so that no later value can take its identity.
+            if value is not self._seen.get(name) and _is_scalar(value):
+                fresh[name] = self._seen[name] = value
+        if wanted is not None and wanted not in fresh and f"{wanted}_step" in fresh:
+            fresh[wanted] = self._seen[wanted] = fresh[f"{wanted}_step"]
         return fresh
 
 

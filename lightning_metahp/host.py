@@ -6,53 +6,99 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch import LightningModule, Trainer
+
+from lightning_metahp.kinds import is_kind
 
 _log = logging.getLogger(__name__)
+
+_NO_RESULTS: Mapping[str, Any] = {}
 
 
 def is_tuner_probe(trainer: Trainer) -> bool:
     """Say whether this fit only serves ``Tuner.lr_find`` or ``Tuner.scale_batch_size`` and ends before training."""
-    finders = [callback for callback in trainer.callbacks if isinstance(callback, BatchSizeFinder | LearningRateFinder)]  # type: ignore[attr-defined]
+    finders = [callback for callback in trainer.callbacks if is_kind(callback, "BatchSizeFinder", "LearningRateFinder")]  # type: ignore[attr-defined]
     return any(getattr(finder, "_early_exit", False) for finder in finders)
 
 
-def fields_of_finders(trainer: Trainer, module: LightningModule) -> dict[str, str]:
-    """Return the raw names that Lightning's own finders will set, with the name of the finder."""
+def why_no_run(trainer: Trainer) -> str | None:
+    """Say why a fit is no training whose outcome means anything, or None where it is one."""
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return "fast_dev_run"
+    if is_tuner_probe(trainer):
+        return "a probe of the tuner"
+    if trainer.overfit_batches:  # type: ignore[attr-defined]
+        return "overfit_batches"
+    return "barebones" if getattr(trainer, "barebones", False) else None
+
+
+def fields_of_others(trainer: Trainer, module: LightningModule) -> dict[str, str]:
+    """Return the raw names that other callbacks will set, with the name of the callback."""
     fields: dict[str, str] = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, LearningRateFinder) and getattr(callback, "_update_attr", True):
+        if is_kind(callback, "LearningRateFinder") and getattr(callback, "_update_attr", True):
             fields[getattr(callback, "_attr_name", "") or "learning_rate"] = "LearningRateFinder"
-        elif isinstance(callback, BatchSizeFinder):
+        elif is_kind(callback, "BatchSizeFinder"):
             fields[getattr(callback, "_batch_arg_name", "batch_size")] = "BatchSizeFinder"
+        elif is_kind(callback, "GradientAccumulationScheduler"):
+            fields["accumulate_grad_batches"] = "GradientAccumulationScheduler"
     return fields
+
+
+def methods_out_of_reach(trainer: Trainer, module: LightningModule, me: object) -> tuple[str, ...]:
+    """Return the module's hooks that run later in an ordinary fit, but have run or are replaced in this one."""
+    found = ["configure_optimizers"] if optimizer_is_replaced(module) else []
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    before = callbacks[: callbacks.index(me)] if me in callbacks else []
+    if any(is_kind(callback, "WeightAveraging") for callback in before):
+        found.append("configure_model")  # it makes the layers in its own setup, to copy them
+    return tuple(found)
+
+
+def optimizer_is_replaced(module: LightningModule) -> bool:
+    """Say whether LightningCLI has built the optimizer itself and put it in place of ``configure_optimizers``."""
+    return "configure_optimizers" in vars(module)
 
 
 def loaders_passed_to_fit(trainer: Trainer) -> Any | None:
     """Return what was passed as ``fit(train_dataloaders=...)``, None where a module or datamodule makes the loaders."""
     source = getattr(getattr(trainer.fit_loop, "_data_source", None), "instance", None)
-    return None if isinstance(source, LightningModule | LightningDataModule) else source
+    return None if is_kind(source, "LightningModule", "LightningDataModule") else source
 
 
-def resume_path(trainer: Trainer) -> str | None:
-    """Return the checkpoint that this fit will resume from, None if it starts afresh.
+@dataclass(frozen=True)
+class Resume:
+    """What is known of a resume before the Trainer says it.
 
-    ``fit(ckpt_path=...)`` stays a local variable of the Trainer until after ``setup``, so it is looked up in the calling frames.
-    Where a release has moved it, a resumed run is noticed when the checkpoint is loaded, and rewritten values are put back then.
+    Attributes:
+        path: The checkpoint, None where the run starts afresh.
+        is_known: Whether the running call was found at all.
+        weights_only: As the call was given it, None where it was not.
     """
-    frame = sys._getframe()
-    while True:
-        if frame.f_code.co_name == "_run" and frame.f_locals.get("self") is trainer:
-            path = frame.f_locals.get("ckpt_path")
-            return None if path is None else str(path)
-        if frame.f_back is None:
-            break
+
+    path: str | None = None
+    is_known: bool = True
+    weights_only: bool | None = None
+
+
+def find_resume(trainer: Trainer) -> Resume:
+    """Find the checkpoint that this fit will resume from.
+
+    ``fit(ckpt_path=...)`` stays a local variable of the Trainer until after ``setup``, resolved already (``last``, a path, what a
+    cluster saved), so it is looked up in the calling frames. Where a release has moved it, ``is_known`` is false.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_run" and frame.f_locals.get("self") is trainer and "ckpt_path" in frame.f_locals:
+            path = frame.f_locals["ckpt_path"]
+            return Resume(None if path is None else str(path), True, frame.f_locals.get("weights_only"))
         frame = frame.f_back
     path = trainer.ckpt_path
-    return None if path is None else str(path)
+    return Resume(None if path is None else str(path), path is not None)
 
 
 def is_finder_checkpoint(trainer: Trainer) -> bool:
@@ -70,12 +116,20 @@ def logged_in_this_loop(trainer: Trainer) -> dict[str, Any] | None:
         results = trainer._results
         if results is None:
             return None
-        metrics = results.metrics(on_step=False)
-        found: dict[str, Any] = dict.fromkeys([*metrics["log"], *metrics["callback"]])
-        for _, item in results.valid_items():
-            for name in results._forked_name(item, on_step=False):
-                if name in found and not item.is_tensor:
-                    found[name] = item.value
+        found: dict[str, Any] = {}
+        present = results.dataloader_idx
+        try:
+            # With several loaders the results show those of one at a time.
+            for index in {item.meta.dataloader_idx for item in results.values()}:
+                results.dataloader_idx = index
+                metrics = results.metrics(on_step=False)
+                found |= dict.fromkeys([*metrics["log"], *metrics["callback"]])
+                for _, item in results.valid_items():
+                    for name in results._forked_name(item, on_step=False):
+                        if name in found and not item.is_tensor:
+                            found[name] = item.value
+        finally:
+            results.dataloader_idx = present
         return found
     except (AttributeError, KeyError, TypeError) as error:
         _log.debug("the results of the running loop could not be read: %s", error)
@@ -87,3 +141,28 @@ def set_initial_hparam(holder: Any, name: str, value: Any) -> None:
     initial = getattr(holder, "_hparams_initial", None)
     if isinstance(initial, Mapping) and name in initial:
         initial[name] = value  # type: ignore[index]
+
+
+def results_of_loop(trainer: Trainer) -> Mapping[str, Any]:
+    """Return where the running loop keeps what was logged, the same object until the loop ends; empty where there is none."""
+    return getattr(trainer, "_results", None) or _NO_RESULTS
+
+
+def step_items(results: Mapping[str, Any]) -> list[tuple[str, Any]] | None:
+    """Return what holds the values that training steps log: ``trainer.logged_metrics`` works them all out anew each time.
+
+    Args:
+        results: As ``results_of_loop`` returned it.
+
+    Returns:
+        Name and, for each, the object whose ``_forward_cache`` is the value of the last step that logged it. None where this release
+        keeps the results elsewhere.
+    """
+    try:
+        items = [item for item in results.values() if item.meta.on_step]
+        for item in items:
+            _ = item._forward_cache
+        return [(f"{item.meta.name}_step" if item.meta.on_epoch else item.meta.name, item) for item in items]
+    except AttributeError as error:
+        _log.debug("the results of the running step could not be read: %s", error)
+        return None

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.applying import Place, apply_changes, read_back, undo
+from lightning_metahp.applying import Place, apply_changes, fingerprint, take_back, undo
 from lightning_metahp.callback import MetaHPCallback
 from lightning_metahp.deciding import MODES, Plan, Request, check_request, decide
 from lightning_metahp.guard import guarded, report, say, warn
-from lightning_metahp.host import is_finder_checkpoint, resume_path
+from lightning_metahp.host import Resume, find_resume, is_finder_checkpoint, methods_out_of_reach
 from lightning_metahp.objective import objective_before_training
+from lightning_metahp.ranks import agree, all_equal
 from lightning_metahp.recording import RecordingCallback
+from lightning_metahp.resuming import Earlier, from_checkpoint, plan_resumed, read_checkpoint
 from lightning_metahp.run_log import Advice
 from lightning_metahp.settings import datamodule_of
+from lightning_metahp.sweeps import running_sweep
 from metamodel.precedence import check_keep
 from metamodel.space import parse_space
 from store.errors import (
@@ -25,7 +28,6 @@ from store.errors import (
     InvalidArgumentError,
     MetaHPError,
     NotAHistoryError,
-    NotAppliedWarning,
     UnknownRecommendationError,
 )
 
@@ -41,9 +43,14 @@ class MetaHParams(RecordingCallback):
 
     Without ``space``, only learning rate, weight decay, dropout, momentum, warm-up and batch size may change, only where their
     value is the default of ``__init__``, and only to values seen in the history. Naming a hyperparameter in ``space`` permits to
-    rewrite it whatever its value is, which then becomes the fallback. What has no effect any more at this point is left alone and
-    said: values that only ``__init__`` reads, the batch size of loaders passed to ``fit``, and what Lightning's own finders set.
-    A resumed run is never touched. After the start every value is read back; one that is not in force gives a loud warning.
+    rewrite it whatever its value is, which then becomes the fallback; ``max_epochs``, ``max_steps``, ``accumulate_grad_batches`` and
+    ``gradient_clip_val`` mean those of the Trainer. Dropout is written into the layers that have the old rate. What has no effect any
+    more at this point is left alone and said: layers built in ``__init__``, the batch size of loaders passed to ``fit``, what
+    Lightning's own finders set. After the start every value is read back; one that is not in force gives a loud warning.
+
+    The batch is decided together with the learning rate as a global one: samples per device follow from processes and accumulation,
+    never above the data set's share, nor above what is known to run out of memory. A resumed run goes on with what it had; nothing is
+    predicted for it. Under Optuna, Ray Tune or a W&B sweep a run is recorded and left alone.
 
     Beside a ``MetaHPCallback`` both share one run, and the arguments left out here are taken from there. ``METAHP=off`` does
     nothing at all, ``METAHP_PIN=<id>`` applies a stored recommendation again.
@@ -61,7 +68,7 @@ class MetaHParams(RecordingCallback):
     Raises:
         SpaceError: If the space is malformed.
         InvalidArgumentError: If ``mode``, ``keep``, ``task`` or ``max_startup_s`` is not possible.
-        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``.
+        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``, or is left out for an objective whose name does not say it.
 
     Example:
         >>> space = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "batch_size": [16, 32, 64]}  # doctest: +SKIP
@@ -94,9 +101,12 @@ class MetaHParams(RecordingCallback):
         self.keep = check_keep(keep)
         self.max_startup_s = float(max_startup_s)
         self._own_log = self.run_log
-        self._plan = Plan()
         self._places: list[Place] = []
-        self._resumes_from: str | None = None
+        self._earlier: Earlier | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind the places written, which belong to the model of this process."""
+        return {**vars(self), "_places": [], "_earlier": None}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Decide, say it and rewrite.
@@ -104,19 +114,17 @@ class MetaHParams(RecordingCallback):
         Raises:
             UnknownHyperparameterError: If ``space`` or ``keep`` names something that neither module nor datamodule has.
             UnknownRecommendationError: If ``METAHP_PIN`` names no stored recommendation.
-            ObjectiveError: If the direction of the objective is unknown.
             HistoryPathError: If the given history cannot be used.
         """
-        if stage != "fit":
-            return
-        self._adopt(trainer)
+        if stage == "fit":
+            self._adopt(trainer)
         super().setup(trainer, pl_module, stage)
-        if not self._is_active:
+        if stage != "fit" or not self._is_active:
             return
-        # A second fit starts from the user's own values again, not from those of the first.
-        undo(self._places)
-        self._places, self._plan, self._resumes_from = [], Plan(), None
+        self._places, self._earlier = [], None
         try:
+            # A module that was fitted before starts from the user's own values again, not from those of that fit.
+            take_back(pl_module, datamodule_of(trainer), trainer)
             self._rewrite(trainer, pl_module)
         except MetaHPError:
             raise
@@ -125,55 +133,51 @@ class MetaHParams(RecordingCallback):
 
     @guarded
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the user's values back where a resumed run was not recognised as one in ``setup``."""
-        if self._is_active and self._resumes_from is None and not is_finder_checkpoint(trainer):
-            undo(self._places)
-            self._places, self._plan = [], Plan()
-            self.run_log.advice = Advice(tunable=tuple(self.space or ()))
-            self._resumes_from = str(trainer.ckpt_path)
-
-    @guarded
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Say that a resumed run is left alone."""
-        if self._is_active and self._resumes_from is not None and trainer.is_global_zero:
-            followed = self.run_log.resumed_from.get("recommendation_id")
-            say(
-                f"metahp: nothing changed; the run resumes from {self._resumes_from}, and a resumed run keeps its values"
-                + (f" (it followed recommendation {followed})" if followed else "")
-            )
-
-    @guarded
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the run and compare what is in force with what was recommended."""
-        if not self._is_active:
+        """Follow the checkpoint where ``setup`` could not read it; only values that change no shape are still in time."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if not self._is_active or is_finder_checkpoint(trainer) or (self._earlier is not None and self._earlier.is_complete):
             return
-        self.run_log.start(trainer, pl_module)
-        if self._records:
-            self._state = self.run_log.state()
-        if not self._plan.changes or not trainer.is_global_zero:
-            return
-        log = self.run_log
-        for item in read_back(self._plan.changes, trainer, pl_module):
-            raw = item.change.raw_name
-            if log.recorder is not None and item.observed is not None:
-                log.recorder.observe({raw: item.observed})
-                if item.is_ignored:
-                    log.recorder.set_hparams({raw: item.observed}, sources={raw: "user"})
-            if not item.is_applied:
-                warn(item.describe(), NotAppliedWarning)
+        undo(self._places)
+        loaded = from_checkpoint(str(trainer.ckpt_path), checkpoint)
+        self._earlier = Earlier(loaded.path, loaded.state, loaded.hparams, is_complete=False)
+        plan = plan_resumed(self._request(trainer, pl_module, Resume(loaded.path)), self._earlier)
+        self._write(trainer, pl_module, plan)
 
     def _rewrite(self, trainer: Trainer, module: LightningModule) -> None:
         if not self._records:
-            self.run_log.prepare(trainer, module)  # the arguments it was lent may change what it looks for
-        request = self._request(trainer, module)
+            self.run_log.prepare(trainer)  # the arguments it was lent may change what it looks for
+        resume = find_resume(trainer)
+        request = self._request(trainer, module, resume)
         check_request(request)
         self.run_log.advice = Advice(tunable=tuple(self.space or ()))
-        self._resumes_from = resume_path(trainer)
-        if self._resumes_from is not None:
+        sweep = running_sweep(trainer)
+        if sweep is not None and resume.path is None:
+            if trainer.is_global_zero:
+                say(f"metahp: nothing changed; {sweep} chooses the hyperparameters of this run, which is recorded")
             return
-        plan = self._agree(request)
-        self._places = apply_changes(plan.changes, module, datamodule_of(trainer))
-        self._plan = plan
+        if resume.path is not None:
+            self._earlier = agree(trainer, lambda: read_checkpoint(resume))
+            if not self._earlier.is_complete:
+                return  # on_load_checkpoint comes next, with the checkpoint in its hands
+            plan = agree(trainer, lambda: plan_resumed(request, self._earlier or Earlier(str(resume.path))))
+        else:
+            plan = agree(trainer, lambda: self._decide(request))
+        self._write(trainer, module, plan)
+
+    def _write(self, trainer: Trainer, module: LightningModule, plan: Plan) -> None:
+        """Write the same values on every rank, or on none."""
+        failure: Exception | None = None
+        try:
+            self._places = apply_changes(plan.changes, module, datamodule_of(trainer), trainer)
+        except Exception as error:
+            failure = error
+        if not all_equal(trainer, "failed" if failure is not None else fingerprint(self._places)):
+            undo(self._places)
+            self._places, plan = [], Plan()
+            if failure is None:
+                warn("metahp: nothing changed; the processes of this run did not come to the same values. Is their code the same?")
+        if failure is not None:
+            raise failure
         self.run_log.advice = Advice(plan.recommendation_id, plan.changes, tuple(self.space or ()))
         if trainer.is_global_zero and plan.message:
             say(plan.message)
@@ -192,7 +196,7 @@ class MetaHParams(RecordingCallback):
         if self.run_log.task is None:
             self.run_log.task = own.task
 
-    def _request(self, trainer: Trainer, module: LightningModule) -> Request:
+    def _request(self, trainer: Trainer, module: LightningModule, resume: Resume) -> Request:
         own, shared = self._own_log, self.run_log
         objective = (own.objective, own.direction) if own.objective is not None else (shared.objective, own.direction or shared.direction)
         return Request(
@@ -200,26 +204,13 @@ class MetaHParams(RecordingCallback):
             module=module,
             space=self.space,
             task=own.task if own.task is not None else shared.task,
-            objective=objective_before_training(trainer, module, *objective),
+            objective=objective_before_training(trainer, *objective),
             mode=self.mode,
             keep=self.keep,
             max_startup_s=self.max_startup_s,
+            out_of_reach=methods_out_of_reach(trainer, module, self),
+            is_resume_known=resume.is_known,
         )
-
-    def _agree(self, request: Request) -> Plan:
-        """Decide on rank zero; every rank gets the same answer, the user's mistakes included."""
-        trainer = request.trainer
-        answer: Plan | MetaHPError = Plan()
-        if trainer.is_global_zero:
-            try:
-                answer = self._decide(request)
-            except MetaHPError as error:
-                answer = error
-        if trainer.world_size > 1:
-            answer = trainer.strategy.broadcast(answer, src=0)
-        if isinstance(answer, MetaHPError):
-            raise answer
-        return answer
 
     def _decide(self, request: Request) -> Plan:
         from store import open_history

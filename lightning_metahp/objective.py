@@ -11,14 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch import Trainer
 
+from lightning_metahp.kinds import is_kind
 from store.errors import ObjectiveError
 from store.names import Direction, infer_direction, resolve_direction
 
 _CLOCKS = frozenset({"step", "epoch", "global_step"})
 """Monitored to keep the newest checkpoint; no measure of quality."""
+
+
+PER_LOADER = "/dataloader_idx_"
+"""What Lightning puts between a metric's name and the number of its loader where there are several."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,11 @@ class Objective:
     doubt: str | None = None
 
 
-def objective_before_training(trainer: Trainer, module: LightningModule, objective: str | None, direction: str | None) -> Objective | None:
+def objective_before_training(trainer: Trainer, objective: str | None, direction: str | None) -> Objective | None:
     """Find the objective from what is known before anything is logged.
 
     Args:
         trainer: The trainer with its callbacks.
-        module: The module; a metric object of the objective's name may tell the direction.
         objective: The user's choice, None to look for one.
         direction: ``min`` or ``max``, None to find it.
 
@@ -48,13 +51,6 @@ def objective_before_training(trainer: Trainer, module: LightningModule, objecti
             return None
         found = monitored[0]
         return found if direction is None else Objective(found.name, resolve_direction(found.name, direction))
-    if direction is None and infer_direction(objective) is None:
-        for candidate in monitored:
-            if candidate.name == objective:
-                return candidate
-        is_higher_better = getattr(getattr(module, objective, None), "higher_is_better", None)
-        if is_higher_better is not None:
-            return Objective(objective, _direction(is_higher_better))
     return Objective(objective, resolve_direction(objective, direction))
 
 
@@ -68,6 +64,7 @@ def objective_from_logged(logged: Mapping[str, Any], direction: str | None = Non
     Returns:
         The objective, or None where no name is well known or several compete.
     """
+    logged = {name: metric for name, metric in logged.items() if PER_LOADER not in name or name.endswith(f"{PER_LOADER}0")}
     measured = {
         name: _direction(metric.higher_is_better)
         for name, metric in logged.items()
@@ -105,8 +102,8 @@ def _only(names: Any) -> str | None:
 def _monitored(trainer: Trainer) -> list[Objective]:
     """Checkpoints first: which weights are kept is the stronger statement."""
     callbacks = sorted(
-        (callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint | EarlyStopping)),  # type: ignore[attr-defined]
-        key=lambda callback: isinstance(callback, EarlyStopping),
+        (callback for callback in trainer.callbacks if is_kind(callback, "ModelCheckpoint", "EarlyStopping")),  # type: ignore[attr-defined]
+        key=lambda callback: is_kind(callback, "EarlyStopping"),
     )
     found = []
     for callback in callbacks:
@@ -128,15 +125,17 @@ def _direction(is_higher_better: bool) -> Direction:
     return Direction.MAX if is_higher_better else Direction.MIN
 
 
-def check_direction(direction: str | None) -> str | None:
-    """Return a user's direction checked.
+def check_objective(objective: str | None, direction: str | None) -> str | None:
+    """Return a user's direction checked, so that a mistake is heard of where it was written and not after an hour.
 
     Raises:
-        ObjectiveError: If it is neither ``min`` nor ``max``.
+        ObjectiveError: If it is neither ``min`` nor ``max``, or is left out for an objective whose name does not say it.
     """
-    if direction is None:
-        return None
-    try:
-        return resolve_direction("objective", direction).value
-    except ObjectiveError:
-        raise ObjectiveError(f"A direction must be 'min' or 'max', but got {direction!r}. Pass one of the two.") from None
+    if objective is not None:
+        resolve_direction(objective, direction)
+    elif direction is not None:
+        try:
+            resolve_direction("objective", direction)
+        except ObjectiveError:
+            raise ObjectiveError(f"A direction must be 'min' or 'max', but got {direction!r}. Pass one of the two.") from None
+    return None if direction is None else resolve_direction(objective or "objective", direction).value

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metahp.guard import guarded, is_off, report
-from lightning_metahp.host import is_tuner_probe
-from lightning_metahp.objective import check_direction
+from lightning_metahp.host import is_finder_checkpoint, why_no_run
+from lightning_metahp.loggers import settle_loggers
+from lightning_metahp.objective import check_objective
+from lightning_metahp.refusals import mark_built
+from lightning_metahp.resuming import our_state
 from lightning_metahp.run_log import RunLog
 from lightning_metahp.task_readout import check_task
-from store.errors import ObjectiveError
 
 if TYPE_CHECKING:
     from metamodel.task import TaskDescription
@@ -29,7 +31,7 @@ class RecordingCallback(Callback):
         history: A history, its path, or None for the default one.
 
     Raises:
-        ObjectiveError: If ``direction`` is no direction.
+        ObjectiveError: If ``direction`` is no direction, or is left out for an objective whose name does not say it.
         InvalidArgumentError: If ``task`` is neither a name nor a description.
     """
 
@@ -41,7 +43,7 @@ class RecordingCallback(Callback):
         history: History | str | os.PathLike[str] | None,
     ) -> None:
         super().__init__()
-        self.run_log = RunLog(objective, check_direction(direction), check_task(task), history)
+        self.run_log = RunLog(objective, check_objective(objective, direction), check_task(task), history)
         self._records = True
         self._is_active = False
         self._state: dict[str, Any] = {}
@@ -52,33 +54,45 @@ class RecordingCallback(Callback):
         return self.run_log.run_id
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Get ready for a fit.
-
-        Raises:
-            ObjectiveError: If the direction of the objective is unknown.
-        """
+        """Get ready for a fit."""
         if stage != "fit":
+            mark_built(pl_module)
             return
         self._state = {}
-        self._is_active = not (is_off() or trainer.fast_dev_run or is_tuner_probe(trainer))  # type: ignore[attr-defined]
-        if not self._is_active or not self._records:
+        self._is_active = not is_off() and why_no_run(trainer) is None
+        if not self._is_active:
+            mark_built(pl_module)
+            return
+        if not self._records:
             return
         self.run_log.resumed_from = {}
         advice = self.run_log.advice
         try:
-            self.run_log.prepare(trainer, pl_module)
-        except ObjectiveError:
-            raise
+            self.run_log.prepare(trainer)
         except Exception as error:
             report(self, "the search for an objective", error)
         self.run_log.advice = advice  # MetaHParams may have been first
 
     @guarded
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note which run is being resumed."""
+        if self._is_active and self._records and not is_finder_checkpoint(trainer):
+            self.run_log.resumed_from = our_state(checkpoint)
+
+    @guarded
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prepare the framework's own loggers for what is in force; they are told right after this hook."""
+        if self._is_active and self._records:
+            mark_built(pl_module)
+            settle_loggers(trainer, pl_module, self.run_log.advice)
+
+    @guarded
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the run."""
+        """Open the run, and compare what is in force with what was written."""
         if self._is_active and self._records:
             self.run_log.start(trainer, pl_module)
             self._state = self.run_log.state()
+            self.run_log.verify(trainer, pl_module)
 
     @guarded
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -119,9 +133,3 @@ class RecordingCallback(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run must know of this one; empty before the start, so that a finder's probes carry nothing."""
         return dict(self._state)
-
-    @guarded
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Note which run is being resumed."""
-        if self._is_active:
-            self.run_log.resumed_from = dict(state_dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -11,23 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 
+from lightning_metahp.applying import read_back
 from lightning_metahp.fresh_metrics import FreshMetrics
-from lightning_metahp.guard import report, warn
+from lightning_metahp.guard import report, say, warn
 from lightning_metahp.host import logged_in_this_loop
-from lightning_metahp.objective import Objective, no_objective_message, objective_before_training, objective_from_logged
+from lightning_metahp.kinds import is_kind
+from lightning_metahp.objective import PER_LOADER, Objective, no_objective_message, objective_before_training, objective_from_logged
 from lightning_metahp.settings import Reading, loaders_in, read_in_force
 from lightning_metahp.task_readout import describe_task
 from metamodel.describe import model_class_name, model_family, model_variant, parameter_count
-from metamodel.precedence import Change
+from metamodel.precedence import Change, same_value
 from metamodel.task import TaskDescription
-from store.errors import ObjectiveWarning
+from store.errors import InvalidArgumentError, NotAppliedWarning, ObjectiveWarning, UnknownRunError
+from store.names import canonical_name
 from store.outcome import is_divergence
 from store.records import RunStatus, Source
 
 if TYPE_CHECKING:
     from store import History, RunRecorder
+
+
+_log = logging.getLogger(__name__)
+
+_GOES_ON = frozenset({RunStatus.INTERRUPTED, RunStatus.FAILED, RunStatus.STALE, RunStatus.OOM})
+"""A resumed run that ended like this goes on in its own row; one that was complete and is trained further gets a row of its own."""
+
+_OPTIMIZED = frozenset({"learning_rate", "weight_decay", "momentum"})
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,7 @@ class RunLog:
     _last_values: dict[str, Any]
     _validated: set[str]
     _is_settled: bool
+    _has_chosen: bool
     _position: tuple[int, int]
     _last_step: int
     _started: float
@@ -105,14 +117,10 @@ class RunLog:
         vars(self).update(state)
         self._forget_run()
 
-    def prepare(self, trainer: Trainer, module: LightningModule) -> None:
-        """Get ready for a fit: find the objective as far as it is known.
-
-        Raises:
-            ObjectiveError: If the user's objective has no direction that anybody could know.
-        """
+    def prepare(self, trainer: Trainer) -> None:
+        """Get ready for a fit: find the objective as far as it is known."""
         self._forget_run()
-        self.found = objective_before_training(trainer, module, self.objective, self.direction)
+        self.found = objective_before_training(trainer, self.objective, self.direction)
 
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Open the run. A second call does nothing."""
@@ -133,31 +141,57 @@ class RunLog:
             tunable=self.advice.tunable,
             otherwise=TaskDescription(name=self.task if isinstance(self.task, str) else None, model_class=model_class_name(module)),
         )
-        history = open_history(self.history)
+        history = open_history(self.history, for_recording=True)
         self._opened = None if isinstance(self.history, History) else history
-        objective = None if self.found is None else self.found.name
-        self.recorder = history.start_run(
-            task=self._description,
-            hparams=reading.values,
-            objective=objective,
-            direction=None if self.found is None else self.found.direction,
-            sources=reading.sources,
-            requested={change.raw_name: change.old for change in self.advice.changes if change.raw_name in reading.values},
-            framework="lightning",
-            model_class=model_class_name(module),
-            model_family=model_family(module),
-            n_parameters=parameter_count(module),
-            variant=self._attempt("reading the model's source", model_variant, module, otherwise=None),
-            description=self._description.to_dict(),
-            recommendation_id=self.advice.recommendation_id or self.resumed_from.get("recommendation_id"),
-            parent_run_id=self.resumed_from.get("run_id"),
-        )
+        self.recorder = self._open(history, module, reading)
         self.recorder.observe(reading.observed)
         self.run_id = self.recorder.id
         self._started = time.monotonic()
         self._metrics.take(trainer)  # what a former fit of this trainer left behind
         if self.found is not None and self.found.doubt is not None:
             warn(self.found.doubt, ObjectiveWarning)
+
+    def _open(self, history: History, module: LightningModule, reading: Reading) -> RunRecorder:
+        """Start the row, or go on with that of the run which was interrupted."""
+        raw_names = {canonical_name(raw): raw for raw in reversed(reading.values)}
+        asked = {raw_names.get(change.name, change.raw_name): change.old for change in self.advice.changes}
+        fields: dict[str, Any] = {
+            "task": self._description,
+            "hparams": reading.values,
+            "objective": None if self.found is None else self.found.name,
+            "direction": None if self.found is None else self.found.direction,
+            "sources": reading.sources,
+            "requested": {raw: old for raw, old in {**reading.requested, **asked}.items() if raw in reading.values},
+            "framework": "lightning",
+            "model_class": model_class_name(module),
+            "model_family": model_family(module),
+            "n_parameters": parameter_count(module),
+            "variant": self._attempt("reading the model's source", model_variant, module, otherwise=None),
+            "description": self._description.to_dict(),
+            "recommendation_id": self.advice.recommendation_id or self.resumed_from.get("recommendation_id"),
+        }
+        earlier = self.resumed_from.get("run_id")
+        if earlier is not None:
+            try:
+                if history.run(earlier).status in _GOES_ON:
+                    return history.start_run(**fields, resume=earlier)
+            except (UnknownRunError, InvalidArgumentError) as error:  # another history, or a row that still seems alive
+                _log.debug("a run of its own is started, since %s", error)
+        return history.start_run(**fields, parent_run_id=earlier)
+
+    def verify(self, trainer: Trainer, module: LightningModule) -> None:
+        """Compare what is in force with what was written, and say loudly where they differ."""
+        if self.recorder is None or not self.advice.changes:
+            return
+        raw_names = {canonical_name(raw): raw for raw in reversed(self.reading.values)}
+        for item in read_back(self.advice.changes, trainer, module):
+            raw = raw_names.get(item.change.name, item.change.raw_name)
+            if item.observed is not None:
+                self.recorder.observe({raw: item.observed})
+                if item.is_ignored:
+                    self.recorder.set_hparams({raw: item.observed}, sources={raw: "user"})
+            if not item.is_applied:
+                warn(item.describe(), NotAppliedWarning)
 
     def state(self) -> dict[str, Any]:
         """Return what a run that resumes this one must know, as plain text; empty where no run is open."""
@@ -166,7 +200,9 @@ class RunLog:
         return {
             "run_id": self.run_id,
             "recommendation_id": self.advice.recommendation_id or self.resumed_from.get("recommendation_id"),
-            "rewritten": [change.raw_name for change in self.advice.changes] or list(self.resumed_from.get("rewritten", ())),
+            # What was first asked for stays what it was, however often a run is resumed.
+            "values": {**self.resumed_from.get("values", {}), **{change.raw_name: change.new for change in self.advice.changes}},
+            "requested": {**{change.raw_name: change.old for change in self.advice.changes}, **self.resumed_from.get("requested", {})},
         }
 
     def step(self, trainer: Trainer, outputs: Any, batch_idx: int) -> None:
@@ -179,8 +215,9 @@ class RunLog:
         if every and step and step % every == 0 and step != self._last_step:
             self._last_step = step
             # A value of one batch is no outcome, even where a training metric is the objective.
-            values = self._metrics.take(trainer, wanted=self._objective_name)
-            self._write(trainer, values, is_partial=self._objective_name in values)
+            values = self._metrics.take_step(trainer, wanted=self._objective_name)
+            self._last_values.update(values)
+            self.recorder.log_given(values, step, self._epochs(trainer), is_partial=self._objective_name in values)
 
     def epoch(self, trainer: Trainer) -> None:
         """Log what the last training epoch came to."""
@@ -200,6 +237,7 @@ class RunLog:
             return
         logged = logged_in_this_loop(trainer)
         values = self._metrics.take(trainer, only=logged, wanted=self._objective_name)
+        self._choose_loader(values)
         self._validated |= set(values)
         self._settle_objective(trainer, {name: (logged or {}).get(name) for name in values})
         self._write(trainer, values, is_partial=_is_partial_validation(trainer))
@@ -232,19 +270,39 @@ class RunLog:
 
     def _follow(self, reading: Reading) -> None:
         """Mark what was rewritten, and what a resumed run brought with it."""
+        sources = {change.name: change.source for change in self.advice.changes}
         for change in self.advice.changes:
-            if change.raw_name in reading.sources:
-                reading.sources[change.raw_name] = change.source
+            if not reading.has(change.name):  # e.g. an argument of a model that keeps no hparams
+                reading.add(change.raw_name, change.new, change.source)
         if self.resumed_from:
-            for name in self.resumed_from.get("rewritten", ()):
-                if name in reading.sources:
-                    reading.sources[name] = Source.RESUME
+            sources = dict.fromkeys([*map(canonical_name, self.resumed_from.get("values", {})), *sources], Source.RESUME)
+        for raw in reading.values:
+            reading.sources[raw] = sources.get(canonical_name(raw), reading.sources[raw])
+            observed = reading.observed.get(canonical_name(raw))
+            is_loaded = self.resumed_from and canonical_name(raw) in _OPTIMIZED and isinstance(reading.values[raw], int | float)
+            if is_loaded and observed is not None and not same_value(observed, reading.values[raw]):
+                # The optimizer's state came with the checkpoint, and trains on whatever the script says.
+                reading.requested[raw], reading.values[raw], reading.sources[raw] = reading.values[raw], observed, Source.RESUME
 
     def _write(self, trainer: Trainer, values: Mapping[str, Any], *, is_partial: bool) -> None:
         if self.recorder is None or not values:
             return
         self._last_values.update(values)
         self.recorder.log(values, step=trainer.global_step, epoch=self._epochs(trainer), is_partial=is_partial)
+
+    def _choose_loader(self, values: dict[str, Any]) -> None:
+        """With several validation loaders the objective is logged once for each; the first one's value is the outcome."""
+        name = self._objective_name
+        if name is None or name in values:
+            return
+        found = sorted((key for key in values if key.startswith(f"{name}{PER_LOADER}")), key=lambda key: (len(key), key))
+        if not found:
+            return
+        values[name] = values[found[0]]
+        if not self._has_chosen:
+            self._has_chosen = True
+            others = f"; pass objective={found[1]!r} for the next one" if len(found) > 1 else ""
+            say(f"metahp: {name} is logged once for each validation loader, and {found[0]} is used as the objective{others}")
 
     def _settle_objective(self, trainer: Trainer, logged: Mapping[str, Any]) -> None:
         """Find the objective among what was logged, or say once that there is none."""
@@ -284,7 +342,7 @@ class RunLog:
         last = {name: float(value) for name, value in self._last_values.items()}
         if isinstance(self.last_loss, torch.Tensor) and self.last_loss.numel() == 1:
             last["loss of the last step"] = float(self.last_loss)
-        stoppers = [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
+        stoppers = [callback for callback in trainer.callbacks if is_kind(callback, "EarlyStopping")]  # type: ignore[attr-defined]
         reasons = {str(getattr(getattr(callback, "stopping_reason", None), "name", "")) for callback in stoppers}
         if is_divergence(last, self._objective_name) or reasons & {"NON_FINITE_METRIC", "DIVERGENCE_THRESHOLD"}:
             return RunStatus.DIVERGED
@@ -304,6 +362,7 @@ class RunLog:
         self._last_values = {}
         self._validated = set()
         self._is_settled = False
+        self._has_chosen = False
         self._position = (0, 0)
         self._last_step = -1
         self._started = 0.0

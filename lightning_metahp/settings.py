@@ -23,11 +23,19 @@ _MAX_EPOCHS_DEFAULT = 1000
 
 @dataclass
 class Reading:
-    """What is in force after the start: values and sources by raw name, and what was read back for knobs by canonical name."""
+    """What is in force after the start.
+
+    Attributes:
+        values: Raw name -> value.
+        sources: Raw name -> who decided it.
+        observed: What was read back for knobs, by canonical name.
+        requested: Raw name -> what the user's code asked for, where that is known to differ.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     sources: dict[str, Source] = field(default_factory=dict)
     observed: dict[str, Any] = field(default_factory=dict)
+    requested: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, value: Any, source: Source) -> None:
         """Add a value unless the name is taken: what the user's own code calls it comes first."""
@@ -85,7 +93,7 @@ def _kept_arguments(holder: LightningModule | LightningDataModule) -> Iterator[t
 def _init_parameters(cls: type) -> dict[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
-        if base in (LightningModule, LightningDataModule):
+        if base.__module__.startswith(("lightning.pytorch", "pytorch_lightning")):
             break
         if "__init__" in vars(base):
             for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
@@ -134,6 +142,30 @@ def trainer_settings(trainer: Trainer) -> dict[str, Setting]:
     if seed.lstrip("-").isdigit():
         found["seed"] = Setting("seed", int(seed), Source.USER)
     return found
+
+
+TRAINER_FIELDS = {
+    "num_epochs": "max_epochs",
+    "max_steps": "max_steps",
+    "gradient_accumulation_steps": "accumulate_grad_batches",
+    "max_grad_norm": "gradient_clip_val",
+}
+"""What the Trainer was told and can still be changed in ``setup``, by canonical name. Touched only where a space names it."""
+
+
+def read_trainer_field(trainer: Trainer, field: str) -> Any:
+    """Return what one of ``TRAINER_FIELDS`` is now."""
+    return getattr(trainer, field)
+
+
+def write_trainer_field(trainer: Trainer, field: str, value: Any) -> None:
+    """Set one of ``TRAINER_FIELDS``; epochs and steps are kept by the loops."""
+    if field == "max_epochs":
+        trainer.fit_loop.max_epochs = value
+    elif field == "max_steps":
+        trainer.fit_loop.epoch_loop.max_steps = value
+    else:
+        setattr(trainer, field, value)
 
 
 def read_in_force(trainer: Trainer, module: LightningModule) -> Reading:

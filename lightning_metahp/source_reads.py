@@ -12,12 +12,13 @@ import ast
 import inspect
 import logging
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
+from lightning_metahp.kinds import is_kind
 from metamodel.model_source import is_library_class
 
 _log = logging.getLogger(__name__)
@@ -39,29 +40,38 @@ class Reads:
         aliases: Parameter of ``__init__`` -> attributes it is stored under unchanged, e.g. ``lr`` -> ``learning_rate``.
         is_opaque: Whether there may be reads that we do not see.
         where: The methods that have run, for the message.
+        used: Parameters of ``__init__`` that methods which have run did more with than keep them: what they made of them stays.
+        has_source: Whether the source of every class could be read.
     """
 
     names: frozenset[str] = frozenset()
     aliases: Mapping[str, frozenset[str]] = field(default_factory=dict)
     is_opaque: bool = False
     where: str = ""
+    used: frozenset[str] = frozenset()
+    has_source: bool = True
 
     def reads(self, name: str) -> bool:
         """Say whether a hyperparameter is, or may be, read later."""
         return self.is_opaque or name in self.names or bool(self.aliases.get(name, frozenset()) & self.names)
 
 
-def later_reads(holder: LightningModule | LightningDataModule) -> Reads:
-    """Return what a module or datamodule reads after ``Callback.setup``."""
-    is_data = isinstance(holder, LightningDataModule)
-    finished = _ALREADY_RUN_DATA if is_data else _ALREADY_RUN_MODULE
-    return _reads_of(type(holder), finished)  # type: ignore[arg-type]
+def later_reads(holder: LightningModule | LightningDataModule, also_finished: tuple[str, ...] = ()) -> Reads:
+    """Return what a module or datamodule reads after ``Callback.setup``.
+
+    Args:
+        holder: The module or datamodule.
+        also_finished: Further methods that have run by now, or that nobody will call.
+    """
+    finished = _ALREADY_RUN_DATA if is_kind(holder, "LightningDataModule") else _ALREADY_RUN_MODULE
+    return _reads_of(type(holder), (*finished, *also_finished))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=128)
 def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
     methods: dict[str, list[ast.FunctionDef]] = {}
     is_opaque = False
+    has_source = True
     for base in cls.__mro__:
         if is_library_class(base):
             continue
@@ -69,7 +79,7 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         except (OSError, TypeError, SyntaxError, ValueError, IndexError) as error:
             _log.debug("no source for %s: %s", base.__qualname__, error)
-            is_opaque = True
+            is_opaque, has_source = True, False
             continue
         overridden = {name for name in methods if not _calls_base(methods, name)}
         for node in ast.iter_child_nodes(tree):
@@ -83,8 +93,11 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
             found, is_clever = _names_read(node)
             names |= found
             is_opaque |= is_clever
-    where = f"{cls.__name__}.__init__" + (" or setup" if "setup" in finished and "setup" in methods else "")
-    return Reads(frozenset(names), _aliases(methods.get("__init__", [])), is_opaque, where)
+    aliases = _aliases(methods.get("__init__", []))
+    ran = [name for name in finished if name in methods and name not in ("__init__", "prepare_data", "configure_optimizers")]
+    where = " or ".join([f"{cls.__name__}.__init__", *ran])
+    used = _used(methods, [name for name in (*finished, *called_early) if name in methods], aliases)
+    return Reads(frozenset(names), aliases, is_opaque, where, used, has_source)
 
 
 def _reachable(methods: Mapping[str, list[ast.FunctionDef]], roots: Iterable[str]) -> set[str]:
@@ -132,6 +145,47 @@ def _names_read(method: ast.FunctionDef) -> tuple[set[str], bool]:
         for node in ast.walk(method)
     )
     return names - {"hparams"}, is_clever
+
+
+_CHECKS = frozenset({"print", "isinstance", "warn", "info", "debug", "save_hyperparameters", "__init__"})
+"""Calls that make nothing of a value they are given; what a base class makes of it, its own source says."""
+
+
+def _used(methods: Mapping[str, list[ast.FunctionDef]], names: Iterable[str], aliases: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """Return the hyperparameters that methods which have run did more with than keep or check them."""
+    kept_in = {attribute: raw for raw, attributes in aliases.items() for attribute in attributes}
+    found: set[str] = set()
+    for name in set(names):
+        for node in methods[name]:
+            parameters = {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)} if name == "__init__" else set()
+            for item in _walk_uses(node):
+                if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load) and item.id in parameters:
+                    found.add(item.id)
+                elif isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Load):
+                    is_hparam = isinstance(item.value, ast.Attribute) and item.value.attr == "hparams"
+                    if is_hparam or _is_name(item.value, _self_of(node)):
+                        found.add(item.attr)
+                elif isinstance(item, ast.Subscript) and isinstance(item.value, ast.Attribute) and item.value.attr == "hparams":
+                    found.add(_text(item.slice) or "")
+    return frozenset(found | {kept_in[name] for name in found if name in kept_in})
+
+
+def _walk_uses(node: ast.AST) -> Iterator[ast.AST]:
+    """Walk what is made of values: checks, and assignments that only keep one, are passed over."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Assert | ast.Raise | ast.arguments):
+            continue
+        kept = child.targets[0] if isinstance(child, ast.Assign) else child.target if isinstance(child, ast.AnnAssign) else None
+        if isinstance(kept, ast.Attribute) and isinstance(getattr(child, "value", None), ast.Name):
+            continue
+        if isinstance(child, ast.Call) and _called(child) in _CHECKS:
+            continue
+        yield child
+        yield from _walk_uses(child)
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def _aliases(inits: Iterable[ast.FunctionDef]) -> dict[str, frozenset[str]]:

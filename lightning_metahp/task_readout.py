@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lightning_metahp.host import loaders_passed_to_fit
+from lightning_metahp.kinds import overrides
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import datamodule_of, loaders_in
 from metamodel.describe import (
@@ -110,7 +110,7 @@ def peek_at_loaders(trainer: Trainer, module: LightningModule) -> Any | None:
         return passed
     datamodule = datamodule_of(trainer)
     for holder in (datamodule, module):
-        if holder is not None and is_overridden("train_dataloader", holder):
+        if holder is not None and overrides(holder, "train_dataloader"):
             try:
                 with preserved_rng(), preserved_generators(holder):
                     return holder.train_dataloader()

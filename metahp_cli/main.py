@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from metahp_cli import advice, importing, learning, replay, runs, tasks
+from metahp_cli import advice, compact, doctor, exchange, importing, learning, replay, runs, tasks
 
 # Plain help texts: rich markup would cost start-up time and make the generated documentation depend on the terminal.
 app = typer.Typer(
@@ -25,6 +25,11 @@ app.command("recommend")(advice.recommend)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
 app.command("model")(learning.model)
+app.command("merge")(exchange.merge)
+app.command("export")(exchange.export)
+app.command("doctor")(doctor.doctor)
+app.command("compact")(compact.compact)
+importing.app.command("history")(exchange.import_history)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(importing.app, name="import")
 app.add_typer(replay.app, name="compare-baselines")

@@ -58,6 +58,10 @@ def replay(
     space: Annotated[
         Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space; default: from the runs.")
     ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option("--scenario", metavar="NAME", help="Another kind of past, e.g. few-2 or failures; docs/replay.md lists them."),
+    ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw regret against evaluations here.")] = None,
     history: HistoryOption = None,
@@ -74,7 +78,7 @@ def replay(
     tested = tuple(split_list(holdout) or ())
     protocol = Protocol(n_hist, budget, seeds, number_of_folds(folds), tested, objective)
     with History(history if history is not None else context.obj, create=False) as opened:
-        report = replayed(opened, protocol, methods, space, workers)
+        report = replayed(opened, protocol, methods, space, workers, scenario)
     print_report(report, format)
     if picture is not None:
         output.note(f"Drawn: {save_picture(report, picture)}")
@@ -95,16 +99,23 @@ def number_of_folds(text: str) -> int:
     return int(text)
 
 
-def replayed(history: Any, protocol: Any, methods: str, space: Path | None, workers: int | None = None) -> dict[str, Any]:
+def replayed(
+    history: Any, protocol: Any, methods: str, space: Path | None, workers: int | None = None, scenario: str | None = None
+) -> dict[str, Any]:
     """Carry a replay out, with a progress bar and each note on a line of stderr."""
     from compare_baselines.replay import load_benchmark, run_replay
     from compare_baselines.replay.runner import find_method
+    from compare_baselines.replay.scenarios import find_scenario, with_scenario
     from metamodel.space import load_space_file
 
     names = split_list(methods) or []
     for name in names:
         find_method(name)  # refused before minutes of reading
+    if scenario is not None:
+        output.note(f"Scenario {scenario}: {find_scenario(scenario).about}.")
     benchmark = load_benchmark(history, protocol, None if space is None else load_space_file(space))
+    if scenario is not None:
+        benchmark = with_scenario(history, benchmark, scenario)
     for line in benchmark.notes:
         output.note(line)
     with output.progress("replaying") as report:
@@ -113,7 +124,7 @@ def replayed(history: Any, protocol: Any, methods: str, space: Path | None, work
 
 def print_report(report: Mapping[str, Any], format: Format) -> None:
     """Print the table of regrets, or everything as JSON."""
-    from compare_baselines.replay.report import regret_rows
+    from compare_baselines.replay.report import comparison_rows, regret_rows
 
     if format is Format.JSON:
         output.print_json(report)
@@ -122,3 +133,5 @@ def print_report(report: Mapping[str, Any], format: Format) -> None:
     protocol = report["protocol"]
     title = f"Normalised regret of {protocol['objective']}: {len(protocol['tasks'])} tasks, {protocol['seeds']} seeds; 0 is the best run."
     output.print_table(columns, rows, title=title)
+    if report.get("comparison"):
+        output.print_table(*comparison_rows(report), title="\nDifference of regret, below 0 where metahp is better")

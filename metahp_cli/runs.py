@@ -11,7 +11,7 @@ from metahp_cli import output
 from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
 
 if TYPE_CHECKING:
-    from store import MetricRecord, RunRecord
+    from store import MetricRecord, ResourceTotals, RunRecord
 
 SHOWN_HPARAMS = ("learning_rate", "batch_size", "weight_decay", "dropout", "num_layers", "num_epochs", "optimizer")
 """What the table of runs shows of a configuration: the knobs most people turn. JSON has them all."""
@@ -56,13 +56,14 @@ def show(
 
     Example: metahp show 01K9 --format json
     """
-    from store import History
+    from store import History, resource_totals
 
     with History(history, create=False) as opened:
         record = opened.run(run)
         metrics = summarise_metrics(opened.metrics(record.id))
+        totals = resource_totals(opened, record.id)
         advice = opened.recommendation(record.recommendation_id) if record.recommendation_id else None
-    print_run(record, metrics, advice, format)
+    print_run(record, metrics, advice, totals, format)
 
 
 def run_dict(record: RunRecord) -> dict[str, Any]:
@@ -103,13 +104,16 @@ def print_runs(records: Sequence[RunRecord], format: Format) -> None:
     output.print_table(("run", "task", "status", "objective", "best", "started (UTC)", "took", "hyperparameters"), rows)
 
 
-def print_run(record: RunRecord, metrics: list[dict[str, Any]], advice: dict[str, Any] | None, format: Format) -> None:
+def print_run(
+    record: RunRecord, metrics: list[dict[str, Any]], advice: dict[str, Any] | None, totals: ResourceTotals, format: Format
+) -> None:
     """Print everything known about one run."""
     if format is Format.JSON:
         provenance = [output.record_dict(param) for param in record.provenance.values()]
-        output.print_json({**run_dict(record), "provenance": provenance, "metrics": metrics, "recommendation": advice})
+        more = {"provenance": provenance, "metrics": metrics, "recommendation": advice, "resources": resources_dict(totals)}
+        output.print_json({**run_dict(record), **more})
         return
-    output.print_fields(run_summary(record))
+    output.print_fields(run_summary(record, totals))
     # What somebody chose comes before the defaults.
     ordered = sorted(record.provenance.values(), key=lambda param: (str(param.source) == "default", param.name))
     rows = [(p.name, p.raw_name, p.value, p.source, p.requested, p.observed) for p in ordered]
@@ -117,12 +121,33 @@ def print_run(record: RunRecord, metrics: list[dict[str, Any]], advice: dict[str
     if metrics:
         columns = ("name", "count", "first", "last", "min", "min_step", "max", "max_step")
         output.print_table(columns, [[row[column] for column in columns] for row in metrics], title="\nMetrics")
+    if totals.usage:
+        sampled = [(used.name, used.device, used.n_samples, used.mean, used.highest) for used in totals.usage]
+        output.print_table(("name", "device", "samples", "mean", "highest"), sampled, title="\nResources")
     if advice:
         output.print_line("\nAdvice")
         output.print_fields(advice_summary(record, advice))
 
 
-def run_summary(record: RunRecord) -> dict[str, Any]:
+def resources_dict(totals: ResourceTotals) -> dict[str, Any]:
+    """Return what a run used for JSON: hours, joules with their source, and each sampled quantity."""
+    return {
+        "cpu_hours": None if totals.cpu_s is None else totals.cpu_s / 3600,
+        "gpu_hours": None if totals.gpu_s is None else totals.gpu_s / 3600,
+        "gpu_hours_source": totals.gpu_source,
+        "energy_j": totals.energy_j,
+        "energy_sources": totals.energy_sources,
+        "usage": [output.record_dict(used) for used in totals.usage],
+    }
+
+
+def energy_summary(totals: ResourceTotals) -> str | None:
+    """Write joules with their source, device by device."""
+    parts = [f"{device} {joules:,.0f} J ({totals.energy_sources[device]})" for device, joules in totals.energy_j.items()]
+    return "; ".join(parts) or None
+
+
+def run_summary(record: RunRecord, totals: ResourceTotals) -> dict[str, Any]:
     """Return what the table of one run says first: name -> value, None where unknown."""
     last = None if record.objective_last is None else f"{record.objective_last:.4g} at step {record.objective_last_step}"
     best = None if record.objective_best is None else f"{record.objective_best:.4g} at step {record.objective_best_step}"
@@ -139,8 +164,9 @@ def run_summary(record: RunRecord) -> dict[str, Any]:
         "started (UTC)": output.show_time(record.started_utc),
         "ended (UTC)": output.show_time(record.ended_utc),
         "wall time": output.show_duration(record.wall_s),
-        "CPU time": output.show_duration(record.cpu_s),
-        "GPU time": output.show_duration(record.gpu_s),
+        "CPU time": show_hours(totals.cpu_s, None),
+        "GPU time": show_hours(totals.gpu_s, totals.gpu_source),
+        "energy": energy_summary(totals),
         "peak memory": output.show_bytes(record.peak_memory_bytes),
         "peak GPU memory": output.show_bytes(record.peak_gpu_memory_bytes),
         "framework": record.framework,
@@ -151,6 +177,14 @@ def run_summary(record: RunRecord) -> dict[str, Any]:
         "resumed from": record.parent_run_id,
         "attempt": record.attempt or None,
     }
+
+
+def show_hours(seconds: float | None, source: str | None) -> str | None:
+    """Write a time of use for reading, in hours as well where it is long enough, with its source."""
+    if seconds is None:
+        return None
+    hours = f" ({seconds / 3600:.2f} h)" if 120 <= seconds < 7200 or seconds >= 48 * 3600 else ""
+    return f"{output.show_duration(seconds)}{hours}{'' if source is None else f', {source}'}"
 
 
 def advice_summary(record: RunRecord, advice: dict[str, Any]) -> dict[str, Any]:

@@ -16,11 +16,12 @@ from metamodel.encoding import OVERHANG, Encoder, fit_encoder
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
 from metamodel.model import MetaModel
 from metamodel.observations import TaskRuns, rank_scores
-from metamodel.posterior import OwnRuns, Posterior, log_expected_improvement
-from metamodel.prior_gp import TrainingTask, fit_plain_gp
+from metamodel.posterior import OwnRuns, Posterior
+from metamodel.prior import PlainPrior, Prior
 from metamodel.recommendation import Unit
 from metamodel.space import LOG_RATIO, Space, is_number
 from metamodel.task import TaskDescription
+from metamodel.task_gps import TrainingTask, fit_plain_gp
 from store.names import natural_bounds
 
 FloatArray = npt.NDArray[np.float64]
@@ -86,12 +87,14 @@ class Advisor:
         self._model_names = {column.name for column in known.columns if not column.is_context}
         inputs = self._encode(configs) if configs else np.zeros((0, self._encoder.width))
         outcomes = own.filled[keep] if own is not None else np.zeros(0)
+        prior: Prior
         if model is not None:
-            gp, n_extra = model.gp, self._encoder.width - known.width
+            features = (description or (own.description if own is not None else TaskDescription())).numeric_features()
+            prior = model.prior(features, self._encoder.width - known.width, None if own is None else own.task_id)
         else:
-            gp, n_extra = fit_plain_gp(TrainingTask(inputs, rank_scores(outcomes))), 0
+            prior = PlainPrior(fit_plain_gp(TrainingTask(inputs, rank_scores(outcomes))))
         same = np.array([variant is None or (own is not None and own.variants[i] == variant) for i in keep], dtype=bool)
-        self._posterior = Posterior(gp, OwnRuns(inputs, outcomes, same), n_extra)
+        self._posterior = Posterior(prior, OwnRuns(inputs, outcomes, same))
         self._outcomes = outcomes
         self._inputs = inputs
         self._feasibility = self._fit_feasibility()
@@ -134,12 +137,13 @@ class Advisor:
             Indices into ``configs``.
         """
         inputs = self._encode(configs)
-        mean, variance = self._posterior.predict(inputs).mixture()
+        predicted = self._posterior.predict(inputs)
         finish = self._feasibility.finish_probability(inputs)
-        if mode == "explore":
-            value = log_expected_improvement(mean, variance, self._best_score()) + np.log(finish)
+        if mode == "explore" and predicted.incumbent is not None:
+            value = predicted.log_improvement(predicted.incumbent) + np.log(finish)
         else:
-            value = finish * mean + (1 - finish) * FAILED_SCORE
+            # Where nothing was tried yet, any outcome is an improvement: the expected one is the mean.
+            value = finish * predicted.mixture()[0] + (1 - finish) * FAILED_SCORE
         return [int(i) for i in np.argsort(-value, kind="stable")]
 
     def judge(self, config: Mapping[str, Any]) -> Judgement:
@@ -160,7 +164,7 @@ class Advisor:
             covariance = predicted.covariance
             scale = np.sqrt(np.maximum(covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1], 1e-10))
             is_own = bool(np.allclose(inputs[0], inputs[1], atol=1e-6))
-            better = 0.0 if is_own else float(norm.cdf(difference / scale).mean())
+            better = 0.0 if is_own else float(predicted.weights @ norm.cdf(difference / scale))
             gain = 0.0 if is_own else float(finish[0] * (finish[1] * better + 1 - finish[1]))
         lower, upper = sorted((speak(low), speak(high)))  # a good score is a small number where the objective is minimised
         return Judgement(speak(float(mean[0])), (lower, upper), own, gain, float(finish[0]), unit, is_own)
@@ -184,12 +188,6 @@ class Advisor:
             return float(np.clip(task.in_units(float(np.interp(score, x, y)) + outside), *bounds))
 
         return Unit.OBJECTIVE, in_units
-
-    def _best_score(self) -> float:
-        if not len(self._inputs):
-            # Nothing to improve on yet: what three of four past configurations did not reach.
-            return float(norm.ppf(0.75))
-        return float(self._posterior.predict(self._inputs).mixture()[0].max())
 
     def _encode(self, configs: Sequence[Mapping[str, Any]]) -> FloatArray:
         return self._encoder.encode([{**self._context, **config} for config in configs])

@@ -35,11 +35,11 @@ def conservative_space(
         own: Runs of the task itself, None if it is new.
         others: Runs of the other tasks that may speak.
         current: The user's own configuration by canonical name.
-        allowed: Canonical names that may be rewritten; None for all.
+        allowed: Canonical names that may be rewritten; None for those that are safe everywhere.
     """
     space: Space = {}
-    for name in sorted(CONSERVATIVE_NAMES - {"global_batch_size"}):
-        if (allowed is not None and name not in allowed) or (current and name not in current):
+    for name in sorted({*(CONSERVATIVE_NAMES if allowed is None else allowed)} - {"global_batch_size"}):
+        if current and name not in current:
             continue
         values = _seen(name, [own]) if own is not None else []
         if len(set(values)) < 2 and name != "batch_size":

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metamodel.space import LOG_RATIO, Dimension, Space, is_number
+from metamodel.space import Dimension, Space, is_number
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -25,6 +25,8 @@ MAX_COLUMNS = 48
 """More names than this are mostly plumbing; those that vary in most tasks are kept."""
 MAX_CHOICES = 12
 """A label with more values than this is an identifier (a path, a run name), not a choice."""
+MIN_LOG_SPAN = 8.0
+"""Ratio of the largest to the smallest value from which their spread can tell a log scale from a linear one."""
 OVERHANG = 0.25
 """How far outside the seen range a value may be encoded; beyond that the surrogate would only extrapolate."""
 
@@ -243,7 +245,7 @@ def _fit_column(name: str, values: list[Any], can_miss: bool, *, is_context: boo
 def _is_more_even_on_log(numbers: list[float], positive: list[float]) -> bool:
     """Say whether values spanning decades were chosen on a log scale: there they lie closer to evenly spread than as they are."""
     distinct = np.unique(positive)
-    if min(numbers) < 0 or len(distinct) < 2 or float(distinct[-1]) <= LOG_RATIO * float(distinct[0]):
+    if min(numbers) < 0 or len(distinct) < 2 or float(distinct[-1]) <= MIN_LOG_SPAN * float(distinct[0]):
         return False
 
     def unevenness(points: FloatArray) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from metamodel.model import MIN_TASKS, MetaModel, is_teaching
 from metamodel.observations import LearningTable, learning_table
-from metamodel.prior_gp import N_STEPS
+from metamodel.task_gps import N_STEPS
 from store.errors import InvalidArgumentError, MetaHPError, ModelFileError
 from store.ids import new_id
 
@@ -25,8 +25,6 @@ logger = logging.getLogger(__name__)
 
 OUTDATED_BY = 1.2
 """A model is outdated once the history holds this many times the finished runs it has seen."""
-AUTOMATIC_STEPS = 400
-"""Steps of an automatic fit: a third of a full one loses little and keeps the start of a run short."""
 MIN_STEPS_TO_REPLACE = 0.25
 """Share of the steps an automatic fit must reach before it may replace an existing model."""
 KEPT_MODELS = 3
@@ -79,7 +77,7 @@ def refit(
     progress: Callable[[float, str], None] | None = None,
     seed: int = 0,
 ) -> MetaModel:
-    """Fit the meta-model at full quality, store it beside the history and let it serve from now on.
+    """Fit the meta-model without a time limit, store it beside the history and let it serve from now on.
 
     Args:
         history: A history, its path, or None for the default one.
@@ -164,7 +162,7 @@ def serving_model(history: History, table: LearningTable, max_fit_s: float = 10.
         return Serving(model, f"{reason}; no time was given to fit")
     started = time.monotonic()
     try:
-        new = _fit_and_store(history, table, AUTOMATIC_STEPS, pick_device(device)[0], seed, 0.8 * max_fit_s, None, replaces=model)
+        new = _fit_and_store(history, table, N_STEPS, pick_device(device)[0], seed, 0.8 * max_fit_s, None, replaces=model)
     except (MetaHPError, OSError) as error:
         logger.warning("The automatic fit failed and the previous meta-model serves: %s", error)
         return Serving(model, f"{reason}; the automatic fit failed: {error}")
@@ -190,9 +188,9 @@ def _fit_and_store(
     info: dict[str, Any] = {"id": new_id(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
     model = MetaModel.fit(table, info, n_steps=n_steps, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
     seconds = time.monotonic() - started
-    if replaces is not None and model.gp.n_steps_done < MIN_STEPS_TO_REPLACE * n_steps:
+    if replaces is not None and model.task_gps.n_steps_done < MIN_STEPS_TO_REPLACE * n_steps:
         return replaces
-    model = MetaModel(model.gp, model.encoder, {**model.info, "seconds": round(seconds, 3)})
+    model = MetaModel(model.task_gps, model.relatedness, model.encoder, {**model.info, "seconds": round(seconds, 3)})
     path = model.save(history.models_path)
     history.save_model(
         {

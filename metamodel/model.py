@@ -12,16 +12,23 @@ from typing import Any
 import numpy as np
 
 from metamodel.encoding import Encoder, fit_encoder
+from metamodel.kernels import one_thread
 from metamodel.observations import LearningTable, TaskRuns, rank_scores
-from metamodel.prior_gp import N_STEPS, PriorGP, TrainingTask, fit_prior_gp, one_thread
+from metamodel.prior import HistoryPrior
+from metamodel.relatedness import Relatedness, fit_relatedness
+from metamodel.task_gps import N_STEPS, FloatArray, Hyperparameters, TaskGPs, TrainingTask, fit_task_gps
 from store.errors import ModelFileError, NotEnoughHistoryError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the files; a reader refuses others with the way out."""
 MIN_TASK_RUNS = 4
 """Runs a task needs before it can teach anything about others."""
 MIN_TASKS = 2
 """Tasks needed before there is something to transfer."""
+MAX_ASKED_TASKS = 64
+"""Past tasks one answer looks at, the most related ones; the work grows with their number."""
+
+_SHARED = ("log_length", "log_amplitude", "log_noise", "mean")
 
 
 def is_teaching(task: TaskRuns) -> bool:
@@ -35,12 +42,14 @@ class MetaModel:
     """What was learned from a history.
 
     Attributes:
-        gp: The trained members.
-        encoder: How configurations become its inputs.
+        task_gps: The past tasks as Gaussian processes.
+        relatedness: Which of them are like a new one.
+        encoder: How configurations become inputs.
         info: ``id created_utc kind n_runs n_tasks n_finished task_ids seed seconds device versions``.
     """
 
-    gp: PriorGP
+    task_gps: TaskGPs
+    relatedness: Relatedness
     encoder: Encoder
     info: Mapping[str, Any]
 
@@ -92,27 +101,37 @@ class MetaModel:
             inputs = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
             training.append(TrainingTask(inputs, rank_scores(task.filled[keep])))
         with one_thread():
-            gp = fit_prior_gp(
-                training,
-                is_context=encoder.is_context,
-                missing_row=encoder.missing_row,
-                n_steps=n_steps,
-                device=device,
-                seed=seed,
-                deadline_s=deadline_s,
-                progress=progress,
-            )
+            task_gps = fit_task_gps(training, n_steps=n_steps, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
+            relatedness = fit_relatedness([task.description.numeric_features() for task in tasks], task_gps, seed)
         counts = {
             "kind": "metahp",
             "n_runs": int(sum(len(task.scores) for task in training)),
             "n_tasks": len(tasks),
             "n_finished": table.n_finished,
-            "task_ids": sorted({task.task_id for task in tasks}),
+            "task_ids": [task.task_id for task in tasks],
+            "descriptors": list(relatedness.names) if relatedness.width is not None else [],
             "hyperparameters": list(encoder.names),
             "seed": seed,
             "device": device,
         }
-        return cls(gp, encoder, {**info, **counts})
+        return cls(task_gps, relatedness, encoder, {**info, **counts})
+
+    def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> HistoryPrior:
+        """Return what is believed of a task before its own runs.
+
+        Args:
+            features: What is known of it, as ``TaskDescription.numeric_features`` gives it.
+            n_extra: Encoded columns that only its own runs have.
+            without: Id of the task itself: its own runs are evidence of their own, and must not count twice.
+        """
+        keep = np.array([task_id != without for task_id in self.info["task_ids"]], dtype=bool)
+        weights: FloatArray = self.relatedness.weights(features, keep if keep.any() else None)
+        chosen = np.flatnonzero(weights)
+        if len(chosen) > MAX_ASKED_TASKS:
+            # Among equals a fixed draw, so that the same question has the same answer.
+            shuffled = np.random.default_rng(0).permutation(chosen)
+            chosen = np.sort(shuffled[np.argsort(-weights[shuffled], kind="stable")[:MAX_ASKED_TASKS]])
+        return HistoryPrior(self.task_gps.chosen(chosen), weights[chosen] / weights[chosen].sum(), n_extra)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``<id>.safetensors`` and ``<id>.json`` into a folder, the JSON last: a model exists once its JSON does.
@@ -125,10 +144,17 @@ class MetaModel:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         weights, meta = folder / f"{self.id}.safetensors", folder / f"{self.id}.json"
-        shape = {name: getattr(self.gp, name) for name in ("n_inputs", "n_members", "n_hidden", "n_basis")}
-        content = {"format": FORMAT, "info": dict(self.info), "shape": shape, "encoder": self.encoder.to_json()}
+        content = {
+            "format": FORMAT,
+            "info": dict(self.info),
+            "encoder": self.encoder.to_json(),
+            "relatedness": self.relatedness.to_json(),
+            "n_steps": self.task_gps.n_steps_done,
+        }
+        shared = {name: getattr(self.task_gps.shared, name) for name in _SHARED}
+        tensors = {"inputs": self.task_gps.inputs, "scores": self.task_gps.scores, "mask": self.task_gps.mask, **shared}
         partial = folder / f".{self.id}.{os.getpid()}.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in self.gp.state_dict().items()}, partial)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
         os.replace(partial, weights)
         partial_meta = folder / f".{self.id}.{os.getpid()}.json"
         partial_meta.write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -156,15 +182,18 @@ class MetaModel:
                 raise ModelFileError(
                     f"A meta-model must have format {FORMAT}, but {str(meta)!r} has {content.get('format')!r}. Run `metahp refit`."
                 )
-            gp = PriorGP(**content["shape"])
-            gp.load_state_dict(load_file(meta.with_suffix(".safetensors")))
+            tensors = load_file(meta.with_suffix(".safetensors"))
+            shared = Hyperparameters(*(tensors[name] for name in _SHARED))
+            task_gps = TaskGPs(tensors["inputs"], tensors["scores"], tensors["mask"], shared, int(content["n_steps"]))
             encoder = Encoder.from_json(content["encoder"])
-            if encoder.width != gp.n_inputs:
+            relatedness = Relatedness.from_json(content["relatedness"])
+            n_tasks = len(content["info"]["task_ids"])
+            if encoder.width != task_gps.n_inputs or not n_tasks == task_gps.n_tasks == len(relatedness.values):
                 raise ModelFileError(
-                    f"A meta-model's encoder must have as many columns as its network has inputs, but {str(meta)!r} has {encoder.width} "
-                    f"and {gp.n_inputs}. Run `metahp refit`."
+                    f"A meta-model's files must agree, but {str(meta)!r} has {encoder.width} columns and {n_tasks} tasks, its tensors "
+                    f"{task_gps.n_inputs} and {task_gps.n_tasks}. Run `metahp refit`."
                 )
-            return cls(gp.requires_grad_(False), encoder, content["info"])
+            return cls(task_gps, relatedness, encoder, content["info"])
         except ModelFileError:
             raise
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:

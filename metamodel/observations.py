@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
+from metamodel.batch import as_seen_by_model
 from metamodel.task import TaskDescription
 from store.names import Direction
 from store.records import RunRecord, RunStatus
@@ -235,8 +236,8 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[Ru
 
 
 def _config(run: RunRecord) -> dict[str, Any]:
-    """Hyperparameters of a run, with the epochs it really got as its fidelity."""
-    config = run.hparams
+    """Hyperparameters of a run, with the global batch as its batch size and the epochs it really got as its fidelity."""
+    config = as_seen_by_model(run.hparams)
     was_cut = run.status is RunStatus.INTERRUPTED
     if run.epochs_reached and (was_cut or "num_epochs" not in config):
         config["num_epochs"] = run.epochs_reached

@@ -1,7 +1,7 @@
-"""Conditioning the pre-trained members on a task's own runs. Arrays in, arrays out; one Cholesky a member.
+"""Conditioning a prior on a task's own runs. Arrays in, arrays out; one Cholesky a rival.
 
 The scale and offset of a new task are unknown, and its first outcomes say nothing about them. So outcomes enter by their order: the
-score of the r-th best own run is what the members expect of the r-th best of exactly these configurations. Any monotone change of
+score of the r-th best own run is what a rival expects of the r-th best of exactly these configurations. Any monotone change of
 units leaves a recommendation as it is.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +17,14 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from metamodel.prior_gp import JITTER, PriorGP, matern52
-
-FloatArray = npt.NDArray[np.float64]
+from metamodel.kernels import cholesky
+from metamodel.prior import Prior
+from metamodel.task_gps import FloatArray
 
 N_ORDER_DRAWS = 256
 """Draws from the prior whose sorted mean gives the expected order statistics; their error is far below the noise."""
 VARIANT_CORRELATION = 0.8
-"""Correlation of the residual between two versions of the model's source: related evidence, not an exact observation."""
-EXTRA_LENGTH = 1.0
-"""Length scale of columns the history has not tuned, where nothing could be learned."""
+"""Correlation between two versions of the model's source: related evidence, not an exact observation."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class OwnRuns:
     """The task's own runs that have an outcome.
 
     Attributes:
-        inputs: Encoded, shape ``(n, d + d_extra)``.
+        inputs: Encoded, as the prior's, shape ``(n, d)``.
         outcomes: Oriented outcomes, shape ``(n,)``, finite.
         is_same_variant: Whether a run's model source is that of the run in question, shape ``(n,)``.
     """
@@ -45,114 +44,143 @@ class OwnRuns:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Joint prediction of each member at ``n`` configurations, in normal scores; larger is better.
+    """Joint prediction of each rival at ``n`` configurations, in normal scores; larger is better.
 
     Attributes:
         mean: Shape ``(e, n)``.
         covariance: Shape ``(e, n, n)``, or ``(e, n)`` variances where only those were asked for.
+        weights: Probability of each rival, shape ``(e,)``.
+        incumbent: What each expects of the best own run, shape ``(e,)``; None without own runs.
     """
 
     mean: FloatArray
     covariance: FloatArray
+    weights: FloatArray
+    incumbent: FloatArray | None = None
+
+    @property
+    def variance(self) -> FloatArray:
+        """Variances, shape ``(e, n)``."""
+        return self.covariance if self.covariance.ndim == 2 else np.diagonal(self.covariance, axis1=1, axis2=2)
 
     def mixture(self) -> tuple[FloatArray, FloatArray]:
-        """Return mean and variance of the equal mixture of the members, each of shape ``(n,)``."""
-        variance = self.covariance if self.covariance.ndim == 2 else np.diagonal(self.covariance, axis1=1, axis2=2)
-        mean = self.mean.mean(0)
-        return mean, variance.mean(0) + self.mean.var(0)
+        """Return mean and variance of the mixture of the rivals, each of shape ``(n,)``."""
+        mean = self.weights @ self.mean
+        return mean, self.weights @ (self.variance + np.square(self.mean - mean))
+
+    def log_improvement(self, incumbent: FloatArray) -> FloatArray:
+        """Return the logarithm of the expected improvement under the mixture, shape ``(n,)``.
+
+        Each rival measures by its own scale: what the best own run is worth differs between them.
+
+        Args:
+            incumbent: Score to improve on under each rival, shape ``(e,)``.
+        """
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(self.weights)
+        parts = [log_expected_improvement(m, v, float(b)) for m, v, b in zip(self.mean, self.variance, incumbent, strict=True)]
+        return np.asarray(np.logaddexp.reduce([w + part for w, part in zip(log_weights, parts, strict=True)], axis=0), dtype=np.float64)
 
 
 class Posterior:
-    """The members, conditioned on a task's own runs.
+    """The rivals of a prior, conditioned on a task's own runs and weighted by how well they foresaw their order.
 
     Args:
-        model: Trained members over the first ``d`` columns.
+        prior: What is believed before.
         own: The task's own runs; None for a new task.
-        n_extra: Columns after the first ``d`` that the members do not know; only the residual sees them.
     """
 
-    def __init__(self, model: PriorGP, own: OwnRuns | None = None, n_extra: int = 0) -> None:
-        self._model, self._n_extra = model, n_extra
+    def __init__(self, prior: Prior, own: OwnRuns | None = None) -> None:
+        self._prior = prior
         self._own = own if own is not None and len(own.outcomes) else None
         self.own_scores: FloatArray | None = None
+        self.weights = _softmax(prior.log_weights)
         if self._own is None:
             return
-        inputs = self._tensor(self._own.inputs)
-        self._own_inputs = inputs
+        self._points = prior.prepare(self._own.inputs)
         self._same = torch.as_tensor(self._own.is_same_variant)
-        mean, basis = self._evaluate(inputs)
-        covariance = basis @ basis.transpose(-1, -2) + self._residual(inputs, inputs) * self._variant_correlation(self._same, self._same)
-        noise = torch.eye(len(self._own.outcomes)) * model.noise_variance[:, None, None]
-        self._factor = _cholesky(covariance + noise)
+        mean = self._points.mean
+        noise = prior.noise_variance * torch.eye(len(self._own.outcomes), dtype=torch.double)
+        covariance = prior.covariance(self._points, self._points) * _variant_correlation(self._same, self._same) + noise
+        self._factor = cholesky(covariance)
         scores = _expected_order_statistics(mean, self._factor, self._own.outcomes)
-        self.own_scores = scores.mean(0).double().numpy()
-        self._own_basis = basis
+        self.weights = _softmax(prior.log_weights + _order_evidence(mean, covariance, self._own.outcomes))
+        self.own_scores = self.weights @ scores.numpy()
         self._whitened = torch.linalg.solve_triangular(self._factor, (scores - mean)[..., None], upper=False)
 
     def predict(self, inputs: FloatArray, *, is_joint: bool = False) -> Prediction:
         """Predict the score of ``n`` configurations, without observation noise.
 
         Args:
-            inputs: Encoded, shape ``(n, d + d_extra)``.
+            inputs: Encoded, as the prior's, shape ``(n, d)``.
             is_joint: Whether the whole covariance is wanted.
         """
-        points = self._tensor(inputs)
-        mean, basis = self._evaluate(points)
-        if is_joint:
-            covariance = basis @ basis.transpose(-1, -2) + self._residual(points, points)
-        else:
-            covariance = basis.square().sum(-1) + self._model.amplitude[:, None]
+        points = self._prior.prepare(inputs)
+        mean = points.mean
+        covariance = self._prior.covariance(points, points) if is_joint else points.variance
+        incumbent = None
         if self._own is not None:
             same = torch.ones(len(inputs), dtype=torch.bool)
-            cross = basis @ self._own_basis.transpose(-1, -2)
-            cross = cross + self._residual(points, self._own_inputs) * self._variant_correlation(same, self._same)
+            cross = self._prior.covariance(points, self._points) * _variant_correlation(same, self._same)
             half = torch.linalg.solve_triangular(self._factor, cross.transpose(-1, -2), upper=False)
             mean = mean + (half.transpose(-1, -2) @ self._whitened)[..., 0]
             covariance = covariance - (half.transpose(-1, -2) @ half if is_joint else half.square().sum(-2))
+            incumbent = self._incumbent
         if not is_joint:
             covariance = covariance.clamp_min(1e-8)
-        return Prediction(mean.double().numpy(), covariance.double().numpy())
+        return Prediction(mean.numpy(), covariance.numpy(), self.weights, incumbent)
+
+    @cached_property
+    def _incumbent(self) -> FloatArray:
+        """Return what each rival expects of the best own configuration, shape ``(e,)``."""
+        cross = self._prior.covariance(self._points, self._points) * _variant_correlation(self._same, self._same)
+        half = torch.linalg.solve_triangular(self._factor, cross.transpose(-1, -2), upper=False)
+        mean = self._points.mean + (half.transpose(-1, -2) @ self._whitened)[..., 0]
+        best: FloatArray = mean.max(-1).values.numpy()
+        return best
 
     @property
     def noise_variance(self) -> float:
-        """Mean noise variance of the members, in normal scores."""
-        return float(self._model.noise_variance.mean())
-
-    def _tensor(self, inputs: FloatArray) -> Tensor:
-        width = self._model.n_inputs + self._n_extra
-        if inputs.ndim != 2 or inputs.shape[1] != width:
-            raise AssertionError(f"inputs must have shape (n, {width}), got {inputs.shape}")
-        return torch.as_tensor(inputs, dtype=torch.float32).expand(self._model.n_members, -1, -1)
-
-    def _evaluate(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            mean, basis = self._model.mean_and_basis(inputs[..., : self._model.n_inputs])
-            return mean, basis
-
-    def _residual(self, left: Tensor, right: Tensor) -> Tensor:
-        length: Tensor = self._model.log_length.exp()[:, None, :]
-        if self._n_extra:
-            extra: Tensor = torch.full((self._model.n_members, 1, self._n_extra), EXTRA_LENGTH)
-            length = torch.cat([length, extra], dim=-1)
-        covariance: Tensor = self._model.amplitude[:, None, None] * matern52(left / length, right / length)
-        return covariance
-
-    @staticmethod
-    def _variant_correlation(left: Tensor, right: Tensor) -> Tensor:
-        # Source versions are compared with the run in question only, so two different others count as equal to each other.
-        return torch.where(left[:, None] == right[None, :], 1.0, VARIANT_CORRELATION)
+        """Noise variance, in normal scores."""
+        return self._prior.noise_variance
 
 
-def _cholesky(covariance: Tensor) -> Tensor:
-    """Factorise, with growing jitter where single precision is not enough for near-duplicate runs."""
-    eye = torch.eye(covariance.shape[-1])
-    for jitter in (0.0, JITTER, 10 * JITTER, 100 * JITTER):
-        factor: Tensor
-        factor, info = torch.linalg.cholesky_ex(covariance + jitter * eye)
-        if not info.any():
-            return factor
-    factor = torch.linalg.cholesky(covariance + 0.1 * eye)
-    return factor
+def _softmax(logits: FloatArray) -> FloatArray:
+    weights = np.exp(logits - logits.max())
+    result: FloatArray = weights / weights.sum()
+    return result
+
+
+def _variant_correlation(left: Tensor, right: Tensor) -> Tensor:
+    # Source versions are compared with the run in question only, so two different others count as equal to each other.
+    return torch.where(left[:, None] == right[None, :], 1.0, VARIANT_CORRELATION).double()
+
+
+def _order_evidence(mean: Tensor, covariance: Tensor, outcomes: FloatArray) -> FloatArray:
+    """Say how well each rival foresaw the order of the own runs, as a logarithm.
+
+    A composite likelihood: the probability of the order of each pair before any was seen, each run counted once in all (Varin, Reid &
+    Firth, "An overview of composite likelihood methods", 2011). Unlike the likelihood of scores it needs no scale, and a rival that has
+    no opinion gets one half a pair.
+
+    Args:
+        mean: Prior mean, shape ``(e, n)``.
+        covariance: Prior covariance with noise, shape ``(e, n, n)``.
+        outcomes: Oriented outcomes, shape ``(n,)``; tied pairs say nothing.
+
+    Returns:
+        Shape ``(e,)``.
+    """
+    n = len(outcomes)
+    if n < 2:
+        return np.zeros(len(mean))
+    first, second = np.triu_indices(n, 1)
+    order = torch.as_tensor(np.sign(outcomes[first] - outcomes[second]))
+    variance = covariance.diagonal(dim1=-2, dim2=-1)
+    spread = (variance[:, first] + variance[:, second] - 2 * covariance[:, first, second]).clamp_min(1e-6).sqrt()
+    gap = order * (mean[:, first] - mean[:, second]) / spread
+    evidence: FloatArray = (torch.special.log_ndtr(gap) * order.abs()).sum(-1).numpy() * (2 / (n - 1))
+    return evidence
 
 
 def _expected_order_statistics(mean: Tensor, factor: Tensor, outcomes: FloatArray) -> Tensor:
@@ -167,7 +195,7 @@ def _expected_order_statistics(mean: Tensor, factor: Tensor, outcomes: FloatArra
         Shape ``(e, n)``, increasing in the outcome.
     """
     n = len(outcomes)
-    noise = torch.randn(N_ORDER_DRAWS, n, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(N_ORDER_DRAWS, n, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     draws = mean[:, None, :] + noise @ factor.transpose(-1, -2)
     expected = draws.sort(-1).values.mean(1)
     rank = torch.as_tensor(rankdata(outcomes, method="average") - 1.0)

@@ -115,7 +115,10 @@ def check_keep(keep: Collection[str] | str) -> tuple[str, ...]:
 
 
 def rewritable(
-    settings: Mapping[str, Setting], space_names: Collection[str] | None, keep: Collection[str]
+    settings: Mapping[str, Setting],
+    space_names: Collection[str] | None,
+    keep: Collection[str],
+    conservative: Collection[str] = CONSERVATIVE_NAMES,
 ) -> tuple[dict[str, Setting], list[Kept]]:
     """Split the settings into those a recommendation may rewrite and those it must leave alone.
 
@@ -123,12 +126,13 @@ def rewritable(
         settings: Canonical name -> what the run would have without us.
         space_names: Raw or canonical names of the user's space; None where none was passed.
         keep: Raw or canonical names never to touch.
+        conservative: Canonical names that may be rewritten where no space was passed.
 
     Returns:
         The rewritable settings by canonical name, and the kept ones that a user may wonder about, with the reason.
     """
     kept_names = {canonical_name(name) for name in check_keep(keep)}
-    permitted = CONSERVATIVE_NAMES if space_names is None else {canonical_name(name) for name in space_names}
+    permitted = conservative if space_names is None else {canonical_name(name) for name in space_names}
     allowed: dict[str, Setting] = {}
     kept: list[Kept] = []
     for name, setting in settings.items():

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from metamodel.advisor import Advisor, Judgement
+from metamodel.batch import GLOBAL, PER_DEVICE, as_seen_by_model
 from metamodel.candidates import LOCAL_SCALES, conservative_space, grid, neighbours, starting_candidates
 from metamodel.explanation import describe_evidence
 from metamodel.fitting import Serving, serving_model
+from metamodel.kernels import one_thread
 from metamodel.observations import LearningTable, TaskRuns, learning_table
-from metamodel.prior_gp import one_thread
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
-from metamodel.space import Space, parse_space
+from metamodel.space import Space, limited, parse_space
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.ids import new_id, task_id_of
@@ -84,6 +85,7 @@ def recommend(
     *,
     current: Mapping[str, Any] | None = None,
     allowed: Collection[str] | None = None,
+    limits: Mapping[str, float] | None = None,
     variant: str | None = None,
     max_fit_s: float = 10.0,
     device: str = "auto",
@@ -104,6 +106,7 @@ def recommend(
         current: The user's own configuration, all hyperparameters of the run: the rest of it is context, and the gain is
             measured against it.
         allowed: Canonical names that may be rewritten where no space is given.
+        limits: Canonical name -> largest value that is possible at all; a batch size is the global one, here and everywhere.
         variant: Source version of the model; runs of other versions count as related, not exact, evidence.
         max_fit_s: Time for an automatic fit in seconds.
         device: Where an automatic fit runs.
@@ -135,14 +138,14 @@ def recommend(
         task_id = _task_id(opened, task)
         # Runs of another objective than the one asked for would be incomparable.
         own = None if task_id is None else table.of_task(task_id, task.objective if isinstance(task, TaskDescription) else None)
-        parsed = None if space is None else parse_space(space)
-        now = {canonical_name(name): value for name, value in (current or {}).items()}
+        parsed = None if space is None else limited(_with_global_batch(parse_space(space)), limits or {})
+        now = _seen_now({canonical_name(name): value for name, value in (current or {}).items()}, parsed)
         names = _names_of(parsed, candidates)
         description = task if isinstance(task, TaskDescription) else own.description if own is not None else TaskDescription()
         is_pretrained = bool(description.is_pretrained)
         others, left_out = _speaking_tasks(table, own, names, is_pretrained)
         if parsed is None and candidates is None:
-            parsed = conservative_space(own, others, now, allowed)
+            parsed = limited(conservative_space(own, others, now, allowed), limits or {})
             names = frozenset(parsed)
             others, left_out = _speaking_tasks(table, own, names, is_pretrained)
         question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, table.describe_left_out())
@@ -153,6 +156,18 @@ def recommend(
     evidence = _evidence(question, {**table.left_out, **left_out}, serving)
     with one_thread():
         return _answer(question, serving, evidence, k, candidates, seed)
+
+
+def _with_global_batch(space: Space) -> Space:
+    """Give the global batch the one name that a batch has in the meta-model."""
+    if GLOBAL not in space or PER_DEVICE in space:
+        return space
+    return {PER_DEVICE if name == GLOBAL else name: dimension for name, dimension in space.items()}
+
+
+def _seen_now(now: Mapping[str, Any], space: Space | None) -> dict[str, Any]:
+    seen = as_seen_by_model(now)
+    return {**{name: now[name] for name in space or () if name in now}, **seen}
 
 
 def _task_id(history: History, task: str | TaskDescription | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from metamodel.precedence import same_value
 from metamodel.recommender import recommend, thin_evidence
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
@@ -23,6 +25,9 @@ from store.records import RunStatus
 if TYPE_CHECKING:
     from store import History
 
+FRAMEWORK = "optuna"
+_N_NEWEST = 16
+"""Newest runs among which a trial's own is looked for: as many as could have started beside it."""
 OBJECTIVE = "value"
 """Name under which a trial's value is recorded where the task has no objective of its own yet."""
 
@@ -91,12 +96,14 @@ class MetaHPSampler(BaseSampler):
             return
         history = open_history(self._history)
         try:
+            if _is_recorded(history, trial):
+                return
             run = history.start_run(
                 task=self._task_of(study),
                 hparams=trial.params,
                 objective=self._objective_of(history, study),
                 direction=str(_direction(study)),
-                framework="optuna",
+                framework=FRAMEWORK,
             )
             for step, value in sorted(trial.intermediate_values.items()):
                 run.log({run.objective or OBJECTIVE: value}, step=step)
@@ -140,6 +147,19 @@ class MetaHPSampler(BaseSampler):
             return OBJECTIVE
         is_same = record.objective is not None and record.direction == str(_direction(study))
         return str(record.objective) if is_same else OBJECTIVE
+
+
+def _is_recorded(history: History, trial: FrozenTrial) -> bool:
+    """Say whether a callback has recorded this trial's training already, e.g. inside a Trainer's hyperparameter search."""
+    if trial.datetime_start is None:
+        return False
+    since = trial.datetime_start.astimezone(UTC)
+    wanted = {canonical_name(name): value for name, value in trial.params.items()}
+    for run in history.runs(newest_first=True, limit=_N_NEWEST):
+        is_later = bool(run.started_utc) and datetime.fromisoformat(run.started_utc) >= since
+        if is_later and run.framework != FRAMEWORK and all(same_value(run.hparams.get(name), value) for name, value in wanted.items()):
+            return True
+    return False
 
 
 def _check_single(study: Study) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,6 +200,32 @@ def _check_bounds(raw: str, low: float, high: float, is_log: bool) -> None:
         raise SpaceError(f"In a space low must not be above high, but {raw!r} got low={low}, high={high}. Swap them.")
     if is_log and low <= 0:
         raise SpaceError(f"A log scale must start above 0, but {raw!r} got low={low}. Raise low or drop log=True.")
+
+
+def limited(space: Space, limits: Mapping[str, float]) -> Space:
+    """Return a space without the numbers above some limits; a dimension that keeps none is left out.
+
+    Args:
+        space: The space.
+        limits: Canonical name -> largest value that is possible at all.
+    """
+    result: Space = {}
+    for name, dimension in space.items():
+        high = limits.get(name)
+        if high is None or not dimension.is_numeric or dimension.high <= high:
+            result[name] = dimension
+        elif dimension.choices is not None:
+            choices = tuple(choice for choice in dimension.choices if choice <= high)
+            if choices:
+                result[name] = replace(dimension, choices=choices, high=float(choices[-1]))
+        elif dimension.low <= high:
+            result[name] = replace(dimension, high=float(dimension.snap(high)) if dimension.step is None else _last_step(dimension, high))
+    return result
+
+
+def _last_step(dimension: Dimension, high: float) -> float:
+    step = dimension.step or 1.0
+    return dimension.low + math.floor((high - dimension.low) / step + 1e-9) * step
 
 
 def load_space_file(path: str | Path) -> dict[str, BaseDistribution | list[Any]]:

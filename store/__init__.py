@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from store.bulk import Curve, FinishedRun
+    from store.compacting import Compaction, compact, vacuum_history
     from store.connection import default_history_path
     from store.errors import (
         HistoryClosedError,
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
     from store.names import Direction, canonical_name, infer_direction, resolve_direction
     from store.recorder import RunRecorder
     from store.records import FINISHED, HParam, MetricRecord, RunRecord, RunStatus, Source, TaskLike, TaskRecord
+    from store.usage import ResourceTotals, Usage, resource_totals
 
 __all__ = [
     "FINISHED",
+    "Compaction",
     "Curve",
     "Direction",
     "FinishedRun",
@@ -60,6 +63,7 @@ __all__ = [
     "NotEnoughHistoryError",
     "ObjectiveError",
     "ObjectiveWarning",
+    "ResourceTotals",
     "RunRecord",
     "RunRecorder",
     "RunStatus",
@@ -74,14 +78,20 @@ __all__ = [
     "UnknownRecommendationError",
     "UnknownRunError",
     "UnknownTaskError",
+    "Usage",
     "canonical_name",
+    "compact",
     "default_history_path",
     "infer_direction",
     "open_history",
     "resolve_direction",
+    "resource_totals",
+    "vacuum_history",
 ]
 
 _MODULE_OF = {
+    **dict.fromkeys(("Compaction", "compact", "vacuum_history"), "store.compacting"),
+    **dict.fromkeys(("ResourceTotals", "Usage", "resource_totals"), "store.usage"),
     **dict.fromkeys(("Curve", "FinishedRun"), "store.bulk"),
     **dict.fromkeys(("History", "open_history"), "store.history"),
     **dict.fromkeys(("Direction", "canonical_name", "infer_direction", "resolve_direction"), "store.names"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.ids import task_id_of
 from store.names import Direction, canonical_names, resolve_direction
-from store.operations import resolve_merged, write_task
+from store.operations import insert_rows, resolve_merged, write_task
 from store.outcome import value_kind
 from store.records import RunStatus, Source
 from store.schema import HPARAM_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS
@@ -97,8 +98,8 @@ def write_finished_runs(
             if written.rowcount > 0:
                 new.append(run)
         counts["runs"] += len(new)
-        counts["hparams"] += connection.executemany(_INSERT_HPARAM, _hparam_rows(new, encoded)).rowcount if new else 0
-        counts["metrics"] += connection.executemany(_INSERT_METRIC, _metric_rows(new)).rowcount if new else 0
+        counts["hparams"] += insert_rows(connection, _INSERT_HPARAM, _hparam_rows(new, encoded))
+        counts["metrics"] += insert_rows(connection, _INSERT_METRIC, metric_rows(new))
     counts["tasks"] = _count(connection, "tasks") - n_tasks
     return counts
 
@@ -190,22 +191,32 @@ def _hparam_rows(runs: Iterable[FinishedRun], encoded: dict[Any, str]) -> Iterat
             yield run.id, name, raw, text, str(Source.USER), None, None
 
 
-def _metric_rows(runs: Iterable[FinishedRun]) -> Iterator[tuple[Any, ...]]:
-    # In the order of the primary key, so that SQLite appends instead of splitting pages.
+def metric_rows(runs: Iterable[FinishedRun]) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of ``metrics`` of runs, in the order of ``METRIC_COLUMNS`` and of the primary key: SQLite then only appends."""
     for run in sorted(runs, key=lambda run: run.id):
         for name in sorted(run.curves):
             curve = run.curves[name]
-            is_epoch = run.epochs_reached is not None
-            elapsed = curve.elapsed_s if curve.elapsed_s is not None else [None] * len(curve.steps)
-            for step, value, seconds in zip(curve.steps, curve.values, elapsed, strict=True):
-                kind = "finite" if value - value == 0 else value_kind(value)
-                yield run.id, name, 0, step, float(step) if is_epoch else None, value if kind == "finite" else None, kind, seconds
+            _check_lengths(run, name, curve)
+            values: Sequence[float | None] = curve.values
+            kinds: Iterable[str] = repeat("finite")
+            is_finite = [value - value == 0 for value in curve.values]  # 0 for finite numbers only; a call for each would take long
+            if not all(is_finite):
+                values = [value if fine else None for value, fine in zip(curve.values, is_finite, strict=True)]
+                kinds = map(value_kind, curve.values)
+            epochs: Iterable[float | None] = map(float, curve.steps) if run.epochs_reached is not None else repeat(None)
+            elapsed: Iterable[float | None] = curve.elapsed_s if curve.elapsed_s is not None else repeat(None)
+            yield from zip(repeat(run.id), repeat(name), repeat(0), curve.steps, epochs, values, kinds, elapsed, strict=False)
 
 
-def _insert(table: str, columns: Sequence[str], values: str) -> str:
-    return f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({values})"
+def _check_lengths(run: FinishedRun, name: str, curve: Curve) -> None:
+    lengths = {len(column) for column in (curve.steps, curve.values, curve.elapsed_s) if column is not None}
+    if len(lengths) > 1:
+        raise InvalidArgumentError(
+            f"A curve must have a step, and a time if any, for each value, but {name!r} of run {run.id!r} has columns of "
+            f"{' and '.join(map(str, sorted(lengths)))}. Pass columns of one length."
+        )
 
 
-_INSERT_RUN = _insert("runs", RUN_COLUMNS, ", ".join(f":{column}" for column in RUN_COLUMNS))
-_INSERT_HPARAM = _insert("hparams", HPARAM_COLUMNS, ", ".join("?" * len(HPARAM_COLUMNS)))
-_INSERT_METRIC = _insert("metrics", METRIC_COLUMNS, ", ".join("?" * len(METRIC_COLUMNS)))
+_INSERT_RUN = f"INSERT OR IGNORE INTO runs ({', '.join(RUN_COLUMNS)}) VALUES ({', '.join(f':{column}' for column in RUN_COLUMNS)})"
+_INSERT_HPARAM = f"INSERT OR IGNORE INTO hparams ({', '.join(HPARAM_COLUMNS)})"
+_INSERT_METRIC = f"INSERT OR IGNORE INTO metrics ({', '.join(METRIC_COLUMNS)})"

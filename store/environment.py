@@ -7,11 +7,16 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import sys
 import time
 from pathlib import Path
 
+from store.privacy import host_name, records_paths
+
 logger = logging.getLogger(__name__)
+
+_VERSION_LINE = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 _DISTRIBUTIONS = {
     "metahp": "lightning-metahp",
@@ -25,18 +30,39 @@ _DISTRIBUTIONS = {
 @functools.cache
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide what a run does; those not installed are absent."""
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError
 
     found = {"python": ".".join(str(part) for part in sys.version_info[:3]), "platform": sys.platform}
     for name, distribution in _DISTRIBUTIONS.items():
         with contextlib.suppress(PackageNotFoundError):  # absent is what there is to say
-            found[name] = version(distribution)
+            found[name] = _version(distribution)
     return found
 
 
+def _version(name: str) -> str:
+    """Return the version of a distribution; ``importlib.metadata.version`` parses the whole description for it.
+
+    Raises:
+        PackageNotFoundError: If it is not installed.
+    """
+    from importlib.metadata import distribution
+
+    found = distribution(name)
+    match = _VERSION_LINE.search(found.read_text("METADATA") or found.read_text("PKG-INFO") or "")
+    return match.group(1) if match else found.version
+
+
 def describe_environment() -> dict[str, str]:
-    """Return the versions, with the accelerator's name where the program already uses one."""
-    return {**package_versions(), **_gpu_name()}
+    """Return the versions, with the accelerator's name where the program already uses one, and the place where it was asked for."""
+    return {**package_versions(), **_gpu_name(), **_place()}
+
+
+def _place() -> dict[str, str]:
+    """Return what the machine is called and where the script lies: ``METAHP_RECORD_PATHS=1`` only."""
+    if not records_paths():
+        return {}
+    script = script_path()
+    return {"host": host_name(), **({"script": str(script.absolute())} if script else {})}
 
 
 def _gpu_name() -> dict[str, str]:
@@ -114,7 +140,7 @@ def _read_head(git_directory: Path) -> str | None:
 @functools.cache
 def host_hash() -> str:
     """Return a stable, anonymous text for this machine and its set of process ids: a pid means something only within one."""
-    parts = [os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")]
+    parts = [host_name()]
     for source in ("/etc/machine-id", "/proc/sys/kernel/random/boot_id"):
         with contextlib.suppress(OSError):  # not on this system
             parts.append(Path(source).read_text().strip())

@@ -5,27 +5,31 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from store import curation
 from store.bulk import FinishedRun, write_finished_runs
-from store.connection import transaction
-from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
+from store.connection import HistoryConnection, resolve_path, set_busy_timeout, transaction
+from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, UnknownRunError
 from store.history_reader import HistoryReader
 from store.ids import new_id, utc_now
+from store.merging import COUNTED, merge_history, source_file
 from store.names import resolve_direction
 from store.operations import resolve_merged
 from store.recorder import RunRecorder
 from store.records import Source, TaskLike
+from store.resuming import EarlierAttempt, read_attempt
 from store.run_state import RunState
 from store.values import encode_value, storable_text
 from store.writer import flush_own, writer_for
 
 logger = logging.getLogger(__name__)
 
-_LOOK_UP_TIMEOUT_MS = 2_000  # the start of a training does not wait long for a locked history
+_Answer = TypeVar("_Answer")
+
+_LOOK_UP_TIMEOUT_S = 0.5  # the start of a training does not wait long for a locked history
 
 
 class History(HistoryReader):
@@ -53,8 +57,9 @@ class History(HistoryReader):
         description: Mapping[str, Any] | None = None,
         recommendation_id: str | None = None,
         parent_run_id: str | None = None,
+        resume: str | None = None,
     ) -> RunRecorder:
-        """Start recording a run. Its row is in the history, or in the spool, when this returns.
+        """Start recording a run, or go on with one. Its row is in the history, or in the spool, when this returns.
 
         Args:
             task: Name of an existing or a new task, or a description; None: the script's name with the objective.
@@ -70,19 +75,26 @@ class History(HistoryReader):
             variant: Text that changes with the model's source.
             description: Further facts of the run, JSON-compatible.
             recommendation_id: The recommendation it follows.
-            parent_run_id: The run it resumes.
+            parent_run_id: The run it resumes as a run of its own.
+            resume: Id of a run that stopped and goes on here: it keeps its id, outcome and hyperparameters, unless they are given
+                anew, and what is logged becomes its next attempt.
 
         Raises:
             ObjectiveError: If the objective's direction is unknown.
-            InvalidArgumentError: If a source is unknown, the task is no name or description, or ``hparams`` no mapping.
+            InvalidArgumentError: If a source is unknown, the task is no name or description, ``hparams`` no mapping, or the run to
+                resume is still running.
+            UnknownRunError: If there is no run to resume.
             HistoryClosedError: If the history is closed.
         """
         _check_start(task, hparams)
         row: dict[str, Any] = {"framework": framework, "objective": None, "direction": None}
         if objective is not None:
             row |= {"objective": storable_text(objective), "direction": str(resolve_direction(objective, direction))}
-        row |= {"parent_run_id": parent_run_id, "attempt": 0}
-        state = RunState(new_id(), task, row, self._look_up(task, row))
+        earlier = None if resume is None else self._earlier(resume)
+        # where the history cannot be read just now, a run of its own that names the other one loses nothing
+        row |= {"parent_run_id": parent_run_id or (resume if earlier is None else None), "attempt": 0}
+        known_task = self._look_up(task, row)
+        state = RunState(new_id(), task, row, known_task) if earlier is None else earlier.state(task, row, known_task)
         state.resolved_task_id = self._after_merges(state.resolved_task_id)
         state.set_hparams(hparams or {}, sources, requested)
         given = {"model_class": model_class, "model_family": model_family, "n_parameters": n_parameters, "variant": variant}
@@ -128,24 +140,25 @@ class History(HistoryReader):
     def merge(self, other: str | os.PathLike[str] | History) -> dict[str, int]:
         """Take over what another history has; doing it twice changes nothing.
 
+        Of a run that both know, the further advanced state stays. Meta-models stay with the history they were learned from.
+
         Args:
-            other: The other history, which stays as it is.
+            other: The other history, of this or an older schema, which is only read.
 
         Returns:
-            Table -> number of rows that came in.
+            Table -> number of rows that came in; ``runs_updated`` are those of ``runs`` that were known before.
 
         Raises:
             HistoryPathError: If there is no such file.
             NotAHistoryError: If it is something else.
+            HistoryTooNewError: If a newer version wrote it.
         """
-        if not isinstance(other, History):
-            with History(other, create=False) as opened:
-                return self.merge(opened)
-        flush_own(other.path)
-        with self._writing() as connection:
-            if os.path.samefile(other.path, self.path):
-                return dict.fromkeys(("tasks", "runs", "hparams", "metrics", "resources", "recommendations"), 0)
-            return curation.merge_history(connection, other.path)
+        path = other.path if isinstance(other, History) else resolve_path(other)
+        flush_own(path)
+        with source_file(path) as source, self._writing() as connection:
+            if os.path.samefile(path, self.path):
+                return dict.fromkeys(COUNTED, 0)
+            return merge_history(connection, source)
 
     def add_finished_runs(self, runs: Iterable[FinishedRun], descriptions: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, int]:
         """Take in runs that ended elsewhere, in one transaction; those whose id is known are left as they are.
@@ -225,38 +238,42 @@ class History(HistoryReader):
         """Return the row of the existing task that a name or id stands for; note the attempt of a resumed run."""
         if not isinstance(task, str) and row["parent_run_id"] is None:
             return None
-        with self._looking_up() as connection:
+
+        def find(connection: HistoryConnection) -> dict[str, Any] | None:
             if row["parent_run_id"] is not None:
                 parent = connection.execute("SELECT attempt FROM runs WHERE id = ?", (row["parent_run_id"],)).fetchone()
                 row["attempt"] = 1 + ((parent["attempt"] or 0) if parent else 0)
-            if isinstance(task, str):
-                found = connection.execute(
-                    "SELECT * FROM tasks WHERE id = ?1 OR (name = ?1 AND NOT is_named) ORDER BY id = ?1 DESC LIMIT 1",
-                    (storable_text(task),),
-                ).fetchone()
-                return None if found is None else dict(found)
-        return None
+            if not isinstance(task, str):
+                return None
+            found = connection.execute(
+                "SELECT * FROM tasks WHERE id = ?1 OR (name = ?1 AND NOT is_named) ORDER BY id = ?1 DESC LIMIT 1",
+                (storable_text(task),),
+            ).fetchone()
+            return None if found is None else dict(found)
+
+        return self._asked(find, otherwise=None)
+
+    def _earlier(self, run_id: str) -> EarlierAttempt | None:
+        flush_own(self._path)
+        return self._asked(lambda connection: read_attempt(connection, run_id), otherwise=None)
 
     def _after_merges(self, task_id: str) -> str:
-        with self._looking_up() as connection:
-            return resolve_merged(connection, task_id)
-        return task_id
+        return self._asked(lambda connection: resolve_merged(connection, task_id), otherwise=task_id)
 
-    @contextmanager
-    def _looking_up(self) -> Iterator[sqlite3.Connection]:
+    def _asked(self, question: Callable[[HistoryConnection], _Answer], *, otherwise: _Answer) -> _Answer:
         """Read while a run starts: a history that cannot be read just now does not stop it, the spool keeps the run."""
         try:
             with self._using() as connection:
-                before = connection.execute("PRAGMA busy_timeout").fetchone()[0]
-                connection.execute(f"PRAGMA busy_timeout = {_LOOK_UP_TIMEOUT_MS}")
+                set_busy_timeout(connection, _LOOK_UP_TIMEOUT_S)
                 try:
-                    yield connection
+                    return question(connection)
                 finally:
-                    connection.execute(f"PRAGMA busy_timeout = {before}")
-        except HistoryClosedError:
+                    set_busy_timeout(connection)
+        except (HistoryClosedError, UnknownRunError, InvalidArgumentError):
             raise
         except MetaHPError as error:
             logger.debug("The history could not be read at the start of a run: %s", error)
+            return otherwise
 
 
 def _check_start(task: object, hparams: object) -> None:
@@ -267,12 +284,16 @@ def _check_start(task: object, hparams: object) -> None:
         raise InvalidArgumentError(f"hparams must be a mapping of names to values, but got {type(hparams).__name__}. {hint}")
 
 
-def open_history(history: History | str | os.PathLike[str] | None) -> History:
+def open_history(history: History | str | os.PathLike[str] | None, *, for_recording: bool = False) -> History:
     """Return the history given, or open the one at a path; None opens the default one.
+
+    Args:
+        history: A history, its path, or None for the default one.
+        for_recording: Whether a file that cannot be opened just now is no error; see ``History``.
 
     Raises:
         HistoryPathError: If the path cannot hold a history.
         NotAHistoryError: If the file is something else.
         HistoryTooNewError: If a newer version wrote it.
     """
-    return history if isinstance(history, History) else History(history)
+    return history if isinstance(history, History) else History(history, for_recording=for_recording)

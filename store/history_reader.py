@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,24 @@ from types import TracebackType
 from typing import Any, Self
 
 from store import reading, spool
-from store.connection import open_database, resolve_path, storage_error
+from store.connection import (
+    HistoryConnection,
+    guarded,
+    is_wrong_path,
+    open_database,
+    resolve_path,
+    set_busy_timeout,
+    snapshot,
+    storage_error,
+)
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
 from store.records import MetricRecord, RunRecord, TaskRecord
 from store.writer import flush_own
 
 logger = logging.getLogger(__name__)
+
+_BUSY_AT_START_S = 0.5  # the start of a training does not wait for a locked history
+_RETRY_S = 5.0
 
 
 class HistoryReader:
@@ -27,6 +40,9 @@ class HistoryReader:
     Args:
         path: The file; default ``$METAHP_HISTORY``, else ``history.db`` in the user's data directory.
         create: Whether a missing file is created.
+        for_recording: Whether a file that cannot be opened just now, because it is locked, damaged or out of reach, is no error:
+            runs are then recorded into the spool, and the first reading tries to open it again. A path that cannot be meant (a
+            directory, a database of another program) is an error all the same.
 
     Raises:
         HistoryPathError: If the path is a directory, unreadable, or missing with ``create=False``.
@@ -35,13 +51,25 @@ class HistoryReader:
         StorageError: If another program keeps it locked.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, create: bool = True) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, create: bool = True, for_recording: bool = False) -> None:
         self._path = resolve_path(path)
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._connection: sqlite3.Connection | None = open_database(self._path, create=create)
         self._inherited: list[object] = []
+        self._connection: HistoryConnection | None = None
+        self._is_closed = False
+        self._problem: MetaHPError | None = None
+        self._retry_at = 0.0
+        try:
+            self._connection = open_database(self._path, create=create, busy_timeout_s=_BUSY_AT_START_S if for_recording else None)
+        except MetaHPError as error:
+            if not for_recording or is_wrong_path(self._path, error):
+                raise
+            logger.debug("The history %s cannot be opened now: %s", self._path, error)
+            self._problem, self._retry_at = error, time.monotonic() + _RETRY_S
+            return
         self._take_in_spool()
+        set_busy_timeout(self._connection)
 
     @property
     def path(self) -> Path:
@@ -171,6 +199,7 @@ class HistoryReader:
         flush_own(self._path)
         with self._lock:
             connection, self._connection = self._connection, None
+            self._is_closed = True
             if connection is not None and self._pid == os.getpid():
                 connection.close()
 
@@ -191,19 +220,20 @@ class HistoryReader:
         return type(self), (str(self._path),)
 
     @contextmanager
-    def _using(self) -> Iterator[sqlite3.Connection]:
+    def _using(self) -> Iterator[HistoryConnection]:
         """Give the connection to one thread at a time, and turn SQLite's errors into ours."""
         if self._pid != os.getpid():
             # a connection must not cross a fork; the parent's is kept but never used, since closing it could harm its locks
             self._inherited += [self._connection, self._lock]
-            is_open = self._connection is not None
-            self._lock, self._pid = threading.RLock(), os.getpid()
-            self._connection = open_database(self._path, create=False) if is_open else None
+            self._lock, self._pid, self._connection = threading.RLock(), os.getpid(), None
         with self._lock:
+            if self._connection is None and not self._is_closed:
+                self._open_again()
             if self._connection is None:
                 raise HistoryClosedError(f"The history {self._path} is closed. Open it again with History({str(self._path)!r}).")
             try:
-                yield self._connection
+                with guarded(self._connection):
+                    yield self._connection
             except sqlite3.Error as error:
                 raise storage_error(self._path, error) from error
 
@@ -211,19 +241,28 @@ class HistoryReader:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         """As ``_using``, on one state of the file, after everything this process has queued."""
         flush_own(self._path)
-        with self._using() as connection:
-            connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                if connection.in_transaction:
-                    connection.execute("COMMIT")
+        with self._using() as connection, snapshot(connection):
+            yield connection
+
+    def _open_again(self) -> None:
+        """Open what could not be opened before; where that failed a moment ago, say so at once."""
+        if self._problem is not None and time.monotonic() < self._retry_at:
+            raise self._problem
+        try:
+            self._connection = open_database(self._path, create=False, busy_timeout_s=_BUSY_AT_START_S)
+        except MetaHPError as error:
+            self._problem, self._retry_at = error, time.monotonic() + _RETRY_S
+            raise
+        self._problem = None
+        set_busy_timeout(self._connection)
 
     def _take_in_spool(self) -> None:
-        if not spool.has_waiting(self._path):
+        if self._connection is None or self._connection.is_read_only or not spool.has_waiting(self._path):
             return
         try:
             with self._using() as connection:
+                # nobody who opens a history waits for long because somebody else is writing
+                set_busy_timeout(connection, _BUSY_AT_START_S)
                 count = spool.ingest(connection, self._path)
             logger.debug("%d operations of %s waited in the spool.", count, self._path)
         except (MetaHPError, OSError) as error:  # reading works all the same; the next open tries again

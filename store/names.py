@@ -67,7 +67,7 @@ def canonical_names(raw_names: list[str]) -> dict[str, str]:
     """
     taken: dict[str, str] = {}
     result: dict[str, str] = {}
-    for raw in sorted(raw_names, key=lambda name: (name != canonical_name(name), raw_names.index(name))):
+    for raw in sorted(raw_names, key=lambda name: name != canonical_name(name)):  # stable: else in the given order
         name = canonical_name(raw)
         if name in taken:
             name = raw
@@ -158,8 +158,11 @@ def resolve_direction(objective: str, direction: str | None) -> Direction:
     return found
 
 
-_SECRET_PART = re.compile(r"password|passwd|passphrase|passcode|secret(?!ar)|credential|api_?key|bearer")
-_SECRET_KEY = re.compile(r"(api|access|private|auth|signing|encryption|ssh|hub|account)_keys?(_|$)")
+_SECRET_PART = re.compile(r"password|passwd|passphrase|passcode|secret(?!ar)|credential|api_?key|bearer|connection_string|webhook")
+_SECRET_KEY = re.compile(
+    r"(api|access|private|auth|signing|encryption|ssh|hub|account|client|license|deploy|wandb|comet|neptune|hf)_keys?(_|$)"
+)
+_SECRET_WORDS = frozenset({"pwd", "pw", "authorization", "jwt", "cookie", "cookies", "creds", "dsn", "pat", "otp", "htpasswd", "netrc"})
 # "token" is a word about text as well: pad_token, max_tokens, token_type_ids. What comes before or after it tells.
 _TEXT_TOKENS = frozenset(
     str.split(
@@ -170,6 +173,7 @@ _TEXT_TOKENS = frozenset(
 _ACCESS_TOKENS = frozenset(str.split("access auth api hub hf refresh session bot github gitlab wandb slack user personal"))
 
 
+@lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
     """Say whether a value under this name looks like a credential and must not reach the disk.
 
@@ -177,9 +181,11 @@ def is_secret_name(name: str) -> bool:
     """
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     snake = re.sub(r"[^a-z0-9]+", "_", snake).strip("_")
-    if _SECRET_PART.search(snake) or _SECRET_KEY.search(snake) or snake in {"pwd", "authorization"}:
+    if _SECRET_PART.search(snake) or _SECRET_KEY.search(snake):
         return True
     words = snake.split("_")
+    if words[-1] in _SECRET_WORDS or snake in {"auth", "basic_auth", "http_auth"}:
+        return True
     before = words[-2] if len(words) > 1 else ""
     last = words[-1]
     if last.endswith("token"):

@@ -7,13 +7,17 @@ value the time since the start, and what is older never replaces what is newer.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
-from store.schema import HPARAM_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, TASK_COLUMNS
+from store.schema import HPARAM_COLUMNS, METRIC_COLUMNS, RESOURCE_COLUMNS, RUN_COLUMNS, TASK_COLUMNS
+
+_ROWS_PER_STATEMENT = 100
+"""More gain nothing, and every SQLite takes this many values in one statement."""
 
 Operation = Mapping[str, Any]
-"""``{"op": "run" | "metrics", "run_id": ..., ...}``, JSON-compatible."""
+"""``{"op": "run" | "metrics" | "resources", "run_id": ..., ...}``, JSON-compatible."""
 
 
 def run_operation(row: Mapping[str, Any], task: Mapping[str, Any], hparams: list[list[Any]] | None) -> dict[str, Any]:
@@ -32,6 +36,11 @@ def metrics_operation(run_id: str, rows: list[list[Any]]) -> dict[str, Any]:
     return {"op": "metrics", "run_id": run_id, "rows": rows}
 
 
+def resources_operation(run_id: str, rows: list[list[Any]]) -> dict[str, Any]:
+    """Return the operation that writes samples; rows in the order of ``RESOURCE_COLUMNS``."""
+    return {"op": "resources", "run_id": run_id, "rows": rows}
+
+
 def apply_operations(connection: sqlite3.Connection, operations: Iterable[Operation]) -> None:
     """Write operations into a history; the caller holds the transaction.
 
@@ -42,11 +51,39 @@ def apply_operations(connection: sqlite3.Connection, operations: Iterable[Operat
     for operation in operations:
         kind = operation["op"]
         if kind == "metrics":
-            connection.executemany(_UPSERT_METRIC, operation["rows"])
+            insert_rows(connection, _INSERT_METRIC, operation["rows"], _UPDATE_OLDER_METRIC)
         elif kind == "run":
             _write_run(connection, operation)
+        elif kind == "resources":
+            insert_rows(connection, _INSERT_RESOURCE, operation["rows"])
         else:
             raise ValueError(f"unknown operation {kind!r}")
+
+
+def insert_rows(connection: sqlite3.Connection, into: str, rows: Iterable[Sequence[Any]], tail: str = "") -> int:
+    """Insert many rows, most of them many to a statement: that takes less than half the time of ``executemany``.
+
+    Args:
+        connection: Open history; the caller holds the transaction.
+        into: ``INSERT INTO table (columns)``.
+        rows: Rows in the order of the columns, all of one length; consumed one at a time.
+        tail: What follows the values, such as an ``ON CONFLICT`` clause.
+
+    Returns:
+        Number of rows inserted or updated.
+    """
+    count = 0
+    source = iter(rows)
+    places = f"({', '.join('?' * (into.count(',') + 1))})"
+    statement = ""
+    while batch := list(islice(source, _ROWS_PER_STATEMENT)):
+        if len(batch) == _ROWS_PER_STATEMENT:
+            # always the same text, so that SQLite compiles it once
+            statement = statement or f"{into} VALUES {', '.join([places] * len(batch))} {tail}"
+            count += connection.execute(statement, [value for row in batch for value in row]).rowcount
+        else:
+            count += connection.executemany(f"{into} VALUES {places} {tail}", batch).rowcount
+    return count
 
 
 def resolve_merged(connection: sqlite3.Connection, task_id: str) -> str:
@@ -114,8 +151,10 @@ _UPSERT_TASK = (
 
 _INSERT_HPARAM = f"INSERT OR REPLACE INTO hparams ({', '.join(HPARAM_COLUMNS)}) VALUES ({', '.join('?' * len(HPARAM_COLUMNS))})"
 
-_UPSERT_METRIC = (
-    f"INSERT INTO metrics ({', '.join(METRIC_COLUMNS)}) VALUES ({', '.join('?' * len(METRIC_COLUMNS))}) "
+_INSERT_RESOURCE = f"INSERT OR REPLACE INTO resources ({', '.join(RESOURCE_COLUMNS)})"
+
+_INSERT_METRIC = f"INSERT INTO metrics ({', '.join(METRIC_COLUMNS)})"
+_UPDATE_OLDER_METRIC = (
     "ON CONFLICT (run_id, name, attempt, step) DO UPDATE SET "
     "epoch = excluded.epoch, value = excluded.value, kind = excluded.kind, elapsed_s = excluded.elapsed_s "
     "WHERE coalesce(excluded.elapsed_s, 0) >= coalesce(metrics.elapsed_s, 0)"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from store.names import Direction
+from store.privacy import scrub_message
 from store.records import RunStatus
 
 _MAX_ERROR_CHARS = 2_000
@@ -34,13 +35,20 @@ def classify_exception(error: BaseException) -> RunStatus:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error).lower()
+    try:
+        text = str(error).lower()
+    except Exception:  # an error of a foreign library whose text cannot be made
+        return False
     return "out of memory" in text or "defaultcpuallocator: can't allocate" in text or "cublas_status_alloc_failed" in text
 
 
 def describe_error(error: BaseException | str) -> str:
-    """Return an error as one bounded text: class and message."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".rstrip(": ")
+    """Return an error as one bounded text: class and message, without credentials, absolute paths and the host's name."""
+    try:
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".rstrip(": ")
+    except Exception:  # an error of a foreign library whose text cannot be made
+        text = type(error).__name__
+    text = scrub_message(text[: 10 * _MAX_ERROR_CHARS])
     return text if len(text) <= _MAX_ERROR_CHARS else text[:_MAX_ERROR_CHARS] + "..."
 
 

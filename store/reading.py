@@ -125,22 +125,25 @@ def find_task_id(connection: sqlite3.Connection, name_or_id: str, *, follow: boo
     raise UnknownTaskError(f"The history has no task {name_or_id!r}; {known}. Use a name or id from 'metahp tasks'.")
 
 
+# Each part is answered from one index, task by task: the rows of runs are wide, and there are many.
+_TASKS_SQL = (
+    "SELECT tasks.*, (SELECT count(*) FROM runs WHERE runs.task_id = tasks.id) AS n_runs, "
+    "(SELECT max(started_utc) FROM runs WHERE runs.task_id = tasks.id) AS last_run_utc, "
+    f"(SELECT count(*) FROM runs WHERE runs.task_id = tasks.id AND runs.status IN ({_FINISHED_SQL})) AS n_finished FROM tasks"
+)
+
+
 def read_tasks(connection: sqlite3.Connection, task_id: str | None = None) -> list[TaskRecord]:
     """Return the tasks that have runs, those used last first; with an id that task, runs or not."""
-    counts = {
-        row["task_id"]: row
-        for row in connection.execute(
-            "SELECT task_id, count(*) AS n_runs, max(started_utc) AS last_run_utc, "
-            f"sum(status IN ({_FINISHED_SQL})) AS n_finished FROM runs GROUP BY task_id"
-        )
-    }
     merged: dict[str, list[str]] = {}
     for row in connection.execute("SELECT id FROM tasks WHERE merged_into IS NOT NULL ORDER BY id").fetchall():
         merged.setdefault(resolve_merged(connection, row["id"]), []).append(row["id"])
-    records = []
-    for row in connection.execute("SELECT * FROM tasks").fetchall():
-        if (row["id"] in counts and row["merged_into"] is None) if task_id is None else row["id"] == task_id:
-            records.append(_task_record(connection, row, counts.get(row["id"]), tuple(merged.get(row["id"], ()))))
+    if task_id is None:
+        rows = connection.execute(f"{_TASKS_SQL} WHERE merged_into IS NULL").fetchall()
+        rows = [row for row in rows if row["n_runs"]]
+    else:
+        rows = connection.execute(f"{_TASKS_SQL} WHERE tasks.id = ?", (task_id,)).fetchall()
+    records = [_task_record(connection, row, tuple(merged.get(row["id"], ()))) for row in rows]
     return sorted(records, key=lambda record: record.last_run_utc or "", reverse=True)
 
 
@@ -155,15 +158,20 @@ def read_metrics(connection: sqlite3.Connection, run_id: str, name: str | None =
 
 
 def read_metric_names(connection: sqlite3.Connection, run_id: str | None = None, task_id: str | None = None) -> list[str]:
-    """Return the names that were logged: by one run, by the runs of one task, or at all."""
-    if run_id is not None:
-        rows = connection.execute("SELECT DISTINCT name FROM metrics WHERE run_id = ? ORDER BY name", (run_id,))
-    elif task_id is not None:
-        rows = connection.execute(
-            "SELECT DISTINCT name FROM metrics WHERE run_id IN (SELECT id FROM runs WHERE task_id = ?) ORDER BY name", (task_id,)
-        )
-    else:
-        rows = connection.execute("SELECT DISTINCT name FROM metrics ORDER BY name")
+    """Return the names that were logged: by one run, by the runs of one task, or at all.
+
+    A name has thousands of rows in a run, so each run's next name is looked up in the key instead of reading them all.
+    """
+    clause, values = ("WHERE runs.id = ?", [run_id]) if run_id is not None else ("WHERE task_id = ?", [task_id])
+    if run_id is None and task_id is None:
+        clause, values = "", []
+    rows = connection.execute(
+        "WITH RECURSIVE found (run_id, name) AS ("
+        f"SELECT runs.id, (SELECT min(name) FROM metrics WHERE metrics.run_id = runs.id) FROM runs {clause} UNION ALL "
+        "SELECT found.run_id, (SELECT min(metrics.name) FROM metrics WHERE metrics.run_id = found.run_id AND metrics.name > found.name) "
+        "FROM found WHERE found.name IS NOT NULL) SELECT DISTINCT name FROM found WHERE name IS NOT NULL ORDER BY name",
+        values,
+    )
     return [row[0] for row in rows]
 
 
@@ -203,24 +211,27 @@ def read_models(connection: sqlite3.Connection) -> list[dict[str, Any]]:
 def read_state(connection: sqlite3.Connection) -> tuple[int, str]:
     """Return the number of finished runs and a text that changes with any of them, or with a merge of tasks."""
     digest = hashlib.sha256()
-    rows = connection.execute(
-        "SELECT id || ' ' || task_id || ' ' || status || ' ' || coalesce(revision, 0) FROM runs "
-        f"WHERE status IN ({_FINISHED_SQL}) ORDER BY id"
-    ).fetchall()
-    digest.update("\n".join(row[0] for row in rows).encode())
+    count = 0
+    for row in connection.execute(f"{_STATES_SQL} WHERE status IN ({_FINISHED_SQL}) GROUP BY task_id, status"):
+        count += row[2]
+        digest.update(f"{tuple(row)}\n".encode())
     for row in connection.execute("SELECT id, merged_into FROM tasks WHERE merged_into IS NOT NULL ORDER BY id"):
         digest.update(f"\n{row[0]}>{row[1]}".encode())
-    return len(rows), digest.hexdigest()[:16]
+    return count, digest.hexdigest()[:16]
 
 
 def read_task_states(connection: sqlite3.Connection) -> dict[str, str]:
     """Return for each task with runs a text that changes when one of its runs does, in whatever status."""
     digests: dict[str, Any] = {}
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    for task_id, text in cursor.execute("SELECT task_id, id || ' ' || status || ' ' || coalesce(revision, 0) FROM runs ORDER BY id"):
-        digests.setdefault(task_id, hashlib.sha256()).update(f"{text}\n".encode())
+    for row in connection.execute(f"{_STATES_SQL} GROUP BY task_id, status"):
+        digests.setdefault(row[0], hashlib.sha256()).update(f"{tuple(row)}\n".encode())
     return {task_id: digest.hexdigest()[:16] for task_id, digest in digests.items()}
+
+
+# Sums tell all that matters, since a revision only grows and a row number belongs to one run: from the index alone, in one pass.
+_STATES_SQL = (
+    "SELECT task_id, status, count(*), sum(coalesce(revision, 0)), sum(rowid), total(rowid * (1.0 + coalesce(revision, 0))) FROM runs"
+)
 
 
 def checked_statuses(status: Iterable[str] | str | None) -> frozenset[RunStatus] | None:
@@ -244,8 +255,9 @@ def _matching_ids(connection: sqlite3.Connection, table: str, text: str) -> list
         return []
     if connection.execute(f"SELECT 1 FROM {table} WHERE id = ?", (text,)).fetchone():
         return [text]
-    for position in ("substr(id, 1, length(:text))", "substr(id, -length(:text))"):
-        rows = connection.execute(f"SELECT id FROM {table} WHERE {position} = :text ORDER BY id", {"text": text})
+    # the beginning is looked up; for the end, which the random part makes unique, all ids of the index are gone through
+    for clause in ("id >= :text AND id < :text || char(1114111)", "substr(id, -length(:text)) = :text"):
+        rows = connection.execute(f"SELECT id FROM {table} WHERE {clause} ORDER BY id", {"text": text})
         found = [row[0] for row in rows]
         if found:
             return found
@@ -316,11 +328,11 @@ def _status_on_reading(row: sqlite3.Row) -> RunStatus:
     return RunStatus.STALE if utc_age_s(row["heartbeat_utc"]) > STALE_AFTER_S else status
 
 
-def _task_record(connection: sqlite3.Connection, row: sqlite3.Row, counts: sqlite3.Row | None, merged_ids: tuple[str, ...]) -> TaskRecord:
+def _task_record(connection: sqlite3.Connection, row: sqlite3.Row, merged_ids: tuple[str, ...]) -> TaskRecord:
     order = "DESC" if row["direction"] == "max" else "ASC"
     best = connection.execute(
         "SELECT id, objective_best FROM runs WHERE task_id = ? AND objective IS ? AND direction IS ? "
-        f"AND status IN ({_FINISHED_SQL}) AND objective_best_kind = 'finite' ORDER BY objective_best {order}, id LIMIT 1",
+        f"AND status IN ({_FINISHED_SQL}) AND objective_best IS NOT NULL ORDER BY objective_best {order}, id LIMIT 1",
         (row["id"], row["objective"], row["direction"]),
     ).fetchone()
     return TaskRecord(
@@ -331,11 +343,11 @@ def _task_record(connection: sqlite3.Connection, row: sqlite3.Row, counts: sqlit
         direction=row["direction"],
         identity=decode_value(row["identity_json"]) or {},
         description=decode_value(row["description_json"]) or {},
-        n_runs=counts["n_runs"] if counts else 0,
-        n_finished=counts["n_finished"] if counts else 0,
+        n_runs=row["n_runs"],
+        n_finished=row["n_finished"],
         best=best["objective_best"] if best else None,
         best_run_id=best["id"] if best else None,
-        last_run_utc=counts["last_run_utc"] if counts else None,
+        last_run_utc=row["last_run_utc"],
         merged_ids=merged_ids,
     )
 

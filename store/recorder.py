@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from store import tensors
+from store import resources, tensors
 from store.errors import InvalidArgumentError, ObjectiveWarning
 from store.names import Direction
 from store.outcome import classify_exception, describe_error
 from store.records import RunStatus, Source
 from store.run_state import RunState
-from store.values import redact_text, storable_text
 from store.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class RunRecorder:
 
     Attributes:
         id: The run's id.
-        attempt: 0, or one more than that of the run it resumes.
+        attempt: 0, or one more than that of the run, or of the attempt, it resumes.
     """
 
     def __init__(self, state: RunState, writer: Writer) -> None:
@@ -46,8 +45,7 @@ class RunRecorder:
         self.attempt = state.attempt
         self._state = state
         self._writer = writer
-        self._next_step = 0
-        self._skipped: set[str] = set()
+        self._next_step = state.next_step
         self._pid = state.pid
         # the writer holds the state, never the recorder: a recorder that nobody can reach any more can never be finished
         weakref.finalize(self, _abandon, state).atexit = False
@@ -96,31 +94,71 @@ class RunRecorder:
             **metrics_kw: Further values by name.
         """
         if metrics is not None and not isinstance(metrics, Mapping):
-            self._skip("metrics", TypeError(f"a mapping of names to numbers is needed, not {type(metrics).__name__}"))
+            self._state.skip("metrics", TypeError(f"a mapping of names to numbers is needed, not {type(metrics).__name__}"))
             metrics = None
         if metrics_kw:
             metrics = {**(metrics or {}), **metrics_kw}
         if not metrics or os.getpid() != self._pid:
             return
-        state = self._state
-        if state.is_finished:
+        if self._state.is_finished:
             logger.debug("Values logged after the end of run %s are left out.", self.id)
             return
+        self._append(metrics, step, epoch, is_partial)
+        self._writer.warn_if_needed()
+
+    def log_given(self, metrics: Mapping[str, Any], step: int, epoch: float | None = None, *, is_partial: bool = False) -> None:
+        """Log values that nobody will change any more, for callbacks: as ``log``, but they are kept as they are until the flush.
+
+        Args:
+            metrics: Name -> value as for ``log``.
+            step: Step they belong to.
+            epoch: Epoch, finite.
+            is_partial: As for ``log``.
+        """
+        state = self._state
+        if not metrics or state.is_finished or os.getpid() != self._pid:
+            return
+        values = list(metrics.values())
+        stream = tensors.current_stream(values[:1])
+        self._next_step = step + 1
+        self._writer.append((state, tuple(metrics), is_partial, values, step, epoch, state.elapsed_s, stream))
+        self._writer.warn_if_needed()
+
+    def log_after_end(self, metrics: Mapping[str, Any], step: int | None = None, *, is_partial: bool = True) -> None:
+        """Add values that became known after ``finish``, such as a test of the trained model; status and times stay as they are.
+
+        Args:
+            metrics: Name -> number, as for ``log``.
+            step: Step they belong to.
+            is_partial: Whether they are no outcome; an evaluation is one where training itself had none.
+        """
+        if not metrics or os.getpid() != self._pid:
+            return
+        self._append(metrics, step, None, is_partial)
+        self._writer.touch(self._state)
+        self._writer.flush(FINISH_TIMEOUT_S, is_last_try=True)
+        self._writer.warn_if_needed()
+
+    def _append(self, metrics: Mapping[str, Any], step: int | None, epoch: float | None, is_partial: bool) -> None:
+        state = self._state
         elapsed_s = state.elapsed_s
-        items: list[tuple[str, Any]] = []
+        names: list[Any] = []
+        values: list[Any] = []
         stream = None
         for name, value in metrics.items():
-            try:
-                held = tensors.hold(value)
-            except Exception as error:  # a value may be any foreign object, and logging must not end a training
-                self._skip(name, error)
-                continue
-            if type(held) is not float and stream is None:
-                stream = tensors.current_stream(held)
-            items.append((name if type(name) is str and name.isascii() else storable_text(name), held))
-        if items:
-            self._writer.append((state, self._step(step), _epoch(epoch), elapsed_s, is_partial, tuple(items), stream))
-        self._writer.warn_if_needed()
+            if type(value) is not float:
+                try:
+                    value = tensors.hold(value)
+                    if type(value) is not float:
+                        value = value.clone()
+                        stream = stream or tensors.current_stream((value,))
+                except Exception as error:  # a value may be any foreign object, and logging must not end a training
+                    state.skip(name, error)
+                    continue
+            names.append(name)
+            values.append(value)
+        if names:
+            self._writer.append((state, tuple(names), is_partial, values, self._step(step), _epoch(epoch), elapsed_s, stream))
 
     def set_hparams(
         self,
@@ -184,14 +222,15 @@ class RunRecorder:
         if os.getpid() != self._pid or self._state.is_finished:
             return
         final = None if status is None else _checked_status(status)
+        resources.sampler().finish(self._state)
         self._writer.settle()
         if final is None:
             final = _status_of(error) if error is not None else self._state.classify()
-        message = None if error is None else redact_text(describe_error(error))
+        message = None if error is None else describe_error(error)
         if not self._state.close(final, message):
             return  # another thread was faster
         self._writer.touch(self._state)
-        self._writer.flush(FINISH_TIMEOUT_S, is_last_try=True)
+        self._writer.flush(FINISH_TIMEOUT_S, is_last_try=True, is_final=True)
         self._writer.warn_if_needed()
         if error is None and str(final) in {"completed", "stopped"}:
             self._check_objective()
@@ -226,15 +265,9 @@ class RunRecorder:
                 try:
                     number = max(-_MAX_STEP, min(int(step), _MAX_STEP))
                 except (TypeError, ValueError, OverflowError) as error:
-                    self._skip("step", error)
+                    self._state.skip("step", error)
         self._next_step = number + 1
         return number
-
-    def _skip(self, name: Any, error: BaseException) -> None:
-        if name in self._skipped:
-            return
-        self._skipped.add(name)
-        logger.warning("%r of run %s is no number and is left out: %s", name, self.id, error or type(error).__name__)
 
     def _check_objective(self) -> None:
         names = self._state.metric_names()

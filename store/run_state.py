@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from store import environment
 from store.errors import InvalidArgumentError
-from store.ids import task_id_of, utc_now
+from store.ids import task_id_of, utc_age_s, utc_now
 from store.names import Direction, canonical_name, canonical_names, resolve_direction
 from store.operations import Operation, run_operation
-from store.outcome import is_divergence, value_kind
+from store.outcome import is_divergence, value_kind, value_of_kind
+from store.privacy import redact_text
 from store.records import RunStatus, Source, TaskLike
-from store.values import encode_value, storable_text
+from store.summary import Summary
+from store.values import decode_value, encode_value, storable_text
+
+logger = logging.getLogger(__name__)
 
 _TEXT_FIELDS = frozenset({"model_class", "model_family", "variant", "recommendation_id"})
 _INT_FIELDS = frozenset({"n_parameters", "steps_reached", "peak_memory_bytes", "peak_gpu_memory_bytes"})
@@ -26,6 +31,7 @@ UPDATABLE_FIELDS = _TEXT_FIELDS | _INT_FIELDS | _FLOAT_FIELDS | {"objective", "d
 """What ``RunRecorder.update`` takes."""
 
 _MAX_SQLITE_INT = 2**63 - 1
+_REVISION_BITS = 32
 
 
 @dataclass(slots=True)
@@ -36,35 +42,6 @@ class _Entry:
     source: Source
     requested_json: str | None = None
     observed_json: str | None = None
-
-
-@dataclass(slots=True)
-class _Extreme:
-    """The best value in one direction; ``before`` is the best one without the last step, which may be logged again."""
-
-    value: float | None = None
-    step: int | None = None
-    value_before: float | None = None
-    step_before: int | None = None
-
-
-@dataclass(slots=True)
-class _Summary:
-    """What one metric came to under full validation."""
-
-    last: float = math.nan
-    last_step: int | None = None
-    low: _Extreme = field(default_factory=_Extreme)
-    high: _Extreme = field(default_factory=_Extreme)
-
-    def add(self, value: float, step: int) -> None:
-        for extreme, is_max in ((self.low, False), (self.high, True)):
-            if step != self.last_step:
-                extreme.value_before, extreme.step_before = extreme.value, extreme.step
-            best = extreme.value_before
-            is_best = math.isfinite(value) and (best is None or (value > best if is_max else value < best))
-            extreme.value, extreme.step = (value, step) if is_best else (best, extreme.step_before)
-        self.last, self.last_step = value, step
 
 
 class RunState:
@@ -93,15 +70,49 @@ class RunState:
         self._row["versions_json"] = encode_value(environment.describe_environment())
         self._description: dict[str, Any] = {}
         self._entries: dict[str, _Entry] = {}
-        self._summaries: dict[str, _Summary] = {}
-        self._revision = 0
-        self._hparams_revision = 0
+        self._summaries: dict[str, Summary] = {}
+        self._revision = self._hparams_revision = 0
+        self.next_step = 0
         self._given_fields: set[str] = set()
+        self._skipped: set[Any] = set()
         self._task_given = task
         self._known_task = known_task
         self.task: dict[str, Any] = {}
         self.resolved_task_id = ""
         self._set_task()
+
+    def resume(self, row: Mapping[str, Any], hparams: Iterable[Mapping[str, Any]], next_step: int) -> None:
+        """Go on from where an earlier attempt of the same run stopped.
+
+        Args:
+            row: The run's row.
+            hparams: Its rows of ``hparams``.
+            next_step: Step to count on from.
+        """
+        with self.lock:
+            kept = ("started_utc", "parent_run_id", "recommendation_id", "model_class", "model_family", "n_parameters", "variant")
+            self._row |= {name: row[name] for name in (*kept, "epochs_reached", "steps_reached")}
+            if self.objective is None and row["objective"] is not None:
+                self._row |= {"objective": row["objective"], "direction": row["direction"]}
+            spent = row["wall_s"] or max(0.0, utc_age_s(row["started_utc"]) - utc_age_s(row["heartbeat_utc"] or row["started_utc"]))
+            self.started -= spent
+            self._cpu_started -= row["cpu_s"] or 0.0
+            self.next_step = next_step
+            # an attempt counts in a range of its own: what the earlier one left in a spool stays older than this
+            self._revision = self._hparams_revision = max(self.attempt << _REVISION_BITS, (row["revision"] or 0) + 1)
+            self._description = dict(decode_value(row["description_json"]) or {})
+            for found in hparams:
+                values = found["value_json"], Source(found["source"]), found["requested_json"], found["observed_json"]
+                self._entries[found["raw_name"]] = _Entry(*values)
+            best = row["objective_best"]
+            if self.objective is not None and self.objective == row["objective"] and best is not None:
+                last = value_of_kind(row["objective_last"], row["objective_last_kind"])
+                summary = Summary(math.nan if last is None else last, row["objective_last_step"])
+                for extreme in (summary.low, summary.high):
+                    extreme.value = extreme.value_before = best
+                    extreme.step = extreme.step_before = row["objective_best_step"]
+                self._summaries[self.objective] = summary
+            self._set_task()
 
     @property
     def status(self) -> RunStatus:
@@ -202,12 +213,18 @@ class RunState:
                 self._set_task()
             self.is_dirty = True
 
-    def add_value(self, name: str, value: float, step: int) -> None:
-        """Take a value logged under full validation into the outcome."""
+    def add_series(self, name: str, values: Sequence[float | None], steps: Sequence[int]) -> None:
+        """Take values logged under full validation into the outcome, in the order they were logged."""
         with self.lock:
-            self._summaries.setdefault(name, _Summary()).add(value, step)
+            self._summaries.setdefault(name, Summary()).add_series(values, steps)
             if name == self.objective:
                 self.is_dirty = True
+
+    def skip(self, name: Any, error: BaseException) -> None:
+        """Say once that something logged is no number and is left out."""
+        if name not in self._skipped:
+            self._skipped.add(name)
+            logger.warning("%r of run %s is no number and is left out: %s", name, self.id, error or type(error).__name__)
 
     def add_progress(self, step: int, epoch: float | None) -> None:
         """Note how far the run got, unless its owner says so itself."""
@@ -321,7 +338,7 @@ class RunState:
             self.resolved_task_id = self._known_task["merged_into"] or self.task["id"]
             return
         if isinstance(task, str):
-            identity: dict[str, Any] = {"name": storable_text(task)}
+            identity: dict[str, Any] = {"name": redact_text(storable_text(task))}
         elif task is None:
             identity = {"script": environment.script_name(), "objective": objective, "direction": direction}
         else:
@@ -331,7 +348,7 @@ class RunState:
         name = task if task is None or isinstance(task, str) else task.name
         self.task = {
             "id": task_id_of(identity),
-            "name": storable_text(name or display_name(identity)),
+            "name": redact_text(storable_text(name or display_name(identity))),
             "is_named": int(name is not None),
             "objective": objective,
             "direction": direction,

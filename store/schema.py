@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
 APPLICATION_ID = 0x4D455448  # "METH" in the file header: tells a history from any other SQLite database
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """``PRAGMA user_version`` of a history that has every migration of ``MIGRATIONS``."""
 
 _TASKS_1: dict[str, type] = {
@@ -100,6 +100,7 @@ TASK_COLUMNS = tuple(_TASKS_1)
 RUN_COLUMNS = tuple(_RUNS_1)
 HPARAM_COLUMNS = tuple(_HPARAMS_1)
 METRIC_COLUMNS = ("run_id", "name", "attempt", "step", "epoch", "value", "kind", "elapsed_s")
+RESOURCE_COLUMNS = ("run_id", "name", "device", "elapsed_s", "value")
 
 
 def m001_first_tables(db: Database) -> None:
@@ -132,30 +133,54 @@ def m001_first_tables(db: Database) -> None:
     created.execute(_METRICS_DDL_1)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_first_tables,)
+def m002_indexes_and_compactions(db: Database) -> None:
+    """Let what is asked every day be answered from indexes alone, and note which runs were made smaller."""
+    # counts, last start and what changed, by task, without reading the wide rows of runs
+    db.execute("DROP INDEX IF EXISTS idx_runs_task_id_status")
+    db.execute("CREATE INDEX idx_runs_by_task ON runs (task_id, status, revision, started_utc)")
+    # the best run of a task is the first of these that has finished
+    db.execute("CREATE INDEX idx_runs_by_outcome ON runs (task_id, objective, direction, objective_best, id, status)")
+    db.execute("CREATE INDEX idx_tasks_by_name ON tasks (name)")
+    db.execute(
+        """
+CREATE TABLE compactions (
+    run_id TEXT NOT NULL,
+    compacted_utc TEXT NOT NULL,
+    method TEXT NOT NULL,
+    points INTEGER NOT NULL,
+    rows_before INTEGER NOT NULL,
+    rows_after INTEGER NOT NULL,
+    PRIMARY KEY (run_id, compacted_utc)
+) WITHOUT ROWID
+"""
+    )
 
 
-def build_migrations() -> Migrations:
-    """Return every migration in order, as ``sqlite_utils`` runs them.
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_first_tables, m002_indexes_and_compactions)
+
+
+def build_migrations(version: int | None = None) -> Migrations:
+    """Return the migrations up to a schema version, by default all, in order, as ``sqlite_utils`` runs them.
 
     ``sqlite_utils`` costs about a second to import, so it is imported here: only a new or an old history pays.
     """
     from sqlite_utils import Migrations
 
     migrations = Migrations("metahp")
-    for step in MIGRATIONS:
+    for step in MIGRATIONS[:version]:
         migrations()(step)
     return migrations
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, version: int | None = None) -> None:
     """Bring an open history to the current schema; the caller holds the write transaction.
 
     Args:
         connection: In autocommit mode (``isolation_level=None``), inside ``BEGIN IMMEDIATE``.
+        version: An older schema version to stop at: for taking in what was exported from it.
     """
     from sqlite_utils import Database
 
-    build_migrations().apply(Database(connection))
+    build_migrations(version).apply(Database(connection))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION if version is None else version}")

@@ -1,7 +1,7 @@
 """Metric values: held at once in the training step, turned into numbers later and together.
 
 Reading a tensor on an accelerator waits for it, which a training step must never do. So the step keeps a clone, and the writer's
-thread moves all clones of a batch to the host in one transfer.
+thread moves all clones of a batch to the host in one transfer. A tensor in the host's own memory is simply read.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import math
 import numbers
 import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 logger = logging.getLogger(__name__)
@@ -20,13 +21,13 @@ class NotANumberError(Exception):
 
 
 def hold(value: Any) -> Any:
-    """Return a value that later changes of the original do not reach, without waiting for any device.
+    """Return a number where that is known, else the tensor that knows it, without waiting for any device.
 
     Args:
         value: Number, bool, NumPy scalar, or a tensor or array of one element.
 
     Returns:
-        A float, or a detached clone of the tensor.
+        A float, or a detached tensor of one element on another device, which shares the memory of the original.
 
     Raises:
         NotANumberError: If it is none of these.
@@ -36,10 +37,11 @@ def hold(value: Any) -> Any:
         return value
     if kind is int or kind is bool:
         return _float_of(value)
-    if hasattr(value, "detach"):
-        if value.numel() != 1 or value.is_complex():
-            raise NotANumberError(f"a tensor of shape {tuple(value.shape)}")
-        return value.detach().clone()
+    is_cpu = getattr(value, "is_cpu", None)
+    if is_cpu is not None:  # a tensor
+        if value.numel() != 1 or (not is_cpu and value.is_complex()):
+            raise NotANumberError(f"a tensor of shape {tuple(value.shape)} and type {value.dtype}")
+        return _float_of(value.item()) if is_cpu else value.detach()
     if getattr(value, "size", 1) == 1 and hasattr(value, "item") and hasattr(value, "dtype"):
         value = value.item()
     if isinstance(value, numbers.Real) or (hasattr(value, "__float__") and not isinstance(value, str | bytes)):
@@ -47,11 +49,12 @@ def hold(value: Any) -> Any:
     raise NotANumberError(f"of type {type(value).__name__}")
 
 
-def current_stream(value: Any) -> Any:
-    """Return the CUDA stream on which a held tensor is being computed, None for everything on the host."""
-    if type(value) is float or not getattr(value, "is_cuda", False):
-        return None
-    return sys.modules["torch"].cuda.current_stream(value.device)
+def current_stream(values: Iterable[Any]) -> Any:
+    """Return the CUDA stream on which values are being computed, None if all are on the host."""
+    for value in values:
+        if type(value) is not float and getattr(value, "is_cuda", False):
+            return sys.modules["torch"].cuda.current_stream(value.device)
+    return None
 
 
 def wait_for(stream: Any) -> None:
@@ -62,17 +65,16 @@ def wait_for(stream: Any) -> None:
         logger.debug("A CUDA stream could not be waited for: %s", error)
 
 
-def to_floats(values: list[Any]) -> list[float | None]:
-    """Turn held values into numbers, with one transfer per device and type.
+def to_floats(values: Sequence[Any]) -> list[float | None]:
+    """Turn tensors that ``hold`` returned into numbers, with one transfer per device and type.
 
     Returns:
         One number per value, in order; None where a value can no longer be read (the device failed).
     """
-    result: list[float | None] = [value if type(value) is float else None for value in values]
+    result: list[float | None] = [None] * len(values)
     groups: dict[Any, list[int]] = {}
     for index, value in enumerate(values):
-        if type(value) is not float:
-            groups.setdefault((str(getattr(value, "device", None)), getattr(value, "dtype", None)), []).append(index)
+        groups.setdefault((value.device, value.dtype), []).append(index)
     for indices in groups.values():
         for index, number in zip(indices, _transfer([values[index] for index in indices]), strict=True):
             result[index] = number
@@ -97,6 +99,8 @@ def _transfer(tensors: list[Any]) -> list[float | None]:
 
 
 def _float_of(value: Any) -> float:
+    if type(value) is float:
+        return value
     try:
         return float(value)
     except OverflowError:  # an integer beyond the range of floats

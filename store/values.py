@@ -23,10 +23,9 @@ from itertools import islice
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-from store.names import is_secret_name
-
-REDACTED = "[redacted]"
-"""What is stored in place of a credential."""
+from store.privacy import HIDDEN_PATH, has_secret_value, hidden_path, hide_places, redact, scrub_message, secret_positions
+from store.privacy import REDACTED as REDACTED
+from store.privacy import redact_text as redact_text
 
 MAX_JSON_CHARS = 1_000_000
 """Longer values (a vocabulary, a whole data set passed as an argument) are stored as their type, length, hash and beginning."""
@@ -43,7 +42,7 @@ class Opaque:
     """A value that cannot come back from a file: a function, a module, a tensor.
 
     Attributes:
-        kind: ``function``, ``class``, ``module``, ``tensor``, ``array``, ``dtype``, ``truncated`` or ``object``.
+        kind: ``function``, ``class``, ``module``, ``tensor``, ``array``, ``dtype``, ``hidden_path``, ``truncated`` or ``object``.
         text: Short text that is equal for equal things as far as that can be said, e.g. ``torch.nn.functional.relu``.
     """
 
@@ -72,43 +71,13 @@ def encode_value(value: Any, name: str = "") -> str:
 def decode_value(text: str | None) -> Any:
     """Return the value ``encode_value`` wrote; None for None.
 
-    Plain types, tuples, sets, bytes, paths and dates come back equal. NumPy scalars come back as Python numbers, enum members
-    as their values, dataclasses as dictionaries, everything without a value as ``Opaque``.
+    Plain types, tuples, sets, bytes, relative paths and dates come back equal. Absolute paths come back as ``Opaque`` (last part
+    and hash) unless ``METAHP_RECORD_PATHS=1`` was set when they were written, credentials as ``[redacted]``. NumPy scalars come
+    back as Python numbers, enum members as their values, dataclasses as dictionaries, everything without a value as ``Opaque``.
     """
     if text is None:
         return None
     return _from_json(json.loads(text))
-
-
-def redact(value: Any, name: str = "") -> Any:
-    """Return the value without credentials: under a secret name, under secret keys inside, in URLs.
-
-    Args:
-        value: Any value; strings, mappings, lists and tuples are looked into.
-        name: The name it is known under.
-    """
-    if value is None or isinstance(value, bool):
-        return value  # None and switches such as use_auth_token=True give nothing away
-    if name and is_secret_name(name):
-        return REDACTED
-    if isinstance(value, str) and not isinstance(value, Enum):
-        return redact_text(value)
-    return value
-
-
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]+@")
-_URL_PARAMETER = re.compile(r"(?<=[?&])([^=&\s#]+)=([^&\s#]+)")
-
-
-def redact_text(text: str) -> str:
-    """Return a text without the credentials in its URLs (``https://user:password@host``, ``?token=...``)."""
-    if "://" not in text:
-        return text
-    text = _URL_CREDENTIALS.sub(f"{REDACTED}@", text)
-    return _URL_PARAMETER.sub(
-        lambda found: f"{found[1]}={REDACTED}" if is_secret_name(found[1]) else found[0],
-        text,
-    )
 
 
 def storable_text(text: object) -> str:
@@ -129,7 +98,7 @@ def _to_json(value: Any, name: str, depth: int) -> Any:
             return value
         kind = type(value)
         if kind is str:
-            return value
+            return _text_to_json(value)
         if kind is int:
             return _int_to_json(value)
         if kind is float:
@@ -144,6 +113,15 @@ def _shortened(value: Any, text: str) -> dict[str, Any]:
     length = f", length {len(value)}" if hasattr(value, "__len__") else ""
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return _tagged("truncated", f"{type(value).__name__}{length}, sha256 {digest}: {text[:200]}")
+
+
+def _text_to_json(value: str) -> Any:
+    """Return a text as it is, unless it tells where things lie on the user's machine."""
+    hidden = hidden_path(value)
+    if hidden is not None:
+        return _tagged(HIDDEN_PATH, hidden)
+    shown = hide_places(value)
+    return value if shown == value else shown
 
 
 def _int_to_json(value: int) -> Any:
@@ -183,16 +161,19 @@ def _collection_to_json(value: Any, name: str, depth: int) -> Any:
         return _shortened(value, json.dumps(ends))
     if isinstance(value, Mapping):
         return _mapping_to_json(value, depth)
-    encoded = [_to_json(item, name, depth + 1) for item in value]
+    secrets = secret_positions(value) if isinstance(value, list | tuple) else ()
+    encoded = [REDACTED if index in secrets else _to_json(item, name, depth + 1) for index, item in enumerate(value)]
     if isinstance(value, Set):
         return _tagged("frozenset" if isinstance(value, frozenset) else "set", sorted(encoded, key=json.dumps))
     return _tagged("tuple", encoded) if isinstance(value, tuple) else encoded
 
 
 def _mapping_to_json(value: Mapping[Any, Any], depth: int) -> Any:
-    if all(type(key) is str for key in value) and "$type" not in value:
+    if has_secret_value(value):
+        value = {**value, "value": redact(value["value"], "secret")}
+    if all(type(key) is str and _text_to_json(redact(key)) == key for key in value) and "$type" not in value:
         return {key: _to_json(item, key, depth + 1) for key, item in value.items()}
-    pairs = [[_to_json(key, "", depth + 1), _to_json(item, str(key), depth + 1)] for key, item in value.items()]
+    pairs = [[_to_json(redact(key), "", depth + 1), _to_json(item, str(key), depth + 1)] for key, item in value.items()]
     return _tagged("dict", pairs)
 
 
@@ -247,15 +228,18 @@ def _safe_repr(value: Any) -> str:
         text = _ADDRESS.sub("", repr(value))
     except Exception:  # foreign code; the type still says something
         text = _class_name(value)
-    return redact_text(text if len(text) <= _MAX_REPR_CHARS else text[:_MAX_REPR_CHARS] + "...")
+    return scrub_message(text if len(text) <= _MAX_REPR_CHARS else text[:_MAX_REPR_CHARS] + "...")
 
 
 def _path_to_json(value: PurePath) -> Any:
+    hidden = hidden_path(value)
+    if hidden is not None:
+        return _tagged(HIDDEN_PATH, redact_text(hidden))
     return _tagged("windows_path" if isinstance(value, PureWindowsPath) else "path", redact_text(str(value)))
 
 
 _SCALARS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
-    (str, lambda value: str.__str__(value)),
+    (str, lambda value: _text_to_json(str.__str__(value))),
     (bool, bool),
     (int, lambda value: _int_to_json(int(value))),
     (float, lambda value: float(value) if math.isfinite(value) else _tagged("float", repr(float(value)))),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import logging
 import os
 import sqlite3
@@ -17,13 +18,13 @@ import time
 import warnings
 from collections import deque
 from pathlib import Path
-from typing import Any
 
-from store import schema, spool, tensors
-from store.connection import connect, is_on_network, transaction
+from store import resources, schema, spool
+from store.absorbing import Event, absorb
+from store.connection import HistoryConnection, connect, guarded, set_busy_timeout, transaction
 from store.errors import StorageWarning
+from store.filesystem import is_on_network
 from store.operations import Operation, apply_operations, metrics_operation
-from store.outcome import value_kind
 from store.records import RunStatus
 from store.run_state import RunState
 
@@ -33,14 +34,15 @@ FLUSH_INTERVAL_S = 1.0
 """A process that is killed loses at most what it logged within this time."""
 HEARTBEAT_INTERVAL_S = 10.0
 WRITE_TIMEOUT_S = 5.0
-"""How long a write waits for another process's transaction before it goes to the spool."""
+"""How long another process may keep the history locked before that is a problem worth a warning; what is due waits in the spool."""
+BUSY_SLICE_S = 0.5
+"""How long one try waits for another process's transaction, so that nobody who needs the writer waits for longer."""
+FINAL_SLICE_S = 1.5
+"""The same for the end of a run: if even that fails, the user hears of it."""
 QUEUE_LIMIT = 50_000
 """Log calls that may wait; a full queue is emptied into the spool by the step that finds it full."""
 _MAX_RETRY_S = 60.0
 _MAX_PENDING = 1_000_000  # operations kept in memory if neither history nor any spool can be written: a last resort
-
-Event = tuple[RunState, int, float | None, float, bool, tuple[tuple[str, Any], ...], Any]
-"""Run, step, epoch, seconds since the start, whether partial, names with held values, the CUDA stream they come from."""
 
 
 class Writer:
@@ -61,11 +63,14 @@ class Writer:
         self._thread_lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
-        self._connection: sqlite3.Connection | None = None
+        self._connection: HistoryConnection | None = None
         self._file: tuple[int, int] | None = None
         self._is_network = is_on_network(path)
         self._retry_at = 0.0
         self._retry_s = 0.0
+        self._locked_at: float | None = None
+        self._has_spooled = False
+        self._spooled_in: Path | None = None
         self._problem: str | None = None
         self._has_warned = False
 
@@ -73,6 +78,7 @@ class Writer:
         """Take a run on: its row is written, and its heartbeat kept up until it ends."""
         self._active.add(state)
         self.touch(state)
+        resources.sampler().watch(state, self)
 
     def append(self, event: Event) -> None:
         """Queue logged values. Costs an append, unless the queue is full."""
@@ -88,6 +94,12 @@ class Writer:
         self._touched.add(state)
         self._ensure_thread()
 
+    def add(self, operation: Operation) -> None:
+        """Queue an operation that is ready; it is written with the next flush, even if no run is open any more."""
+        with self._settle_lock:
+            self._pending.append(operation)
+        self._ensure_thread()
+
     def settle(self) -> None:
         """Turn everything queued into operations, so that the outcome of each run is known. Touches no disk."""
         # a timeout, since a signal handler may end a run in the very thread that is busy here
@@ -96,7 +108,7 @@ class Writer:
         events: list[Event] = []
         try:
             events += [self.queue.popleft() for _ in range(len(self.queue))]
-            rows = self._absorb(events)
+            rows = absorb(events)
             self._note_active()
             touched = {self._touched.pop() for _ in range(len(self._touched))}
             for state in sorted(touched.union(event[0] for event in events), key=lambda state: state.id):
@@ -111,12 +123,13 @@ class Writer:
             self.queue.extendleft(reversed(events))  # after a KeyboardInterrupt in the middle
             self._settle_lock.release()
 
-    def flush(self, timeout_s: float | None = None, *, is_last_try: bool = False) -> bool:
+    def flush(self, timeout_s: float | None = None, *, is_last_try: bool = False, is_final: bool = False) -> bool:
         """Write everything queued, in the calling thread.
 
         Args:
             timeout_s: How long to wait for a write that is going on already; default ``WRITE_TIMEOUT_S``.
             is_last_try: Whether the history is tried even shortly after it failed.
+            is_final: Whether a run ends with it, so that a history that is locked even now is a problem.
 
         Returns:
             Whether everything is in the history now. Never raises.
@@ -129,7 +142,7 @@ class Writer:
             self.settle()
             if not self._active:
                 self._wake.set()  # the thread has nothing left to do and ends now, not a second later
-            return self._write()
+            return self._write(is_final=is_final)
         except Exception as error:  # the edge: whatever storage does, training goes on
             self._note_problem(error)
             return False
@@ -141,7 +154,7 @@ class Writer:
         if self._problem is None or self._has_warned:
             return
         self._has_warned = True
-        where = spool.spool_directories(self.path)[0]
+        where = "memory, since no spool can be written either," if self._spooled_in is None else self._spooled_in
         message = (
             f"The history {self.path} cannot be written: {self._problem}. Training goes on; the values wait in {where} "
             "and are taken in when the history is opened next."
@@ -161,7 +174,13 @@ class Writer:
         for state in list(self._active):
             if state.close(RunStatus.INTERRUPTED, "The program ended before finish()."):
                 self._touched.add(state)
-        self.flush(is_last_try=True)
+        self.flush(is_last_try=True, is_final=True)
+        self.warn_if_needed()
+        if self._pending:
+            logger.error(
+                "%d pieces of what was to be written to %s are lost: %s. No spool could be written either.",
+                *(len(self._pending), self.path, self._problem),
+            )
         self.close_connection()
 
     def close_connection(self) -> None:
@@ -169,64 +188,50 @@ class Writer:
         with self._write_lock:
             self._disconnect()
 
-    def _absorb(self, events: list[Event]) -> dict[str, list[list[Any]]]:
-        """Return rows of ``metrics`` by run, and tell each run its values."""
-        for stream in {event[6] for event in events if event[6] is not None}:
-            tensors.wait_for(stream)
-        numbers = iter(tensors.to_floats([value for event in events for _, value in event[5]]))
-        rows: dict[str, list[list[Any]]] = {}
-        for state, step, epoch, elapsed_s, is_partial, items, _ in events:
-            target = rows.setdefault(state.id, [])
-            for name, _ in items:
-                number = next(numbers)
-                if number is None:
-                    continue
-                kind = value_kind(number)
-                value = number if kind == "finite" else None
-                target.append([state.id, name, state.attempt, step, epoch, value, kind, elapsed_s])
-                if not is_partial:
-                    state.add_value(name, number, step)
-            if not is_partial:
-                state.add_progress(step, epoch)
-        return rows
-
-    def _write(self) -> bool:
+    def _write(self, *, is_final: bool = False) -> bool:
         """Write pending operations to the history, else to the spool; the caller holds the write lock."""
         operations = self._take_pending()
-        if not operations and self._problem is None:
+        if not operations and not self._has_spooled:
             return True
-        if self._is_network or time.monotonic() < self._retry_at:
+        if time.monotonic() < self._retry_at:
             self._spool(operations)
-            # On a network file system each run writes its own file; it is taken in whenever a run's row changes.
-            return self._is_network and any(operation["op"] == "run" for operation in operations) and self._ingest()
+            return False
+        if self._is_network:
+            # each run writes its own files there; they are taken in whenever a run's row changes
+            self._spool(operations)
+            if not any(operation["op"] == "run" for operation in operations):
+                return False
+            operations = []
         try:
-            connection = self._connect()
-            if self._problem is not None:
+            final_s = WRITE_TIMEOUT_S if self._is_network else FINAL_SLICE_S  # without locks of the system there is no queue
+            connection = self._connect(min(final_s if is_final else BUSY_SLICE_S, WRITE_TIMEOUT_S))
+            if self._has_spooled:
                 spool.ingest(connection, self.path)  # our own older operations first
-            with transaction(connection):
-                apply_operations(connection, operations)
+                self._has_spooled = False
+            if operations:
+                with transaction(connection):
+                    apply_operations(connection, operations)
         except Exception as error:
-            self._disconnect()
-            self._note_problem(error)
             self._spool(operations)
-            self._retry_s = min(_MAX_RETRY_S, max(1.0, self._retry_s * 2))
-            self._retry_at = time.monotonic() + self._retry_s
+            self._disconnect()
+            if not self._is_only_busy(error, is_final):
+                self._note_problem(error)
+                self._retry_s = min(_MAX_RETRY_S, max(1.0, self._retry_s * 2))
+                self._retry_at = time.monotonic() + self._retry_s
             return False
         except BaseException:
             self._put_back(operations)
             raise
-        self._problem, self._retry_s = None, 0.0
+        self._problem, self._retry_s, self._locked_at = None, 0.0, None
         return True
 
-    def _ingest(self) -> bool:
-        """Take the spool in; what cannot be taken in now is taken in later."""
-        try:
-            spool.ingest(self._connect(), self.path)
-        except (sqlite3.Error, OSError) as error:
-            self._disconnect()
-            logger.debug("The spool of %s will be taken in later: %s", self.path, error)
+    def _is_only_busy(self, error: BaseException, is_final: bool) -> bool:
+        """Say whether another process merely writes right now, which is no problem unless it lasts."""
+        if not isinstance(error, sqlite3.OperationalError) or "locked" not in str(error):
             return False
-        return True
+        now = time.monotonic()
+        self._locked_at = now if self._locked_at is None else self._locked_at
+        return not is_final and now - self._locked_at < WRITE_TIMEOUT_S
 
     def _note_active(self) -> None:
         """Keep up the heartbeats, and end the runs whose recorder is gone."""
@@ -247,7 +252,8 @@ class Writer:
         if not operations:
             return
         try:
-            spool.append(self.path, operations)
+            self._spooled_in = spool.append(self.path, operations)
+            self._has_spooled = True
         except (OSError, ValueError) as error:
             self._note_problem(error)
             self._put_back(operations)
@@ -264,22 +270,31 @@ class Writer:
         except Exception as error:  # the edge: this is called from a training step
             self._note_problem(error)
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, busy_s: float) -> sqlite3.Connection:
         """Return the connection, a new one if the file was replaced meanwhile.
+
+        Args:
+            busy_s: How long its statements wait for another process, in seconds.
 
         Raises:
             OSError: If the file is gone or is no history of this version.
             sqlite3.Error: If SQLite cannot open it.
         """
         found = os.stat(self.path)
+        if not os.access(self.path, os.W_OK):
+            raise PermissionError(errno.EROFS, "it is read-only")
         file = (found.st_dev, found.st_ino)
         if self._connection is not None and file == self._file:
+            if self._connection.busy_timeout_s != busy_s:
+                set_busy_timeout(self._connection, busy_s)
             return self._connection
         if self._file is not None and file != self._file:
             self._rewrite_all()  # SQLite would go on writing into the deleted file without a word
         self._disconnect()
-        connection = connect(self.path, WRITE_TIMEOUT_S)
-        if connection.execute("PRAGMA user_version").fetchone()[0] != schema.SCHEMA_VERSION:
+        connection = connect(self.path, busy_s)
+        with guarded(connection):
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version != schema.SCHEMA_VERSION:
             connection.close()
             raise OSError("the file is no history of this version any more")
         self._connection, self._file = connection, file
@@ -299,7 +314,7 @@ class Writer:
     def _note_problem(self, error: BaseException) -> None:
         if self._problem is None:
             logger.debug("The history %s cannot be written.", self.path, exc_info=error)
-            self._problem = str(error) or type(error).__name__
+            self._problem = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
             if isinstance(error, FileNotFoundError):
                 self._rewrite_all()
 

@@ -6,12 +6,16 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import numpy as np
 
 from compare_baselines.replay.methods import Method, NewTask, Past
 from metamodel import TaskDescription, recommend, refit
-from store import Curve, FinishedRun, History
+from store import Curve, FinishedRun, History, NotEnoughHistoryError
 from store.names import Direction
+from store.records import RunStatus
 
 
 class MetaHP(Method):
@@ -32,7 +36,8 @@ class MetaHP(Method):
         self._history: History | None = None
         with History(self._base) as history:
             history.add_finished_runs(_runs(past), {task.name: dict(task.description) for task in past.tasks})
-            refit(history, "cpu", seed=past.seed)
+            with suppress(NotEnoughHistoryError):  # with one past task there is nothing to fit to, and `recommend` knows
+                refit(history, "cpu", seed=past.seed)
             self._models = history.models_path
 
     def start(self, task: NewTask) -> None:
@@ -42,7 +47,9 @@ class MetaHP(Method):
         path = Path(self._folder.name) / "present.db"
         shutil.copyfile(self._base, path)
         self._history = History(path)
-        shutil.copytree(self._models, self._history.models_path)
+        if self._models.exists():
+            shutil.copytree(self._models, self._history.models_path)
+        self._rng = np.random.default_rng(task.seed)
         known = TaskDescription.from_dict(task.description)
         self._task = TaskDescription(name=task.name, objective=self._objective, direction=task.direction, features=known.features)
         self._n_written = 0
@@ -55,7 +62,11 @@ class MetaHP(Method):
         self._n_written = len(tried)
         free = [int(i) for i in self.task.is_free(tried).nonzero()[0]]
         candidates = [self.task.configs[i] for i in free]
-        found = recommend(self._history, task=self._task, candidates=candidates, k=1, max_fit_s=0, seed=self._seed)
+        # What a run of the user's would say of itself: how long it is going to train.
+        current = {"num_epochs": self.task.epochs} if self.task.epochs else None
+        found = recommend(self._history, self._task, mode="explore", candidates=candidates, current=current, max_fit_s=0, seed=self._seed)
+        if not found[0].config:  # it abstains without a choice: nobody knows anything
+            return int(self._rng.choice(free))
         return free[candidates.index(found[0].config)]
 
     def close(self) -> None:
@@ -86,12 +97,14 @@ class MetaHP(Method):
 
 
 def _runs(past: Past) -> Iterator[FinishedRun]:
-    """Return the past runs with their final objective as the only value."""
+    """Return the past runs with their final objective, and what came before it where that is known."""
     for number, task in enumerate(past.tasks):
         for i, (config, outcome, epochs) in enumerate(zip(task.configs, task.outcomes, task.epochs, strict=True)):
-            curve = Curve([int(epochs or 0)], [_in_units(float(outcome), task.direction)])
-            curves, run_id = {past.objective: curve}, f"past-{number:04d}-{i:06d}"
-            yield FinishedRun(run_id, task.name, dict(config), past.objective, task.direction, curves, epochs_reached=epochs)
+            steps, values = task.curves[i] if task.curves else ((int(epochs or 0),), (float(outcome),))
+            curves = {past.objective: Curve(steps, [_in_units(value, task.direction) for value in values])}
+            status = RunStatus(task.endings[i]) if task.endings else None
+            hparams, run_id = {task.spelling.get(name, name): value for name, value in config.items()}, f"past-{number:04d}-{i:06d}"
+            yield FinishedRun(run_id, task.name, hparams, past.objective, task.direction, curves, status, epochs_reached=epochs)
 
 
 def _in_units(outcome: float, direction: str) -> float:

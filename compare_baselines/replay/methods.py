@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ GRID_LEVELS = 3
 
 @dataclass(frozen=True, eq=False)
 class PastTask:
-    """What is known of a past task: ``n_hist`` random configurations with their outcomes.
+    """What is known of a past task: ``n_hist`` random configurations with their outcomes; a scenario changes which, and how they ended.
 
     Attributes:
         name: Its name.
@@ -45,6 +45,9 @@ class PastTask:
         direction: ``min`` or ``max``: whether outcomes were negated.
         epochs: Epochs each run reached, None where unknown.
         description: What is known of the task.
+        endings: How each run ended, ``completed``, ``interrupted``, ``diverged`` or ``oom``; empty: the outcomes say it.
+        curves: Steps and oriented values of each run up to where it ended; empty: only the outcomes are known.
+        spelling: Canonical name -> how it was written in this task.
     """
 
     name: str
@@ -54,6 +57,9 @@ class PastTask:
     direction: str
     epochs: tuple[float | None, ...]
     description: Mapping[str, Any]
+    endings: tuple[str, ...] = ()
+    curves: tuple[tuple[tuple[int, ...], tuple[float, ...]], ...] = ()
+    spelling: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def values(self) -> FloatArray:

@@ -83,6 +83,20 @@ def bootstrap_intervals(regret: Mapping[str, FloatArray], level: float = 0.95, s
     return {name: np.percentile(counts @ values, ends, axis=0).T for name, values in regret.items()}
 
 
+def paired_difference(left: FloatArray, right: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the mean difference of two methods and its interval over tasks, resampled in pairs.
+
+    Args:
+        left: Regret, shape ``(n_tasks, budget)``.
+        right: The same tasks in the same order.
+
+    Returns:
+        Mean of ``left - right``, shape ``(budget,)``, and lower and upper ends, shape ``(budget, 2)``.
+    """
+    difference = left - right
+    return difference.mean(0), bootstrap_intervals({"": difference})[""]
+
+
 def mean_ranks(regret: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     """Return the mean rank of each method among all, 1 is best, ties share their mean.
 

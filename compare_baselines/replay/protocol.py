@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from compare_baselines.replay.methods import Past, PastTask
 from compare_baselines.replay.spaces import UnitCube, space_of
 from metamodel.space import Space
 from store.errors import InvalidArgumentError, NotEnoughHistoryError
@@ -80,6 +81,9 @@ class Pool:
         direction: ``min`` or ``max``.
         epochs: Epochs each run reached, None where unknown.
         description: What is known of the task.
+        run_ids: The run each configuration was taken from.
+        judged: What regret is computed from, shape ``(n,)``; None for ``values``.
+        endings: How each run ended, as ``RunStatus`` says it; empty: the values say it.
     """
 
     task: str
@@ -88,6 +92,9 @@ class Pool:
     direction: str
     epochs: tuple[float | None, ...]
     description: Mapping[str, Any] = field(default_factory=dict)
+    run_ids: tuple[str, ...] = ()
+    judged: FloatArray | None = None
+    endings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of configurations ``n``."""
@@ -95,9 +102,9 @@ class Pool:
 
     @cached_property
     def filled(self) -> FloatArray:
-        """Values with the worst finite one in place of diverged runs, shape ``(n,)``."""
-        worst = float(np.nanmin(self.values))
-        return np.where(np.isnan(self.values), worst, self.values)
+        """What regret is computed from, with the worst finite value in place of diverged runs, shape ``(n,)``."""
+        judged = self.values if self.judged is None else self.judged
+        return np.where(np.isnan(judged), float(np.nanmin(judged)), judged)
 
     @cached_property
     def regret(self) -> FloatArray:
@@ -129,6 +136,11 @@ class Benchmark:
         """Coordinates of the space."""
         return UnitCube(self.space)
 
+    @cached_property
+    def points(self) -> dict[str, FloatArray]:
+        """Each pool as points of the unit cube, shape ``(n, d)``."""
+        return {name: self.cube.encode(pool.configs) for name, pool in self.pools.items()}
+
     def folds(self) -> list[tuple[list[str], list[str]]]:
         """Return for each fold the names of the past tasks and of the tested ones."""
         names = list(self.pools)
@@ -144,6 +156,15 @@ class Benchmark:
         """Draw the runs that are known of each past task: indices into its pool, shape ``(n_hist,)``."""
         rng = np.random.default_rng(FIRST_SEED + seed)
         return {name: rng.choice(len(self.pools[name]), self.protocol.n_hist, replace=False) for name in sorted(past)}
+
+    def past(self, names: Sequence[str], seed: int) -> Past:
+        """Return what is known before a new task: the drawn runs of the past tasks."""
+        tasks = []
+        for name, chosen in self.past_runs(names, seed).items():
+            pool = self.pools[name]
+            configs, epochs = tuple(pool.configs[i] for i in chosen), tuple(pool.epochs[i] for i in chosen)
+            tasks.append(PastTask(name, configs, self.points[name][chosen], pool.values[chosen], pool.direction, epochs, pool.description))
+        return Past(tuple(tasks), self.space, self.objective, seed)
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol as it is reported."""
@@ -177,22 +198,17 @@ def load_benchmark(
         if run.objective == objective:
             groups.setdefault(run.task_name, []).append(run)
     without = sorted({run.task_name for run in runs} - groups.keys())
+    if not groups:
+        possible = sorted({run.objective for run in runs if run.objective is not None})
+        raise InvalidArgumentError(
+            f"An objective must have finished runs, but got {objective!r}; possible are {_listed(possible) or 'none'}."
+        )
     if without:
         notes.append(f"left out, no run has the objective {objective!r}: {_listed(without)}")
     names = None if space is None else [canonical_name(name) for name in space]
     pools = {name: _pool(name, groups[name], names, descriptions.get(name, {}), notes) for name in sorted(groups)}
     usable = {name: pool for name, pool in pools.items() if _is_usable(pool, protocol, notes)}
-    unknown = [name for name in protocol.holdout if name not in usable]
-    if unknown:
-        raise InvalidArgumentError(
-            f"A held-out task must be one that can be replayed, but got {unknown[0]!r}; possible are {_listed(list(usable)) or 'none'}"
-            f"{'; ' + '; '.join(notes) if notes else ''}."
-        )
-    if len(usable) < MIN_TASKS or len(usable) - len(protocol.holdout) < 1:
-        raise NotEnoughHistoryError(
-            f"A replay needs at least {MIN_TASKS} tasks with {_least_runs(protocol)} finished runs of differing outcome, but "
-            f"{history.path} has {len(usable)}{': ' + '; '.join(notes) if notes else ''}. Log more runs or lower --n-hist and --budget."
-        )
+    _check_roles(usable, protocol, notes, str(history.path))
     found = space_of([config for pool in usable.values() for config in pool.configs], space)
     return Benchmark(usable, found, objective, protocol, tuple(notes))
 
@@ -241,7 +257,7 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
     direction = str(runs[-1].direction)
     sign = -1.0 if direction == Direction.MIN else 1.0
     seen: dict[str, int] = {}
-    kept: list[tuple[Mapping[str, Any], float, float | None]] = []
+    kept: list[tuple[Mapping[str, Any], float, float | None, str]] = []
     n_other = n_double = 0
     for run in runs:
         if run.direction != direction or (run.objective_last is None and run.status is not RunStatus.DIVERGED):
@@ -252,24 +268,49 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
             n_double += 1
             continue
         is_diverged = run.status is RunStatus.DIVERGED or run.objective_last is None or not math.isfinite(run.objective_last)
-        kept.append((config, math.nan if is_diverged else sign * float(run.objective_last or 0.0), run.epochs_reached))
+        kept.append((config, math.nan if is_diverged else sign * float(run.objective_last or 0.0), run.epochs_reached, run.id))
     if n_double:
         notes.append(f"{task}: {n_double} runs repeat a configuration; the first run of each counts")
     if n_other:
         notes.append(f"{task}: {n_other} runs have no final objective or another direction and are not used")
-    configs, values, epochs = zip(*kept, strict=True) if kept else ((), (), ())
-    return Pool(task, tuple(configs), np.array(values, dtype=np.float64), direction, tuple(epochs), description)
+    configs, values, epochs, ids = zip(*kept, strict=True) if kept else ((), (), (), ())
+    return Pool(task, tuple(configs), np.array(values, dtype=np.float64), direction, tuple(epochs), description, tuple(ids))
 
 
-def _least_runs(protocol: Protocol) -> int:
-    return max(protocol.n_hist, protocol.budget)
+def _check_roles(usable: Mapping[str, Pool], protocol: Protocol, notes: Sequence[str], path: str) -> None:
+    """Check that there are tasks to test and tasks to learn from."""
+    why = f": {'; '.join(notes)}" if notes else ""
+    unknown = [name for name in protocol.holdout if name not in usable]
+    if unknown:
+        raise InvalidArgumentError(
+            f"A held-out task must be one that can be replayed, but got {unknown[0]!r}; possible are "
+            f"{_listed(list(usable)) or 'none'}{why}."
+        )
+    if len(usable) < MIN_TASKS:
+        least = max(protocol.n_hist, protocol.budget)
+        raise NotEnoughHistoryError(
+            f"A replay needs at least {MIN_TASKS} tasks with {least} finished runs of differing outcome, but {path} has "
+            f"{len(usable)}{why}. "
+            "Log more runs or lower --n-hist and --budget."
+        )
+    if protocol.holdout and len(set(protocol.holdout)) == len(usable):
+        raise InvalidArgumentError(
+            f"A task that is not held out must remain as the past, but all {len(usable)} are held out. Hold fewer out, or none for folds."
+        )
+    if not protocol.holdout and protocol.folds > len(usable):
+        raise InvalidArgumentError(
+            f"Folds must be at most as many as tasks, but got {protocol.folds} for {len(usable)} tasks{why}. "
+            "Use 'loo' to test one at a time."
+        )
 
 
 def _is_usable(pool: Pool, protocol: Protocol, notes: list[str]) -> bool:
     """Say whether a pool can be replayed; if not, a note says why."""
     reason = None
-    if len(pool) < _least_runs(protocol):
-        needed = f"{_least_runs(protocol)} are needed (n_hist {protocol.n_hist}, budget {protocol.budget})"
+    is_past, is_tested = (pool.task not in protocol.holdout, pool.task in protocol.holdout) if protocol.holdout else (True, True)
+    least = max(protocol.n_hist * is_past, protocol.budget * is_tested)
+    if len(pool) < least:
+        needed = f"{least} are needed (n_hist {protocol.n_hist}, budget {protocol.budget})"
         reason = f"it has {len(pool)} distinct finished configurations, {needed}"
     elif np.isnan(pool.values).all():
         reason = "every run diverged"

@@ -24,13 +24,32 @@ def regret_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     ks = shown_evaluations(len(report["random_exact"]))
     middle = min(5, ks[-1])
     columns = ["method", *(f"k={k}" for k in ks), f"95 % at k={middle}", f"rank at k={middle}", f"random needs for k={middle}", "seconds"]
+    shows_failures = any(max(item.get("failed") or [0]) > 0 for item in report["methods"].values())
+    columns += [f"failed of {ks[-1]}"] if shows_failures else []
     rows = []
     for name, item in sorted(report["methods"].items(), key=lambda pair: pair[1]["regret"][middle - 1]):
         low, high = item["ci95"][middle - 1]
         needed = item["random_equivalent"][middle - 1]
         cells = [show_regret(item["regret"][k - 1]) for k in ks]
-        cells += [f"{show_regret(low)}-{show_regret(high)}", f"{item['mean_rank'][middle - 1]:.1f}"]
-        rows.append([name, *cells, "more than all" if needed is None else f"{needed:.0f}", f"{item['seconds']:.0f}"])
+        cells += [f"{show_regret(low)}-{show_regret(high)}", f"{item['mean_rank'][middle - 1]:.1f}" if item["mean_rank"] else "-"]
+        cells += ["more than all" if needed is None else f"{needed:.0f}", f"{item['seconds']:.0f}"]
+        if shows_failures:
+            cells.append(f"{item['failed'][-1]:.1f}" if item["failed"] else "-")
+        rows.append([name, *cells])
+    return columns, rows
+
+
+def comparison_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return column names and rows of a scenario's comparison: the default against the best peer and against the plain process."""
+    entries = [report["comparison"][k - 1] for k in shown_evaluations(len(report["random_exact"]))] if report["comparison"] else []
+    columns = ["k", "best peer", "metahp minus it", "95 %"]
+    has_plain = bool(entries) and "plain" in entries[0]
+    columns += ["metahp minus plain-gp", "95 %"] if has_plain else []
+    rows = []
+    for entry in entries:
+        parts = [entry, *([entry["plain"]] if has_plain else [])]
+        cells = [cell for part in parts for cell in (f"{part['difference']:+.3f}", f"{part['ci95'][0]:+.3f} to {part['ci95'][1]:+.3f}")]
+        rows.append([str(entry["k"]), entry["best_peer"], *cells])
     return columns, rows
 
 

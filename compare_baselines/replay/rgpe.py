@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from compare_baselines.replay.methods import Method, NewTask, Past, filled
+from metamodel.kernels import matern52
 from metamodel.posterior import log_expected_improvement
-from metamodel.prior_gp import matern52
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -44,7 +44,7 @@ class Processes:
         self.outcomes = (outcomes - outcomes.mean(1, keepdim=True)) / torch.where(spread > 1e-9, spread, 1.0)
         found = start or (torch.full((b, 1, d), math.log(0.5)), torch.zeros(b), torch.full((b,), math.log(0.05)))
         self.parameters = tuple(value.detach().clone().requires_grad_() for value in found)
-        optimizer = torch.optim.Adam(list(self.parameters), lr=0.05)
+        optimizer = torch.optim.Adam(list(self.parameters), lr=0.05, fused=True)
         for _ in range(steps):
             optimizer.zero_grad()
             self._loss().backward()  # type: ignore[no-untyped-call]
@@ -106,16 +106,20 @@ class RGPE(Method):
     name = "rgpe"
 
     def learn(self, past: Past) -> None:
-        """Fit a process a past task, all at once."""
-        inputs = torch.as_tensor(np.stack([task.points for task in past.tasks]), dtype=torch.float32)
-        outcomes = torch.as_tensor(np.stack([task.values for task in past.tasks]), dtype=torch.float32)
-        self._past = Processes(inputs, outcomes, steps=100)
+        """Fit a process a past task, all with equally many runs at once."""
+        self._past = []
+        for n in sorted({len(task.outcomes) for task in past.tasks}):
+            alike = [task for task in past.tasks if len(task.outcomes) == n]
+            inputs = torch.as_tensor(np.stack([task.points for task in alike]), dtype=torch.float32)
+            outcomes = torch.as_tensor(np.stack([task.values for task in alike]), dtype=torch.float32)
+            self._past.append(Processes(inputs, outcomes, steps=100))
 
     def start(self, task: NewTask) -> None:
         """Predict the pool from every past task."""
         super().start(task)
         self._points = torch.as_tensor(task.points, dtype=torch.float32)
-        self._mean, self._variance = (value.double().numpy() for value in self._past.predict(self._points))
+        found = [process.predict(self._points) for process in self._past]
+        self._mean, self._variance = (torch.cat(values).double().numpy() for values in zip(*found, strict=True))
         self._generator = torch.Generator().manual_seed(task.seed)
         self._start: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -141,11 +145,12 @@ class RGPE(Method):
     def _weigh(self, own: Processes, tried: list[int]) -> FloatArray:
         """Return how often each process, the new task's last, has the smallest ranking loss; those that dilute it get nothing."""
         points, outcomes = self._points[tried], own.outcomes[0]
-        losses = _ranking_loss(self._past.sample(points, N_SAMPLES, self._generator), outcomes)
+        draws = [process.sample(points, N_SAMPLES, self._generator) for process in self._past]
+        losses = _ranking_loss(torch.cat(draws, dim=1), outcomes)
         mean, variance = own.leave_one_out()
-        draws = mean + variance.sqrt() * torch.randn(N_SAMPLES, *mean.shape, generator=self._generator)
+        own_draws = mean + variance.sqrt() * torch.randn(N_SAMPLES, *mean.shape, generator=self._generator)
         # Each left-out draw is ranked against what was really observed of the others.
-        wrong = (draws[..., :, None] < outcomes[None, None, None, :]) ^ (outcomes[:, None] < outcomes[None, :])
+        wrong = (own_draws[..., :, None] < outcomes[None, None, None, :]) ^ (outcomes[:, None] < outcomes[None, :])
         own_loss = wrong.sum((-1, -2)).double()
         losses = torch.cat([losses, own_loss], dim=1)
         # Prevention of weight dilution: a process whose typical loss is above nearly all of the new task's own is left out.
@@ -158,6 +163,9 @@ class RGPE(Method):
 
 
 def _ranking_loss(draws: Tensor, outcomes: Tensor) -> Tensor:
-    """Count the pairs a draw orders otherwise than the outcomes: draws ``(s, b, n)`` to ``(s, b)``."""
-    wrong = (draws[..., :, None] < draws[..., None, :]) ^ (outcomes[:, None] < outcomes[None, :])
-    return wrong.sum((-1, -2)).double()
+    """Count the ordered pairs a draw orders otherwise than the outcomes: draws ``(s, b, n)`` to ``(s, b)``."""
+    first, second = torch.triu_indices(len(outcomes), len(outcomes), 1)
+    differs = outcomes[first] != outcomes[second]
+    # A draw has no ties: each pair of differing outcomes is wrong both ways or not at all, each pair of equal ones one way.
+    wrong = (draws[..., first[differs]] < draws[..., second[differs]]) ^ (outcomes[first[differs]] < outcomes[second[differs]])
+    return 2.0 * wrong.sum(-1).double() + float((~differs).sum())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
@@ -16,20 +18,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compare_baselines.replay.methods import Method, NewTask, Past, PastTask
-from compare_baselines.replay.metrics import best_so_far, bootstrap_intervals, expected_best, mean_ranks, random_equivalent
+from compare_baselines.replay.methods import Method, NewTask
+from compare_baselines.replay.metrics import (
+    best_so_far,
+    bootstrap_intervals,
+    expected_best,
+    mean_ranks,
+    paired_difference,
+    random_equivalent,
+)
 from compare_baselines.replay.protocol import Benchmark
 from store.errors import InvalidArgumentError
 
 FloatArray = npt.NDArray[np.float64]
 
-RANDOM = "random"
+RANDOM, PLAIN, DEFAULT = "random", "plain-gp", "metahp"
 METHODS = {
     RANDOM: "compare_baselines.replay.methods:Random",
     "grid": "compare_baselines.replay.methods:Grid",
     "tpe": "compare_baselines.replay.samplers:TPE",
     "gp": "compare_baselines.replay.samplers:GP",
     "cmaes": "compare_baselines.replay.samplers:CMAES",
+    "plain-gp": "compare_baselines.replay.plain_gp:PlainGP",
     "best-of-past": "compare_baselines.replay.methods:BestOfPast",
     "quantile": "compare_baselines.replay.transfer:Quantile",
     "zero-shot": "compare_baselines.replay.transfer:ZeroShot",
@@ -37,6 +47,9 @@ METHODS = {
     "metahp": "compare_baselines.replay.metahp:MetaHP",
 }
 """Name -> ``module:Class``."""
+
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -51,10 +64,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """Regret after each evaluation, task by task, and the seconds it took."""
+    """Regret and number of failed runs after each evaluation, task by task, and the CPU seconds it took."""
 
     job: Job
     regret: dict[str, FloatArray]
+    n_failed: dict[str, FloatArray]
     seconds: float
 
 
@@ -70,8 +84,10 @@ def find_method(name: str) -> type[Method]:
     path = METHODS.get(name, name)
     module, _, attribute = path.partition(":")
     if not attribute:
+        close = difflib.get_close_matches(name, list(METHODS), n=1, cutoff=0.5)
+        nearest = f"did you mean {close[0]!r}? Possible" if close else "possible"
         raise InvalidArgumentError(
-            f"A method must be known, but got {name!r}; possible are {', '.join(METHODS)}, or module:Class of a class of your own."
+            f"A method must be known, but got {name!r}; {nearest} are {', '.join(METHODS)}, or module:Class of a class of your own."
         )
     if path == name and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
@@ -90,6 +106,7 @@ def run_replay(
     *,
     workers: int | None = None,
     progress: Callable[[float, str], None] | None = None,
+    keeps_seeds: bool = False,
 ) -> dict[str, Any]:
     """Compare methods on recorded runs.
 
@@ -98,6 +115,7 @@ def run_replay(
         methods: Names, or ``module:Class``.
         workers: Processes; None for one a core.
         progress: Called with a fraction in [0, 1] and a text.
+        keeps_seeds: Keep the regret of every seed as well, ``"seeds": {task: [[regret ...] ...]}``, so that reports can be merged.
 
     Returns:
         ``{"protocol", "random_exact", "methods": {name: {"regret", "ci95", "mean_rank", "random_equivalent", "seconds", "tasks"}}}``;
@@ -112,16 +130,18 @@ def run_replay(
     jobs = list(_jobs(benchmark, classes))
     done: list[Done] = []
     n_workers = min(workers or os.cpu_count() or 1, max(len(jobs), 1))
+    _ = benchmark.points  # once, before the workers get their copies
     for finished in _carry_out(benchmark, jobs, n_workers):
         done.append(finished)
         if progress is not None:
             progress(len(done) / len(jobs), f"{finished.job.method} ({len(done)} of {len(jobs)})")
-    return summarise(benchmark, done, list(methods))
+    return summarise(benchmark, done, list(methods), keeps_seeds=keeps_seeds)
 
 
 def _jobs(benchmark: Benchmark, classes: dict[str, type[Method]]) -> Iterator[Job]:
-    # Slow ones first, so that no process is left alone with them in the end.
-    for name in sorted(classes, key=lambda name: not classes[name].is_slow):
+    # The dear ones first, so that no process is left alone with them in the end; METHODS lists them last.
+    dearness = {name: i for i, name in enumerate(METHODS)}
+    for name in sorted(classes, key=lambda name: (not classes[name].is_slow, -dearness.get(name, len(METHODS)))):
         for fold, (_, tested) in enumerate(benchmark.folds()):
             for seed in range(benchmark.protocol.seeds):
                 if name == RANDOM:
@@ -146,6 +166,21 @@ def _work(job: Job) -> Done:
     return carry_out(_shared["benchmark"], job)
 
 
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes started here use one thread for linear algebra: there is one a core."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _carry_out(benchmark: Benchmark, jobs: list[Job], n_workers: int) -> Iterator[Done]:
     if n_workers <= 1:
         import torch
@@ -158,7 +193,7 @@ def _carry_out(benchmark: Benchmark, jobs: list[Job], n_workers: int) -> Iterato
         finally:
             torch.set_num_threads(before)
         return
-    with ProcessPoolExecutor(n_workers, get_context("spawn"), _initialise, (benchmark,)) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(n_workers, get_context("spawn"), _initialise, (benchmark,)) as pool:
         try:
             for future in as_completed([pool.submit(_work, job) for job in jobs]):
                 yield future.result()
@@ -173,47 +208,43 @@ def carry_out(benchmark: Benchmark, job: Job) -> Done:
     Raises:
         InvalidArgumentError: If the method chooses a configuration twice or one that does not exist.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     past_names, _ = benchmark.folds()[job.fold]
-    cube, points = benchmark.cube, {}
-    for name in (*past_names, *job.tested):
-        points[name] = cube.encode(benchmark.pools[name].configs)
     method = find_method(job.method)()
-    method.learn(_past(benchmark, past_names, job.seed, points))
-    regret = {}
+    regret, n_failed = {}, {}
     try:
+        method.learn(benchmark.past(past_names, job.seed))
         for name in job.tested:
             pool = benchmark.pools[name]
             seed = zlib.crc32(f"{name} {job.seed}".encode())
             epochs = max((value for value in pool.epochs if value is not None), default=None)
-            method.start(NewTask(name, pool.configs, points[name], benchmark.space, pool.direction, epochs, pool.description, seed))
-            tried: list[int] = []
-            values: list[float] = []
-            for _ in range(benchmark.protocol.budget):
-                index = method.choose(tuple(tried), tuple(values))
-                if not 0 <= index < len(pool) or index in tried:
-                    raise InvalidArgumentError(
-                        f"A method must choose a configuration that is not evaluated yet, but {job.method!r} chose {index} of {len(pool)} "
-                        f"after {tried}. Use task.first_free or task.snap."
-                    )
-                tried.append(index)
-                values.append(float(pool.values[index]))
+            task = NewTask(name, pool.configs, benchmark.points[name], benchmark.space, pool.direction, epochs, pool.description, seed)
+            tried, values = _search(method, task, pool.values, benchmark.protocol.budget, job.method)
             regret[name] = best_so_far(pool.regret, tried)
+            n_failed[name] = np.cumsum(np.isnan(values)).astype(np.float64)
     finally:
         method.close()
-    return Done(job, regret, time.perf_counter() - started)
+    return Done(job, regret, n_failed, time.process_time() - started)
 
 
-def _past(benchmark: Benchmark, names: Sequence[str], seed: int, points: dict[str, FloatArray]) -> Past:
-    tasks = []
-    for name, chosen in benchmark.past_runs(names, seed).items():
-        pool = benchmark.pools[name]
-        configs, epochs = tuple(pool.configs[i] for i in chosen), tuple(pool.epochs[i] for i in chosen)
-        tasks.append(PastTask(name, configs, points[name][chosen], pool.values[chosen], pool.direction, epochs, pool.description))
-    return Past(tuple(tasks), benchmark.space, benchmark.objective, seed)
+def _search(method: Method, task: NewTask, outcomes: FloatArray, budget: int, name: str) -> tuple[list[int], list[float]]:
+    """Let a method choose ``budget`` configurations, one after another; return them and what came of each."""
+    method.start(task)
+    tried: list[int] = []
+    values: list[float] = []
+    for _ in range(budget):
+        index = method.choose(tuple(tried), tuple(values))
+        if not 0 <= index < len(outcomes) or index in tried:
+            raise InvalidArgumentError(
+                f"A method must choose a configuration that is not evaluated yet, but {name!r} chose {index} of {len(outcomes)} "
+                f"after {tried}. Use task.first_free or task.snap."
+            )
+        tried.append(index)
+        values.append(float(outcomes[index]))
+    return tried, values
 
 
-def summarise(benchmark: Benchmark, done: Sequence[Done], methods: Sequence[str]) -> dict[str, Any]:
+def summarise(benchmark: Benchmark, done: Sequence[Done], methods: Sequence[str], *, keeps_seeds: bool = False) -> dict[str, Any]:
     """Turn what was carried out into the report of ``run_replay``."""
     tested = sorted({name for _, names in benchmark.folds() for name in names})
     seeds, budget = benchmark.protocol.seeds, benchmark.protocol.budget
@@ -241,4 +272,67 @@ def summarise(benchmark: Benchmark, done: Sequence[Done], methods: Sequence[str]
             "seconds": round(seconds[name], 3),
             "tasks": {task: over_seeds[name][i].tolist() for i, task in enumerate(tested)},
         }
-    return {"protocol": benchmark.describe(), "random_exact": random_exact[:budget].tolist(), "methods": report}
+        if keeps_seeds:
+            report[name]["seeds"] = {task: table[name][i].tolist() for i, task in enumerate(tested)}
+    protocol = benchmark.describe()
+    whole = {"protocol": protocol, "random_exact": random_exact[:budget].tolist(), "methods": report}
+    if "scenario" not in protocol:
+        return whole
+    for name in report:
+        counts = [item.n_failed[task] for item in done if item.job.method == name for task in item.n_failed]
+        report[name]["failed"] = np.mean(counts, axis=0).tolist() if counts else None
+    return {**whole, "comparison": against_best_peer(whole)}
+
+
+def merge_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Put methods measured later into a report of the same protocol; ranks are computed anew.
+
+    Args:
+        old: A report with the regret of every seed.
+        new: Another one; its methods replace those of the same name.
+
+    Raises:
+        InvalidArgumentError: If the two are of different protocols.
+    """
+    for key in ("tasks", "seeds", "n_hist", "budget", "folds", "objective", "scenario"):
+        if old["protocol"].get(key) != new["protocol"].get(key):
+            raise InvalidArgumentError(
+                f"Reports of one protocol can be merged, but {key} is {old['protocol'].get(key)!r:.60} and "
+                f"{new['protocol'].get(key)!r:.60}. "
+                "Measure all methods again."
+            )
+    methods = {**old["methods"], **new["methods"]}
+    tables = {name: np.array(list(item["seeds"].values())) for name, item in methods.items() if "seeds" in item}
+    ranks = mean_ranks(tables) if tables else {}
+    merged = {name: {**item, "mean_rank": ranks[name].tolist() if name in ranks else None} for name, item in methods.items()}
+    whole = {**old, "methods": merged}
+    return {**whole, "comparison": against_best_peer(whole)} if "comparison" in old else whole
+
+
+def against_best_peer(report: Mapping[str, Any], name: str = DEFAULT) -> list[dict[str, Any]]:
+    """Compare a method with the best of the others at each number of evaluations, and with each plain Gaussian process.
+
+    Args:
+        report: As ``run_replay`` returns it.
+        name: The method.
+
+    Returns:
+        An entry for each ``k`` with the best peer, the mean difference of regret (negative: ``name`` is better) and its interval by
+        paired bootstrap over tasks; ``plain`` holds the same against ``plain-gp``. Empty where ``name`` or every peer is missing.
+    """
+    methods = report["methods"]
+    peers = [peer for peer in methods if peer != name]
+    if name not in methods or not peers:
+        return []
+    tables = {each: np.array(list(item["tasks"].values())) for each, item in methods.items()}
+    differences = {peer: paired_difference(tables[name], tables[peer]) for peer in peers}
+    found = []
+    for k in range(tables[name].shape[1]):
+        best = min(peers, key=lambda peer: float(methods[peer]["regret"][k]))
+        entry = {"k": k + 1, "best_peer": best, **_difference(differences[best], k)}
+        found.append({**entry, "plain": _difference(differences[PLAIN], k)} if PLAIN in differences else entry)
+    return found
+
+
+def _difference(found: tuple[FloatArray, FloatArray], k: int) -> dict[str, Any]:
+    return {"difference": float(found[0][k]), "ci95": found[1][k].tolist()}

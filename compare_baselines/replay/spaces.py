@@ -104,6 +104,11 @@ def _coordinates(dim: Dimension, values: Sequence[Any]) -> FloatArray:
     return np.concatenate([labels, missing], axis=1)
 
 
+def outside_counts(space: Space, configs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the values of each hyperparameter that lie outside a space, over distinct configurations."""
+    return {name: sum(name in config and not dim.contains(config[name]) for config in configs) for name, dim in space.items()}
+
+
 def describe_scales(space: Space, *, is_given: bool) -> list[tuple[str, str, str, str]]:
     """Say how each hyperparameter is read: rows of name, kind, range, and where that comes from."""
     rows = []

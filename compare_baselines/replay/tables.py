@@ -13,14 +13,15 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compare_baselines.replay.protocol import Protocol, load_benchmark
-from compare_baselines.replay.report import regret_rows, save_picture
-from compare_baselines.replay.runner import METHODS, run_replay
+from compare_baselines.replay.report import regret_rows, save_picture, show_regret, shown_evaluations
+from compare_baselines.replay.runner import DEFAULT, METHODS, merge_reports, run_replay
+from compare_baselines.replay.scenarios import SCENARIOS, with_scenario
 from store import History, InvalidArgumentError
 from store.importers.table import TableColumns, import_table
 
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "build" / "replay"
 SLOW = ("gp",)
-"""Methods that are measured apart, with fewer seeds."""
+"""Methods that are measured apart."""
+SCENARIO_METHODS = ("random", "best-of-past", "quantile", "zero-shot", "rgpe", "plain-gp", "metahp")
+SCENARIO_SHOWN = (1, 5, 16, 32)
+QUICK_SEEDS = 1
 
 
 def _lcbench_space() -> dict[str, BaseDistribution]:
@@ -57,7 +61,7 @@ class Table:
     join: tuple[str, str] | None = None
     features: tuple[str, str] | None = None
     seeds: int = 3
-    slow_seeds: int = 1
+    slow_seeds: int = 3
     has_space: bool = False
     about: str = ""
     reference: dict[str, str] = field(default_factory=dict)
@@ -98,7 +102,6 @@ TABLES = (
         TableColumns("task", "run", FOREST_HPARAMS, "accuracy", "max"),
         None,
         ("openml_metafeatures.parquet", "task"),
-        seeds=1,
         slow_seeds=0,
         about="Random forests on 94 tasks, `accuracy` of 10-fold cross-validation; gains are small there.",
     ),
@@ -117,10 +120,13 @@ def data_folder() -> Path:
     return folder
 
 
-def measure(table: Table, methods: Sequence[str], seeds: int, workers: int | None = None) -> dict[str, Any]:
-    """Import a table into a history of its own and replay it.
+def measure(
+    table: Table, methods: Sequence[str], seeds: int, workers: int | None = None, scenarios: Sequence[str] = ("",)
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Import a table into a history of its own and replay it, in each scenario asked for; an empty name is the protocol itself.
 
-    Returns:
+    Yields:
+        The name of the scenario, and
         The report of ``run_replay`` with ``import_seconds``, ``wall_seconds`` and ``machine``.
     """
     folder = data_folder()
@@ -131,10 +137,13 @@ def measure(table: Table, methods: Sequence[str], seeds: int, workers: int | Non
         import_table(history, folder / table.file, table.columns, join=join, task_features=features)
         imported = time.perf_counter()
         benchmark = load_benchmark(history, Protocol(seeds=seeds), _lcbench_space() if table.has_space else None)
-        report = run_replay(benchmark, methods, workers=workers, progress=_say)
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    times = {"import_seconds": imported - started, "wall_seconds": time.perf_counter() - imported}
-    return {**report, **times, "machine": machine, "workers": workers or os.cpu_count()}
+        machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+        about = {"import_seconds": imported - started, "machine": machine, "workers": workers or os.cpu_count()}
+        for name in scenarios:
+            begun = time.perf_counter()
+            chosen = with_scenario(history, benchmark, name) if name else benchmark
+            report = run_replay(chosen, methods, workers=workers, progress=_say, keeps_seeds=True)
+            yield name, {**report, **about, "wall_seconds": time.perf_counter() - begun}
 
 
 def _say(share: float, text: str) -> None:
@@ -145,9 +154,12 @@ def section(table: Table, report: dict[str, Any], slow: dict[str, Any] | None) -
     """Return the section of one table as Markdown."""
     protocol = report["protocol"]
     n_seeds = protocol["seeds"]
+    is_apart = slow is not None and slow["protocol"]["seeds"] != n_seeds
+    if slow is not None and not is_apart:
+        report = merge_reports(report, slow)
     columns, rows = regret_rows(report)
-    rank_column = next(i for i, name in enumerate(columns) if name.startswith("rank"))
-    if slow is not None:
+    if slow is not None and is_apart:
+        rank_column = next(i for i, name in enumerate(columns) if name.startswith("rank"))
         for row in regret_rows(slow)[1]:
             row[rank_column] = "-"  # ranked among itself only
             rows.append([f"{row[0]} ({slow['protocol']['seeds']} seed{'s' if slow['protocol']['seeds'] > 1 else ''})", *row[1:]])
@@ -158,6 +170,7 @@ def section(table: Table, report: dict[str, Any], slow: dict[str, Any] | None) -
         f"{report['import_seconds']:.0f} s; replay {report['wall_seconds']:.0f} s with {report['workers']} process"
         f"{'es' if report['workers'] > 1 else ''} ({report['machine']})."
     ]
+    lines += [f"{name} was measured again later, in {seconds:.0f} s." for name, seconds in report.get("again", {}).items()]
     if slow is not None:
         each = {name: item["seconds"] for name, item in slow["methods"].items()}
         lines.append(f"Measured apart: {', '.join(f'{name} {seconds:.0f} s' for name, seconds in each.items())} for its seeds.")
@@ -178,6 +191,44 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def scenario_section(table: Table, reports: Mapping[str, dict[str, Any]]) -> str:
+    """Return the section of the scenarios measured on one table as Markdown."""
+    lines = ["## Scenarios" if table.name == TABLES[0].name else f"## Scenarios on {table.name}", ""]
+    lines += ["What real histories are like (`--scenario NAME`). Each changes the data, by a seed, and nothing in a method:", ""]
+    lines += [f"- `{name}`: {SCENARIOS[name].about}" for name in reports]
+    first = next(iter(reports.values()))
+    protocol = first["protocol"]
+    lines += [
+        "",
+        f"On `{table.name}`, {len(protocol['tasks'])} tasks, {protocol['seeds']} seed{'s' if protocol['seeds'] > 1 else ''}. Regret of",
+    ]
+    lines[-1] += (
+        " `metahp` and of the best peer at that number of evaluations, and the difference with its paired 95 % interval over tasks;"
+    )
+    lines += ["below 0 `metahp` is better.", ""]
+    lines += [
+        _line(["scenario", "k", "metahp", "best peer", "its regret", "difference", "minus plain-gp"]),
+        _line(["---", "---:", "---:", "---", *["---:"] * 3]),
+    ]
+    for name, report in reports.items():
+        for k in (k for k in SCENARIO_SHOWN if k in shown_evaluations(len(report["random_exact"]))):
+            entry = report["comparison"][k - 1]
+            plain = entry.get("plain")
+            regrets = [report["methods"][each]["regret"][k - 1] for each in (DEFAULT, entry["best_peer"])]
+            cells = [name, str(k), show_regret(regrets[0]), entry["best_peer"], show_regret(regrets[1]), _signed(entry)]
+            lines.append(_line([*cells, _signed(plain) if plain else "-"]))
+    failed = {name: item["failed"] for name, item in reports.get("failures", {}).get("methods", {}).items() if item.get("failed")}
+    if failed:
+        each = ", ".join(f"{name} {counts[-1]:.1f}" for name, counts in sorted(failed.items(), key=lambda pair: pair[1][-1]))
+        lines += ["", f"Failed runs among the {len(first['random_exact'])} proposed in `failures`: {each}; random search expects 15 %."]
+    return "\n".join([*lines, ""])
+
+
+def _signed(entry: Mapping[str, Any]) -> str:
+    low, high = entry["ci95"]
+    return f"{entry['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
 def write_page(path: Path) -> None:
     """Write docs/replay.md from the explanation that stands in it and the figures of ``build/replay``."""
     mark = "<!-- tables: made by python -m compare_baselines.replay.tables -->"
@@ -189,7 +240,14 @@ def write_page(path: Path) -> None:
             parts.append(f"## {table.name}\n\nNot measured yet.\n")
             continue
         parts.append(section(table, report, _load(f"{table.name}-slow")))
-        save_picture(report, path.parent / f"replay-{table.name}.png")
+        slow = _load(f"{table.name}-slow")
+        is_whole = slow is not None and slow["protocol"]["seeds"] == report["protocol"]["seeds"]
+        save_picture(merge_reports(report, slow) if slow is not None and is_whole else report, path.parent / f"replay-{table.name}.png")
+    for table in TABLES:
+        reports = {name: _load(f"{table.name}-scenario-{name}") for name in SCENARIOS}
+        measured = {name: report for name, report in reports.items() if report is not None}
+        if measured:
+            parts.append(scenario_section(table, measured))
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -202,21 +260,45 @@ def _load(name: str) -> dict[str, Any] | None:
 def main() -> None:
     """Measure what is asked for and write the page."""
     parser = argparse.ArgumentParser(description="Replay the recorded tables and write docs/replay.md.")
-    parser.add_argument("--only", nargs="*", default=[table.name for table in TABLES], help="tables to measure")
+    parser.add_argument("--only", nargs="*", default=None, help="tables to measure; default all, or lcbench for scenarios")
+    parser.add_argument("--methods", type=_names, default=None, help="measure these only, and put them into the figures already there")
     parser.add_argument("--no-slow", action="store_true", help=f"leave out {', '.join(SLOW)}")
     parser.add_argument("--only-slow", action="store_true", help=f"measure {', '.join(SLOW)} only")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK_SEEDS} seed, without the slow ones")
+    parser.add_argument("--scenarios", type=_names, default=None, metavar="LIST", help="measure these scenarios instead, or all")
     parser.add_argument("--workers", type=int, default=None, help="processes; default one a core")
     parser.add_argument("--write", action="store_true", help="only write the page, from the figures of earlier measurements")
     given = parser.parse_args()
     FIGURES.mkdir(parents=True, exist_ok=True)
-    for table in () if given.write else [table for table in TABLES if table.name in given.only]:
-        fast = [name for name in METHODS if name not in SLOW]
-        groups = [] if given.only_slow else [(table.name, fast, table.seeds)]
-        groups += [(f"{table.name}-slow", list(SLOW), table.slow_seeds)] if table.slow_seeds and not given.no_slow else []
-        for name, methods, seeds in groups:
-            report = measure(table, methods, seeds, given.workers)
-            (FIGURES / f"{name}.json").write_text(json.dumps(report), encoding="utf-8")
+    only = given.only or ([TABLES[0].name] if given.scenarios else [table.name for table in TABLES])
+    for table in () if given.write else [table for table in TABLES if table.name in only]:
+        seeds = QUICK_SEEDS if given.quick else table.seeds
+        if given.scenarios:
+            chosen = list(SCENARIOS) if given.scenarios == ["all"] else given.scenarios
+            for name, report in measure(table, given.methods or SCENARIO_METHODS, seeds, given.workers, chosen):
+                _store(f"{table.name}-scenario-{name}", report, is_part=given.methods is not None)
+            continue
+        fast = given.methods or [name for name in METHODS if name not in SLOW]
+        groups = [] if given.only_slow else [(table.name, fast, seeds)]
+        has_slow = table.slow_seeds and not (given.no_slow or given.quick or given.methods)
+        groups += [(f"{table.name}-slow", list(SLOW), table.slow_seeds)] if has_slow else []
+        for file, methods, n_seeds in groups:
+            for _, report in measure(table, methods, n_seeds, given.workers):
+                _store(file, report, is_part=given.methods is not None)
     write_page(ROOT / "docs" / "replay.md")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _store(name: str, report: dict[str, Any], *, is_part: bool) -> None:
+    """Keep figures; a part is put into those already there."""
+    old = _load(name) if is_part else None
+    if old is not None:
+        again = {**old.get("again", {}), **dict.fromkeys(report["methods"], report["wall_seconds"])}
+        report = {**merge_reports(old, report), "again": again}
+    (FIGURES / f"{name}.json").write_text(json.dumps(report), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _LABEL_DIGITS = 7
 """Numbers of runs are padded to this width inside an id, so that ids sort as the numbers do."""
+_EXACT = 2.0**53
+"""From here on a floating-point number is not every whole number."""
 _SUFFIXES = "csv, tsv, jsonl, ndjson, json, parquet or pq"
 
 
@@ -71,6 +73,7 @@ class ImportReport:
         n_values: Metric values that came in.
         configs: Each distinct configuration once, by raw name.
         left_out: Columns that were not taken.
+        notes: What was read otherwise than it stands there, one line each.
     """
 
     n_rows: int = 0
@@ -81,6 +84,7 @@ class ImportReport:
     n_values: int = 0
     configs: list[dict[str, Any]] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def import_table(
@@ -112,17 +116,21 @@ def import_table(
         StorageError: If the history cannot be written.
     """
     direction = str(resolve_direction(columns.objective, columns.direction))
-    table = read_table(path)
-    joined = None if join is None else _keyed_rows(join[0], join[1])
+    notes: list[str] = []
+    table = _read_labels_exactly(read_table(path), path, (columns.task, columns.run))
+    joined = None if join is None else _keyed_rows(join[0], join[1], columns.hparams, notes)
     features = {} if task_features is None else _task_features(*task_features)
     keys = [] if join is None else [join[1]]
     own = [name for name in columns.hparams if joined is None or name not in joined.names]
     _check_columns(table.column_names, [*columns.read, *keys, *own], path)
-    _check_types(table, columns, path)
+    table = _with_numbers(table, columns, path)
     order = [(name, "ascending") for name in (columns.task, columns.run, columns.step) if name is not None]
     wanted = list(dict.fromkeys([*columns.read, *keys, *own]))
     data = {name: column.to_pylist() for name, column in zip(wanted, table.select(wanted).sort_by(order).columns, strict=True)}
-    report = ImportReport(n_rows=table.num_rows)
+    _read_numbers(data, [name for name in own if _is_text(table, name)], path, notes)
+    if joined is not None:
+        data[keys[0]] = joined.matching(data[keys[0]])
+    report = ImportReport(n_rows=table.num_rows, notes=tuple(notes))
     report.left_out = tuple(name for name in table.column_names if name not in wanted)
     rows = _Rows(data, columns, direction, joined, join[1] if join else None, own)
     counts = history.add_finished_runs(_watched(rows, report, progress), features)
@@ -152,16 +160,24 @@ def read_table(path: str | Path) -> Any:
         if kind in {"parquet", "pq"}:
             return pyarrow.parquet.read_table(path)
         if kind in {"csv", "tsv"}:
-            return pyarrow.csv.read_csv(
-                path,
-                parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ","),
-                convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
-            )
+            return _read_csv(path, kind)
         if kind in {"json", "jsonl", "ndjson"}:
             return pyarrow.json.read_json(path)
     except (pa.ArrowException, OSError) as error:
-        raise InvalidArgumentError(f"A table must be readable as {kind}, but {str(path)!r} is not: {error}. Check the file.") from error
+        hint = "Write one object a line." if kind in {"json", "jsonl", "ndjson"} else "Check the file."
+        why = " ".join(str(error).split())
+        raise InvalidArgumentError(f"A table must be readable as {kind}, but {str(path)!r} is not: {why}. {hint}") from error
     raise InvalidArgumentError(f"A table must be CSV, JSON Lines or Parquet, but got {path.name!r}. Its name must end in {_SUFFIXES}.")
+
+
+def _read_csv(path: str | Path, kind: str, types: Mapping[str, Any] | None = None) -> Any:
+    import pyarrow.csv
+
+    return pyarrow.csv.read_csv(
+        path,
+        parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ","),
+        convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True, column_types=dict(types or {})),
+    )
 
 
 @dataclass(frozen=True)
@@ -169,19 +185,26 @@ class _Keyed:
     names: tuple[str, ...]
     rows: Mapping[Any, Mapping[str, Any]]
 
+    def matching(self, keys: list[Any]) -> list[Any]:
+        """Return keys as they stand in this table: 7 finds '7' and the other way round."""
+        by_text = {str(key): key for key in self.rows}
+        return [key if key in self.rows else by_text.get(str(key), key) for key in keys]
 
-def _keyed_rows(path: str | Path, key: str) -> _Keyed:
+
+def _keyed_rows(path: str | Path, key: str, hparams: Sequence[str] = (), notes: list[str] | None = None) -> _Keyed:
     """Read a table with one row a key."""
     table = read_table(path)
     _check_columns(table.column_names, [key], path)
+    data = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
+    _read_numbers(data, [name for name in hparams if name in data and _is_text(table, name)], path, [] if notes is None else notes)
     rows: dict[Any, Mapping[str, Any]] = {}
-    for row in table.to_pylist():
-        if row[key] in rows:
+    for i, value in enumerate(data[key]):
+        if value in rows:
             raise InvalidArgumentError(
-                f"A joined table must have each key once, but {str(path)!r} has {key}={row[key]!r} twice. Remove the doubles or join by "
+                f"A joined table must have each key once, but {str(path)!r} has {key}={value!r} twice. Remove the doubles or join by "
                 "another column."
             )
-        rows[row[key]] = {name: value for name, value in row.items() if name != key}
+        rows[value] = {name: column[i] for name, column in data.items() if name != key}
     return _Keyed(tuple(name for name in table.column_names if name != key), rows)
 
 
@@ -197,24 +220,102 @@ def _task_features(path: str | Path, key: str) -> dict[str, dict[str, Any]]:
 def _check_columns(present: Sequence[str], needed: Sequence[str], path: str | Path) -> None:
     missing = [name for name in needed if name not in present]
     if missing:
+        other = next((mark for mark in ";\t|" if len(present) == 1 and mark in present[0]), None)
+        hint = "" if other is None else f" Columns must be separated by a comma (a tab in .tsv), not by {other!r}."
         raise InvalidArgumentError(
-            f"A column must be in the table, but {str(path)!r} has no {', '.join(map(repr, missing))}; it has: {', '.join(present)}."
+            f"A column must be in the table, but {str(path)!r} has no {', '.join(map(repr, missing))}; it has: {', '.join(present)}.{hint}"
         )
+    double = [name for name in dict.fromkeys(needed) if list(present).count(name) > 1]
+    if double:
+        raise InvalidArgumentError(f"A column must be named once, but {str(path)!r} has {double[0]!r} several times. Rename the others.")
 
 
-def _check_types(table: Any, columns: TableColumns, path: str | Path) -> None:
+def _read_labels_exactly(table: Any, path: str | Path, names: Sequence[str]) -> Any:
+    """Read a CSV again with its labels as text where they are numbers too large to be told apart as such."""
     import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.csv
 
+    kind = Path(path).name.lower().removesuffix(".gz").rpartition(".")[2]
+    inexact = [
+        name
+        for name in names
+        if kind in {"csv", "tsv"}
+        and list(table.column_names).count(name) == 1
+        and pa.types.is_floating(table.schema.field(name).type)
+        and (pyarrow.compute.max(pyarrow.compute.abs(table.column(name))).as_py() or 0.0) >= _EXACT
+    ]
+    return table if not inexact else _read_csv(path, kind, dict.fromkeys(inexact, pa.string()))
+
+
+def _with_numbers(table: Any, columns: TableColumns, path: str | Path) -> Any:
+    """Check what the columns hold; return the table with decimal numbers as ordinary ones."""
+    import pyarrow as pa
+    import pyarrow.compute
+
+    if table.num_rows == 0:
+        raise InvalidArgumentError(f"A table must have rows, but {str(path)!r} has only column names. Check the file.")
     for name in [columns.objective, *columns.metrics, *([columns.time] if columns.time else []), *([columns.step] if columns.step else [])]:
         kind = table.schema.field(name).type
-        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-            raise InvalidArgumentError(f"Column {name!r} must hold numbers, but in {str(path)!r} it holds {kind}. Name another column.")
+        if pa.types.is_decimal(kind):
+            table = table.set_column(table.column_names.index(name), name, table.column(name).cast(pa.float64()))
+        elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
+            values = (value for value in table.column(name).to_pylist() if value is not None and _as_number(value) is None)
+            first = next(values, None)
+            seen = "" if first is None else f", for example {first!r:.40}"
+            raise InvalidArgumentError(
+                f"Column {name!r} must hold numbers, but in {str(path)!r} it holds {kind}{seen}. "
+                "Leave such cells empty, or name another column."
+            )
     required = [columns.task, columns.run, *([columns.step] if columns.step else [])]
     for name in required:
-        if table.column(name).null_count:
+        kind = table.schema.field(name).type
+        if pa.types.is_binary(kind) or pa.types.is_nested(kind):
             raise InvalidArgumentError(
-                f"Column {name!r} must have a value in every row, but {str(path)!r} has {table.column(name).null_count} rows without one."
+                f"Column {name!r} must hold numbers or UTF-8 text, but in {str(path)!r} it holds {kind}. Convert it."
             )
+        n_empty = table.column(name).null_count
+        if pa.types.is_floating(kind):
+            n_empty += pyarrow.compute.sum(pyarrow.compute.is_nan(table.column(name))).as_py() or 0
+        if n_empty:
+            rows = "1 row" if n_empty == 1 else f"{n_empty} rows"
+            raise InvalidArgumentError(
+                f"Column {name!r} must have a value in every row, but {str(path)!r} has {rows} without one. Fill it."
+            )
+    return table
+
+
+def _is_text(table: Any, name: str) -> bool:
+    import pyarrow as pa
+
+    kind = table.schema.field(name).type
+    if pa.types.is_binary(kind):
+        raise InvalidArgumentError(f"Column {name!r} must hold numbers or UTF-8 text, but it holds {kind}. Save the file as UTF-8.")
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _read_numbers(data: dict[str, list[Any]], names: Sequence[str], path: str | Path, notes: list[str]) -> None:
+    """Read text that is mostly numbers as numbers: one cell with a word would otherwise make labels of a whole column."""
+    for name in names:
+        read = {text: _as_number(text) for text in set(data[name]) if text is not None}
+        words = sorted(text for text, number in read.items() if number is None)
+        if len(words) >= len(read) / 2:
+            continue
+        data[name] = [text if read.get(text) is None else read[text] for text in data[name]]
+        if words:
+            listed = ", ".join(map(repr, words[:3])) + (f" and {len(words) - 3} more" if len(words) > 3 else "")
+            notes.append(f"column {name!r} of {str(path)!r} holds numbers and words; these stay words: {listed}")
+
+
+def _as_number(text: Any) -> int | float | None:
+    try:
+        return int(text)
+    except (TypeError, ValueError):
+        pass  # not a whole number
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -266,6 +367,11 @@ class _Rows:
                 )
             return [0]
         given = self.data[self.columns.step][rows]
+        if not all(abs(step) < _EXACT for step in given):  # NaN and infinity neither
+            raise InvalidArgumentError(
+                f"Steps must be whole numbers below 2^53, but run {run!r} of task {task!r} has others in column {self.columns.step!r}. "
+                "Name the column that counts the values."
+            )
         steps = [int(step) for step in given]
         if any(step != exact for step, exact in zip(steps, given, strict=True)) or len(set(steps)) < len(steps):
             raise InvalidArgumentError(

@@ -127,7 +127,12 @@ def test_a_method_that_repeats_itself_is_refused(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("magic", "possible are random, grid, tpe"), ("json:loads", "must be a subclass"), ("no_such_module:X", "must be importable")],
+    [
+        ("magic", "ossible are random, grid, tpe"),
+        ("rgep", "did you mean 'rgpe'"),
+        ("json:loads", "must be a subclass"),
+        ("no_such_module:X", "must be importable"),
+    ],
 )
 def test_unknown_methods_are_named(name: str, message: str) -> None:
     with pytest.raises(InvalidArgumentError, match=message):

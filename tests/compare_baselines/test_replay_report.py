@@ -7,8 +7,9 @@ import pytest
 
 from compare_baselines.replay import Protocol, load_benchmark, run_replay, save_picture
 from compare_baselines.replay.report import regret_rows
+from compare_baselines.replay.runner import against_best_peer, merge_reports
 from compare_baselines.replay.tables import TABLES, section
-from store import History
+from store import History, InvalidArgumentError
 from tests.compare_baselines import recorded
 
 
@@ -57,3 +58,24 @@ def test_a_section_of_the_page_says_seeds_times_and_what_is_missing(report: dict
     assert "**2 seeds instead of 3**" in text
     assert "Not measured here, for their cost: gp" in text
     assert "| grid |" in text
+
+
+def test_methods_measured_later_are_ranked_with_the_others(tmp_path: Path) -> None:
+    path = recorded.write(tmp_path / "h.db", *((name, 20, 0.0) for name in "abcd"))
+    with History(path) as history:
+        benchmark = load_benchmark(history, Protocol(8, 6, 2))
+    together = run_replay(benchmark, ["grid", "best-of-past"], workers=1, keeps_seeds=True)
+    first, later = (run_replay(benchmark, [name], workers=1, keeps_seeds=True) for name in ("grid", "best-of-past"))
+    merged = merge_reports(first, later)
+    for name in ("grid", "best-of-past"):
+        assert {**merged["methods"][name], "seconds": 0} == {**together["methods"][name], "seconds": 0}
+    with History(path) as history, pytest.raises(InvalidArgumentError, match="budget is 6 and 4"):
+        merge_reports(first, run_replay(load_benchmark(history, Protocol(8, 4, 2)), ["grid"], workers=1))
+
+
+def test_the_best_peer_is_compared_in_pairs(report: dict[str, object]) -> None:
+    found = against_best_peer(report, "grid")
+    assert [entry["k"] for entry in found] == list(range(1, 7))
+    assert all(entry["best_peer"] == "random" for entry in found)
+    assert all(entry["ci95"][0] <= entry["difference"] <= entry["ci95"][1] for entry in found)
+    assert against_best_peer(report, "metahp") == []

@@ -65,13 +65,44 @@ def test_an_exception_inside_the_block_ends_the_run(
     assert type(error).__name__ in str(run.error)
 
 
+@pytest.fixture
+def add_later(make_trainer: Any) -> Any:
+    """A Trainer that gets its callback after it was built: its first train() cannot be watched."""
+
+    def make(callback: MetaHPCallback, **changes: Any) -> Any:
+        trainer = make_trainer(**changes)
+        trainer.add_callback(callback)
+        return trainer
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("bad batch"), RunStatus.FAILED),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), RunStatus.OOM),
+        (KeyboardInterrupt(), RunStatus.INTERRUPTED),
+    ],
+)
+def test_an_exception_the_program_catches_ends_the_run_at_once(
+    history: History, make_trainer: Any, make_model: Any, error: BaseException, status: RunStatus
+) -> None:
+    trainer = make_trainer(MetaHPCallback(history=history), model=failing(make_model(), error))
+    with pytest.raises(type(error)):
+        trainer.train()
+    (run,) = history.runs()
+    assert run.status is status
+    assert type(error).__name__ in str(run.error)
+
+
 def test_an_exception_that_ends_the_program_is_recorded_and_passed_on(
-    history: History, make_trainer: Any, make_model: Any, monkeypatch: pytest.MonkeyPatch
+    history: History, add_later: Any, make_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[BaseException] = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
     before = sys.excepthook
-    trainer = make_trainer(MetaHPCallback(history=history), model=failing(make_model(), ValueError("bad batch")))
+    trainer = add_later(MetaHPCallback(history=history), model=failing(make_model(), ValueError("bad batch")))
     with pytest.raises(ValueError, match="bad batch") as caught:
         trainer.train()
     assert sys.excepthook is not before
@@ -108,11 +139,11 @@ def test_a_hook_installed_on_top_of_ours_stays(history: History, make_trainer: A
     assert history.runs()[0].status is RunStatus.COMPLETED
 
 
-def test_a_dropped_callback_leaves_the_chain(history: History, make_trainer: Any, make_model: Any) -> None:
+def test_a_dropped_callback_leaves_the_chain(history: History, add_later: Any, make_model: Any) -> None:
     before = sys.excepthook
 
     def attempt() -> None:
-        trainer = make_trainer(MetaHPCallback(history=history), model=failing(make_model(), ValueError("caught")))
+        trainer = add_later(MetaHPCallback(history=history), model=failing(make_model(), ValueError("caught")))
         with pytest.raises(ValueError, match="caught"):
             trainer.train()
 
@@ -121,10 +152,10 @@ def test_a_dropped_callback_leaves_the_chain(history: History, make_trainer: Any
     assert sys.excepthook is before
 
 
-def test_a_caught_exception_is_closed_by_the_next_training(history: History, make_trainer: Any, make_model: Any) -> None:
+def test_a_caught_exception_is_closed_by_the_next_training(history: History, add_later: Any, make_model: Any) -> None:
     model = make_model()
     whole = model.forward
-    trainer = make_trainer(MetaHPCallback(history=history), model=failing(model, ValueError("caught")))
+    trainer = add_later(MetaHPCallback(history=history), model=failing(model, ValueError("caught")))
     with pytest.raises(ValueError, match="caught"):
         trainer.train()
     model.forward = whole
@@ -134,10 +165,10 @@ def test_a_caught_exception_is_closed_by_the_next_training(history: History, mak
     assert first.error is not None
 
 
-def test_training_again_inside_the_handler_names_the_exception(history: History, make_trainer: Any, make_model: Any) -> None:
+def test_training_again_inside_the_handler_names_the_exception(history: History, add_later: Any, make_model: Any) -> None:
     model = make_model()
     whole = model.forward
-    trainer = make_trainer(MetaHPCallback(history=history), model=failing(model, RuntimeError("CUDA out of memory")))
+    trainer = add_later(MetaHPCallback(history=history), model=failing(model, RuntimeError("CUDA out of memory")))
     try:
         trainer.train()
     except RuntimeError:

@@ -10,13 +10,15 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, Mod
 from torch.utils.data import DataLoader
 
 from lightning_metahp.host import (
-    fields_of_finders,
+    Resume,
+    fields_of_others,
+    find_resume,
     is_finder_checkpoint,
     is_tuner_probe,
     loaders_passed_to_fit,
     logged_in_this_loop,
-    resume_path,
     set_initial_hparam,
+    why_no_run,
 )
 from tests.lightning_metahp.tiny_training import TinyData, TinyModel, corners, fit, make_trainer
 
@@ -31,10 +33,30 @@ class Look(Callback):
 
 def test_the_path_of_a_checkpoint_is_seen_in_setup(tmp_path: Path) -> None:
     fit(ModelCheckpoint(dirpath=tmp_path, save_last=True), enable_checkpointing=True, max_epochs=1)
-    look = Look("setup", resume_path)
+    look = Look("setup", find_resume)
     fit(look)
     fit(look, ckpt_path=tmp_path / "last.ckpt")
-    assert look.found == [None, str(tmp_path / "last.ckpt")]
+    assert [(found.path, found.is_known) for found in look.found] == [(None, True), (str(tmp_path / "last.ckpt"), True)]
+
+
+def test_the_path_is_found_behind_the_word_last(tmp_path: Path) -> None:
+    def checkpoint() -> ModelCheckpoint:
+        return ModelCheckpoint(dirpath=tmp_path, save_last=True)
+
+    fit(checkpoint(), enable_checkpointing=True, max_epochs=1)
+    look = Look("setup", find_resume)
+    fit(look, checkpoint(), enable_checkpointing=True, ckpt_path="last", max_epochs=1)
+    assert look.found[0].path == str(tmp_path / "last.ckpt")
+
+
+def test_outside_a_running_call_nothing_is_claimed_to_be_known() -> None:
+    assert find_resume(make_trainer()) == Resume(None, is_known=False)
+
+
+def test_debugging_fits_are_told_from_training() -> None:
+    assert why_no_run(make_trainer()) is None
+    assert why_no_run(make_trainer(fast_dev_run=True)) == "fast_dev_run"
+    assert why_no_run(make_trainer(overfit_batches=1)) == "overfit_batches"
 
 
 def test_loaders_passed_to_fit_are_told_from_those_a_module_makes() -> None:
@@ -62,7 +84,7 @@ def test_the_checkpoints_of_finders_are_recognised() -> None:
 
 def test_finders_say_which_field_they_set() -> None:
     trainer = make_trainer(LearningRateFinder(attr_name="lr"), BatchSizeFinder(batch_arg_name="bs"))
-    assert fields_of_finders(trainer, TinyModel()) == {"lr": "LearningRateFinder", "bs": "BatchSizeFinder"}
+    assert fields_of_others(trainer, TinyModel()) == {"lr": "LearningRateFinder", "bs": "BatchSizeFinder"}
     assert not is_tuner_probe(trainer)
 
 

@@ -8,10 +8,10 @@ import pytest
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torchmetrics import MeanMetric, MeanSquaredError
 
-from lightning_metahp import MetaHPCallback
+from lightning_metahp import MetaHParams, MetaHPCallback
 from lightning_metahp.objective import objective_from_logged
 from store import Direction, History, ObjectiveError, ObjectiveWarning
-from tests.lightning_metahp.tiny_training import TinyModel, fit, only_run
+from tests.lightning_metahp.tiny_training import TinyData, TinyModel, fit, only_run
 
 
 class Logging(TinyModel):
@@ -41,29 +41,32 @@ def test_the_direction_may_be_given(history: History, direction: str, expected: 
     assert found(history) == ("reward_gap", expected)
 
 
-def test_an_unknown_name_asks_for_a_direction_before_training(history: History) -> None:
-    with pytest.raises(ObjectiveError, match=r"the name 'quux' does not say it.* Pass direction='min' or direction='max'"):
-        fit(MetaHPCallback("quux", history=history))
-    assert history.runs() == []
+def test_an_unknown_name_asks_for_a_direction_where_it_is_written() -> None:
+    for callback in (MetaHPCallback, lambda name: MetaHParams(objective=name)):
+        with pytest.raises(ObjectiveError, match=r"the name 'quux' does not say it.* Pass direction='min' or direction='max'"):
+            callback("quux")
 
 
-def test_an_unknown_name_takes_the_direction_of_the_callback_that_monitors_it(history: History) -> None:
-    fit(MetaHPCallback("quux", history=history), EarlyStopping("quux", mode="max"), model=Logging(quux=1.0))
-    assert found(history) == ("quux", "max")
+def test_with_several_validation_loaders_the_first_one_is_the_objective_and_that_is_said(
+    history: History, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Several(TinyModel):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            self.log("val_acc", 0.5 + 0.1 * dataloader_idx)
 
+    class Data(TinyData):
+        def val_dataloader(self) -> Any:
+            return [super().val_dataloader(), super().val_dataloader()]
 
-def test_an_unknown_name_takes_the_direction_of_the_metric_object_of_that_name(history: History) -> None:
-    class Metric(TinyModel):
-        def __init__(self) -> None:
-            super().__init__()
-            self.quux = MeanSquaredError()
-
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            self.quux(self.net(batch[0])[:, 0], batch[1].float())
-            self.log("quux", self.quux)
-
-    fit(MetaHPCallback("quux", history=history), model=Metric())
-    assert found(history) == ("quux", "min")
+    fit(MetaHPCallback("val_acc", history=history), model=Several(), data=Data())
+    run = only_run(history)
+    assert run.objective_best == 0.5
+    said = "metahp: val_acc is logged once for each validation loader, and val_acc/dataloader_idx_0 is used as the objective; "
+    assert capsys.readouterr().err.count(said) == 1
+    fit(MetaHPCallback("val_acc/dataloader_idx_1", history=history), model=Several(), data=Data())
+    assert history.runs()[-1].objective_best == pytest.approx(0.6)
+    fit(MetaHPCallback(history=history), model=Several(), data=Data())
+    assert history.runs()[-1].objective == "val_acc/dataloader_idx_0"
 
 
 def test_a_checkpoint_speaks_before_early_stopping(history: History) -> None:

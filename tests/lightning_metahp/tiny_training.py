@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -72,7 +73,9 @@ def fit(*callbacks: Any, model: Any = None, data: Any = None, ckpt_path: Any = N
         warnings.filterwarnings("ignore", category=FutureWarning)
         given = TinyData() if data is None else data
         target = {"datamodule": given} if isinstance(given, L.LightningDataModule) else {"train_dataloaders": given}
-        trainer.fit(model if model is not None else TinyModel(), ckpt_path=ckpt_path, weights_only=False, **target)
+        if "weights_only" in inspect.signature(trainer.fit).parameters:  # not in the oldest release
+            target["weights_only"] = False
+        trainer.fit(model if model is not None else TinyModel(), ckpt_path=ckpt_path, **target)
     return trainer
 
 

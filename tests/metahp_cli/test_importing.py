@@ -40,7 +40,24 @@ def test_a_space_file_says_the_scale(call, table: Path, tmp_path: Path) -> None:
     space.write_text(json.dumps({"lr": {"name": "FloatDistribution", "attributes": {"low": 1e-6, "high": 1.0, "log": False}}}))
     answer = call("import", "table", table, *OPTIONS, "--space", space, "--history", tmp_path / "h.db", "--format", "json")
     (row,) = json.loads(answer.out)["hyperparameters"]
-    assert row == {"name": "learning_rate", "scale": "linear", "range": "1e-06 to 1", "from": "space file"}
+    assert row == {"name": "learning_rate", "scale": "linear", "range": "1e-06 to 1", "from": "space file", "outside": 0}
+
+
+def test_values_outside_the_bounds_of_a_space_file_are_kept_and_counted(call, table: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.json"
+    space.write_text(json.dumps({"lr": {"name": "FloatDistribution", "attributes": {"low": 1e-3, "high": 1.0, "log": True}}}))
+    answer = call("import", "table", table, *OPTIONS, "--space", space, "--history", tmp_path / "h.db")
+    assert "2 values lie outside the space file's bounds; they were kept" in answer.err
+    with History(tmp_path / "h.db") as history:
+        assert len(history.runs("wine")) == 5
+
+
+def test_a_space_file_that_speaks_of_no_column_is_refused(call, table: Path, tmp_path: Path) -> None:
+    space = tmp_path / "space.json"
+    space.write_text(json.dumps({"depth": [1, 2]}))
+    answer = call("import", "table", table, *OPTIONS, "--space", space, "--history", tmp_path / "h.db")
+    assert answer.code == 1
+    assert "has 'depth'; --hparams names: lr" in answer.err
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,28 @@ def test_the_bare_command_says_how_many_runs_are_missing(call, tmp_path: Path) -
     assert len(answer.err.strip().splitlines()) == 1
 
 
+def test_a_scenario_is_explained_and_compared(call, recorded: Path) -> None:
+    words = ("--methods", "best-of-past,metahp", "--scenario", "few-1", "--history", recorded)
+    answer = call("compare-baselines", "replay", *OPTIONS, *words)
+    assert answer.code == 0, answer.err
+    assert "Scenario few-1: 1 past task with 3 to 80 runs each." in answer.err
+    assert "below 0 where metahp is better" in answer.out
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (("--methods", "magic"), "possible are random, grid"),
+        (("--methods", "magic"), "ossible are random, grid"),
+        (("--methods", "metaph"), "did you mean 'metahp'"),
+        (("--scenario", "failure"), "did you mean 'failures'"),
+        (("--scenario", "epochs"), "needs the values of each epoch"),
+        (("--scenario", "few-12"), "needs as many past tasks"),
+        (("--folds", 9), "at most as many as tasks, but got 9 for 3"),
+        (("--holdout", "digits,iris,wine"), "all 3 are held out"),
+        (("--budget", 500), "500 are needed"),
         (("--folds", "one"), "'loo' or a number"),
         (("--holdout", "mnist"), "possible are digits, iris, wine"),
-        (("--objective", "f1"), "has 0"),
+        (("--objective", "f1"), "got 'f1'; possible are val_acc"),
         (("--n-hist", 50), "has 0"),
         (("--budget", 0), "budget must be at least 1"),
     ],

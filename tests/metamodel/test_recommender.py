@@ -347,7 +347,9 @@ def test_a_model_survives_its_files_and_predicts_the_same(history: History, tmp_
     assert files == [".json", ".safetensors"]
     back = MetaModel.load(history.models_path / f"{model.id}.json")
     assert back.encoder == model.encoder
-    assert all((a == b).all() for a, b in zip(back.gp.parameters(), model.gp.parameters(), strict=True))
+    names = ("inputs", "scores", "mask")
+    assert all((getattr(back.task_gps, name) == getattr(model.task_gps, name)).all() for name in names)
+    assert all((a == b).all() for a, b in zip(vars(back.task_gps.shared).values(), vars(model.task_gps.shared).values(), strict=True))
     assert back.info["n_runs"] == 30
 
 

@@ -150,6 +150,59 @@ def test_an_unreadable_file_is_one_line(history: History, tmp_path: Path, name: 
         import_table(history, tmp_path / name, FLAT)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("task,run,lr,val_acc\n", "must have rows"),
+        ("task,run,lr,val_acc\na,1,0.1,0.5\na,2,0.2\n", "Expected 4 columns, got 3"),
+        ("task,run,lr,val_acc\na,1,0.1,0.5\na,2,0.2,oops\n", "'val_acc' must hold numbers, .* for example 'oops'"),
+        ("task,task,run,lr,val_acc\na,b,1,0.1,0.5\n", "has 'task' several times"),
+        ("task;run;lr;val_acc\na;1;0.1;0.5\n", "separated by a comma .*, not by ';'"),
+        ("task,run,lr,val_acc\na,,0.1,0.5\n", "1 row without one"),
+        ("task,run,lr,val_acc\na,1,0.1,0.5\na,1,0.1,0.5\n", "one row where no step column is named"),
+        (b"task,run,lr,val_acc\n\xe4,1,0.1,0.5\n", "UTF-8"),
+    ],
+)
+def test_a_damaged_table_is_one_line(history: History, tmp_path: Path, content: str | bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InvalidArgumentError, match=message) as caught:
+        import_table(history, tmp_path / "t.csv", FLAT)
+    assert "\n" not in str(caught.value)
+    assert history.runs() == []
+
+
+@pytest.mark.parametrize("step", ["inf", "1e300", "1.5"])
+def test_steps_that_are_no_whole_numbers_are_refused(history: History, tmp_path: Path, step: str) -> None:
+    (tmp_path / "t.csv").write_text(f"task,run,lr,epoch,val_acc\na,1,0.1,{step},0.5\n")
+    with pytest.raises(InvalidArgumentError, match="Steps must be whole numbers"):
+        import_table(history, tmp_path / "t.csv", TableColumns("task", "run", ("lr",), "val_acc", None, "epoch"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name(history: History, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbftask,run,lr,val_acc\na,1,0.1,0.5\n")
+    assert import_table(history, tmp_path / "t.csv", FLAT).n_new == 1
+
+
+def test_one_word_among_numbers_does_not_make_words_of_the_numbers(history: History, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("task,run,lr,val_acc\n" + "".join(f"a,{i},0.{i},0.5\n" for i in range(1, 6)) + "a,9,auto,0.5\n")
+    report = import_table(history, tmp_path / "t.csv", FLAT)
+    assert report.notes[0].endswith("holds numbers and words; these stay words: 'auto'")
+    assert [run.hparams["learning_rate"] for run in history.runs()] == [0.1, 0.2, 0.3, 0.4, 0.5, "auto"]
+
+
+def test_run_numbers_too_large_for_a_float_stay_apart(history: History, tmp_path: Path) -> None:
+    big = 10**25
+    (tmp_path / "t.csv").write_text(f"task,run,lr,val_acc\na,{big},0.1,0.5\na,{big + 1},0.2,0.6\n")
+    assert import_table(history, tmp_path / "t.csv", FLAT).n_new == 2
+
+
+def test_a_key_written_as_text_finds_the_number(history: History, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("task,run,val_acc\na,1,0.5\n")
+    (tmp_path / "configs.csv").write_text("run,lr\nx,0.2\n1,0.1\n")
+    import_table(history, tmp_path / "t.csv", FLAT, join=(tmp_path / "configs.csv", "run"))
+    assert history.runs()[0].hparams == {"learning_rate": 0.1}
+
+
 def test_pyarrow_is_loaded_only_when_a_table_is_read() -> None:
     code = "import sys, store.importers.table, store; from store import History; sys.exit('pyarrow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0

@@ -100,23 +100,65 @@ def test_a_tensor_that_changes_after_logging_keeps_its_value(history: History) -
     assert {record.value for record in history.metrics(run.id)} == {1.0}
 
 
-def test_logging_a_step_does_not_read_tensors(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logging_a_step_does_not_read_tensors_on_a_device(history: History) -> None:
     read: list[str] = []
 
-    class Watched(torch.Tensor):
+    class OnDevice(torch.Tensor):
+        """A tensor that says it is not in the host's memory, and notes what is done to it."""
+
         @classmethod
         def __torch_function__(cls, function, types, args=(), kwargs=None):
             read.append(getattr(function, "__name__", str(function)))
+            if function == torch.Tensor.is_cpu.__get__:
+                return False
             return super().__torch_function__(function, types, args, kwargs or {})
 
-    loss = torch.tensor(1.0).as_subclass(Watched)
+    loss, count = torch.tensor(1.0).as_subclass(OnDevice), torch.tensor([7]).as_subclass(OnDevice)
     run = history.start_run(task="t")
-    run.log(loss=loss)
+    run.log(loss=loss, plain=2.0, acc=(loss + 2).requires_grad_(), count=count)
     in_step = list(read)
+    loss.add_(5)
+    run.log(loss=loss)
     run.finish()
-    assert "clone" in in_step
+    assert in_step.count("clone") == 3
     assert not {"item", "cpu", "tolist", "__float__", "to", "numpy"} & set(in_step)
-    assert values(history, run, "loss") == [(0, 1.0)]
+    assert values(history, run, "loss") == [(0, 1.0), (1, 6.0)]
+    found = {record.name: record.value for record in history.metrics(run.id) if record.step == 0}
+    assert found == {"loss": 1.0, "plain": 2.0, "acc": 3.0, "count": 7.0}
+
+
+def test_a_tensor_in_the_memory_of_the_host_is_read_at_once(history: History) -> None:
+    with history.start_run(task="t") as run:
+        run.log(loss=torch.tensor(0.5, requires_grad=True) * 3, flag=torch.tensor(True), half=torch.tensor(0.5, dtype=torch.bfloat16))
+    assert {record.name: record.value for record in history.metrics(run.id)} == {"loss": 1.5, "flag": 1.0, "half": 0.5}
+
+
+def test_values_that_are_given_away_are_not_even_looked_at_in_the_step(history: History, caplog: pytest.LogCaptureFixture) -> None:
+    class Untouched:
+        def __float__(self) -> float:
+            read.append(self)
+            return 0.25
+
+    read: list[object] = []
+    run = history.start_run(task="t", objective="loss")
+    run.log_given({"loss": Untouched(), "größe": torch.tensor(2.0), "text": "high"}, step=3, epoch=0.5)
+    assert not read
+    run.log(loss=0.5)
+    run.finish()
+    run.log_given({"loss": 0.0}, step=9)  # too late
+    assert values(history, run, "loss") == [(3, 0.25), (4, 0.5)]
+    assert values(history, run, "größe") == [(3, 2.0)]
+    assert "'text' of run" in caplog.text
+    assert history.run(run.id).objective_best == 0.25
+
+
+def test_a_device_that_fails_loses_its_values_and_no_others(history: History, caplog: pytest.LogCaptureFixture) -> None:
+    run = history.start_run(task="t")
+    run.log(loss=1.0, lost=torch.empty((), device="meta"))  # has no memory, so reading it fails
+    run.log(loss=2.0)
+    run.finish()
+    assert values(history, run, "loss") == [(0, 1.0), (1, 2.0)]
+    assert history.metric_names(run.id) == ["loss"]
 
 
 def test_a_log_call_costs_an_append(history: History) -> None:

@@ -62,33 +62,33 @@ def test_migrating_twice_changes_nothing(raw: sqlite3.Connection) -> None:
 
 
 def test_a_failing_migration_leaves_nothing_behind(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def m002_broken(db: Database) -> None:
+    def m999_broken(db: Database) -> None:
         db.execute("CREATE TABLE half_done (a)")
         raise RuntimeError("broken")
 
     path = tmp_path / "history.db"
     History(path).close()
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, m002_broken))
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, m999_broken))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
     with pytest.raises(RuntimeError, match="broken"):
         History(path)
     monkeypatch.undo()
     with History(path) as history, history.start_run(task="t"):
         pass
     with sqlite3.connect(path) as raw:
-        assert raw.execute("PRAGMA user_version").fetchone()[0] == 1
+        assert raw.execute("PRAGMA user_version").fetchone()[0] == schema.SCHEMA_VERSION
         assert "half_done" not in Database(raw).table_names()
 
 
 def test_an_older_history_is_migrated_with_its_rows(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def m002_note(db: Database) -> None:
+    def m999_note(db: Database) -> None:
         db["runs"].add_column("note", str)
 
     path = tmp_path / "history.db"
     with History(path) as history, history.start_run(task="t", hparams={"lr": 0.1}) as run:
         run.log(loss=float("nan"))
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, m002_note))
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, m999_note))
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
     with History(path) as history:
         assert history.run(run.id).hparams == {"learning_rate": 0.1}
         assert len(history.metrics(run.id)) == 1

@@ -121,15 +121,22 @@ def test_while_the_history_is_locked_everything_stays_in_the_spool(connection: s
     assert len(stored(connection)) == 1
 
 
-def test_where_no_spool_can_lie_beside_the_history_the_temporary_directory_serves(
+def test_where_no_spool_can_lie_beside_the_history_the_users_state_folder_serves_then_the_temporary_one(
     connection: sqlite3.Connection, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    beside, temporary = spool.spool_directories(path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    beside, state, temporary = spool.spool_directories(path)
     beside.write_text("a file where the directory should be")
-    assert spool.append(path, [run_row("r1"), metric("r1", 0, 0.5)]) == temporary
-    assert temporary.stat().st_mode & 0o777 == 0o700
-    assert spool.ingest(connection, path) == 2
+    assert spool.append(path, [run_row("r1"), metric("r1", 0, 0.5)]) == state
+    assert state.stat().st_mode & 0o777 == state.parent.stat().st_mode & 0o777 == 0o700
+    shutil.rmtree(tmp_path / "state")
+    (tmp_path / "state").write_text("neither can this one")
+    assert spool.append(path, [metric("r1", 1, 0.25)]) == temporary
+    (tmp_path / "state").unlink()
+    assert [file.parent for file in spool.waiting_files(path)] == [temporary]
+    assert spool.ingest(connection, path) == 1
+    assert not spool.has_waiting(path) or beside.is_file()
 
 
 def test_several_processes_appending_and_taking_in_lose_nothing(path: Path) -> None:
