@@ -1,0 +1,207 @@
+"""What a parsed LightningCLI configuration says: which values it holds, who gave them, and what it will train."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from lightning_metahp.objective import Objective
+from lightning_metahp.settings import TRAINER_FIELDS
+from metamodel.describe import data_identity_hparams, describe_dataset, names_data, preserved_rng
+from metamodel.precedence import Kept, Setting
+from metamodel.task import TaskDescription
+from store.names import canonical_name, infer_direction, resolve_direction
+from store.records import Source
+
+_OPTIMIZER_FIRST = frozenset({"learning_rate", "weight_decay", "momentum"})
+"""Where both a model and an optimizer have one of these, the optimizer's is what trains."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """One value of a configuration.
+
+    Attributes:
+        path: Dotted key, as it would be written on the command line.
+        setting: Name, value and who gave it.
+    """
+
+    path: str
+    setting: Setting
+
+
+def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf of a namespace or mapping with its dotted key."""
+    items = vars(values).items() if not isinstance(values, Mapping) else values.items()
+    for name, value in items:
+        if isinstance(value, Mapping) or type(value).__name__ == "Namespace":
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def settings_in(
+    config: Any, given: Collection[str], targets: Collection[str], optimizers: Collection[str], wanted: Collection[str]
+) -> tuple[dict[str, Found], list[Kept]]:
+    """Return what a configuration lets us rewrite, by canonical name, and what nobody could tell apart.
+
+    Args:
+        config: Configuration of the subcommand.
+        given: Dotted keys that were written on the command line or in a config file.
+        targets: Dotted keys that follow from others by a link.
+        optimizers: Names of the groups of optimizers and schedules.
+        wanted: Canonical names of the user's space; the Trainer's own values are there only where they are among these.
+    """
+    groups = [*optimizers, "data", "model"]
+    found: dict[str, list[Found]] = {}
+    for group in groups:
+        namespace = config.get(group)
+        if namespace is None or isinstance(namespace, str | list):
+            continue
+        for path, value in flat(namespace, f"{group}."):
+            leaf = path.rpartition(".")[2]
+            is_followed = any(path == target or path.startswith(f"{target}.") for target in targets)
+            if leaf == "class_path" or leaf.startswith("_") or is_followed or not isinstance(value, bool | int | float | str | None):
+                continue
+            if path.count(".") - path.count(".init_args.") > 1:
+                continue  # an argument of an argument
+            source = Source.USER if path in given else Source.DEFAULT
+            found.setdefault(canonical_name(leaf), []).append(Found(path, Setting(leaf, value, source)))
+    for name in TRAINER_FIELDS.keys() & set(wanted):
+        path = f"trainer.{TRAINER_FIELDS[name]}"
+        found[name] = [Found(path, Setting(TRAINER_FIELDS[name], config.get(path), Source.USER if path in given else Source.DEFAULT))]
+    chosen: dict[str, Found] = {}
+    unclear: list[Kept] = []
+    for name, places in found.items():
+        if len(places) > 1 and not (name in _OPTIMIZER_FIRST and places[0].path.split(".")[0] in optimizers):
+            paths = " and ".join(place.path for place in places)
+            setting = places[0].setting
+            unclear.append(Kept(name, setting.raw_name, setting.value, f"{paths} both mean it; link one to the other"))
+        else:
+            chosen[name] = places[0]
+    return chosen, unclear
+
+
+def describe_config(config: Any, model_class: type, data_class: type | None, task: Any, tunable: Collection[str]) -> TaskDescription:
+    """Describe what a configuration will train, as ``describe_task`` will when it runs.
+
+    The datamodule is made and set up once for a look at its data, under preserved random states; the model is not made.
+
+    Args:
+        config: Configuration of the subcommand.
+        model_class: Class of the model, where the configuration names none.
+        data_class: Class of the datamodule, where the configuration names none; None without one.
+        task: Explicit name or description.
+        tunable: Names of the user's space.
+    """
+    if isinstance(task, TaskDescription):
+        return task
+    model_class, arguments = _resolved(config.get("model"), model_class)
+    hparams = data_identity_hparams({name: value for name, value in arguments.items() if names_data(name)}, tunable)
+    known: dict[str, Any] = {}
+    namespace = config.get("data")
+    if namespace is not None and data_class is not None:
+        data_class, arguments = _resolved(namespace, data_class)
+        with preserved_rng():
+            datamodule: Any = data_class(**{name: _made(value) for name, value in arguments.items()})
+            datamodule.prepare_data()
+            datamodule.setup("fit")
+            loader = datamodule.train_dataloader()
+        known = describe_dataset(getattr(loader, "dataset", loader))
+        hparams |= data_identity_hparams(dict(datamodule.hparams), tunable)
+    return TaskDescription(
+        **{key: value for key, value in known.items() if value is not None},
+        name=task,
+        data_hparams=hparams,
+        model_class=model_class.__qualname__,
+    )
+
+
+def _resolved(namespace: Any, default: type) -> tuple[type, dict[str, Any]]:
+    """Return the class that a group stands for and its arguments."""
+    values = {} if namespace is None else dict(vars(namespace))
+    if "class_path" in values:
+        return _class_at(values["class_path"]), dict(vars(values["init_args"])) if values.get("init_args") is not None else {}
+    return default, values
+
+
+def _class_at(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    found: type = getattr(import_module(module), name)
+    return found
+
+
+def _made(value: Any) -> Any:
+    """Make an argument that is an object itself."""
+    if type(value).__name__ == "Namespace" and "class_path" in value:
+        cls, arguments = _resolved(value, object)
+        return cls(**{name: _made(item) for name, item in arguments.items()})
+    return value
+
+
+def monitored_in(config: Any) -> Objective | None:
+    """Return what a checkpoint or early stopping of the configuration monitors, a checkpoint first."""
+    callbacks = config.get("trainer.callbacks") or []
+    found: dict[str, Objective] = {}
+    for item in callbacks if isinstance(callbacks, list) else [callbacks]:
+        kind = str(_argument(item, "class_path") or "").rpartition(".")[2]
+        arguments = _argument(item, "init_args")
+        monitor = _argument(arguments, "monitor")
+        if kind in ("ModelCheckpoint", "EarlyStopping") and isinstance(monitor, str):
+            found.setdefault(kind, Objective(monitor, resolve_direction(monitor, _argument(arguments, "mode"))))
+        objective = _argument(arguments, "objective")
+        if kind == "MetaHPCallback" and isinstance(objective, str):
+            direction = _argument(arguments, "direction")
+            if direction is not None or infer_direction(objective) is not None:
+                return Objective(objective, resolve_direction(objective, direction))
+    return found.get("ModelCheckpoint") or found.get("EarlyStopping")
+
+
+def _argument(values: Any, name: str) -> Any:
+    if isinstance(values, Mapping):
+        return values.get(name)
+    return getattr(values, name, None)
+
+
+def has_callback(config: Any, name: str) -> bool:
+    """Say whether a callback of this class is in the configuration."""
+    callbacks = config.get("trainer.callbacks") or []
+    listed = callbacks if isinstance(callbacks, list) else [callbacks]
+    return any(str(_argument(item, "class_path") or "").rpartition(".")[2] == name for item in listed)
+
+
+def world_size_of(config: Any) -> int:
+    """Return how many processes a configuration will train with, as far as it says."""
+    devices, nodes = config.get("trainer.devices", "auto"), config.get("trainer.num_nodes", 1)
+    if isinstance(devices, list):
+        count = len(devices)
+    elif str(devices).isdigit():
+        count = int(devices)
+    else:
+        is_on_gpu = config.get("trainer.accelerator", "auto") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+        count = torch.cuda.device_count() if is_on_gpu else 1
+    return max(1, count) * max(1, int(nodes or 1))
+
+
+def why_ranks_cannot_agree() -> str | None:
+    """Say why each process of a run would decide for itself, or None where one decides for all.
+
+    The configuration is rewritten before there is a process group. Lightning starts the further processes of one machine with a copy
+    of the environment, which carries the decision; other launchers start all at once.
+    """
+    if os.environ.get("TORCHELASTIC_RUN_ID") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return "torchrun starts all processes at once"
+    if int(os.environ.get("SLURM_NTASKS", "1") or 1) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return "SLURM starts all processes at once"
+    return None
+
+
+def as_argument(path: str, value: Any) -> str:
+    """Write a value as an argument of the command line."""
+    return f"--{path}={value if isinstance(value, str) else json.dumps(value)}"

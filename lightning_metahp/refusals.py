@@ -1,0 +1,151 @@
+"""Which values it is too late, or not ours, to change when a fit starts: the reason, and the way that would work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from lightning_metahp import dropout
+from lightning_metahp.applying import SAFE_NAMES, has_layers
+from lightning_metahp.host import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
+from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, own_settings, trainer_settings
+from lightning_metahp.source_reads import Reads, later_reads
+from metamodel.precedence import Kept, Setting, same_value
+from store.names import canonical_name
+
+_BUILT = "_metahp_built"
+"""Attribute by which a module says that a stage of some Trainer has gone through its ``setup`` and ``configure_model``."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What decides whether a value can still be changed.
+
+    Attributes:
+        trainer: The trainer, in its ``setup``.
+        module: The module.
+        out_of_reach: Hooks of the module that have run already, or that nobody will call.
+        is_resume_known: Whether it is known if this run resumes another.
+    """
+
+    trainer: Trainer
+    module: LightningModule
+    out_of_reach: tuple[str, ...] = ()
+    is_resume_known: bool = True
+
+    @property
+    def holders(self) -> list[LightningModule | LightningDataModule]:
+        """Module and, where there is one, datamodule."""
+        datamodule = datamodule_of(self.trainer)
+        return [self.module] if datamodule is None else [self.module, datamodule]
+
+    def reads(self) -> list[Reads]:
+        """Return what each of the holders still reads."""
+        found = [later_reads(self.module, self.out_of_reach)]
+        return found + [later_reads(holder) for holder in self.holders[1:]]
+
+
+def mark_built(module: LightningModule) -> None:
+    """Note that a module's layers will exist after this stage, so that no later fit believes it could still shape them."""
+    object.__setattr__(module, _BUILT, True)
+
+
+def without_fixed(
+    around: Surroundings, allowed: Mapping[str, Setting], kept: Collection[Kept] = ()
+) -> tuple[dict[str, Setting], list[Kept]]:
+    """Take out what is no longer ours to change, with the reason.
+
+    Args:
+        around: What surrounds the run.
+        allowed: What a recommendation may rewrite, by canonical name.
+        kept: What is left alone already.
+
+    Returns:
+        What remains, and what is left alone.
+    """
+    free: dict[str, Setting] = {}
+    fixed = list(kept)
+    for name, setting in allowed.items():
+        reason = why_fixed(around, name, setting)
+        if reason is None:
+            free[name] = setting
+        else:
+            fixed.append(Kept(name, setting.raw_name, setting.value, reason))
+    return free, fixed
+
+
+def why_fixed(around: Surroundings, name: str, setting: Setting) -> str | None:
+    """Say why one value cannot be changed now, or None where it can."""
+    for field, owner in fields_of_others(around.trainer, around.module).items():
+        if setting.raw_name == field or canonical_name(field) == name:
+            return f"{owner} sets it"
+    own = own_settings(around.module, datamodule_of(around.trainer))
+    if name in TRAINER_FIELDS:
+        return _why_trainer_fixed(around, name, own)
+    spellings = sorted(raw for raw in own if canonical_name(raw) == name)
+    if len(spellings) > 1:
+        return f"{' and '.join(spellings)} both mean {name}, and nobody could tell which one a recommendation is for; rename one"
+    if name == "batch_size" and loaders_passed_to_fit(around.trainer) is not None:
+        return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
+    if dropout.is_rate_name(setting.raw_name):
+        return _why_rate_fixed(around, setting, own)
+    return _why_unread(around, name, setting)
+
+
+def _why_trainer_fixed(around: Surroundings, name: str, own: Mapping[str, Setting]) -> str | None:
+    field = TRAINER_FIELDS[name]
+    present = trainer_settings(around.trainer)[field].value
+    copies = {raw: item.value for raw, item in own.items() if canonical_name(raw) == name}
+    other = next((raw for raw, value in copies.items() if not same_value(value, present)), None)
+    if other is not None:
+        return f"it is {present} in the Trainer and {copies[other]} as {other} of your code, and nobody could tell which one is meant"
+    if name in ("gradient_accumulation_steps", "max_grad_norm") and not around.module.automatic_optimization:
+        return "this module optimizes manually, so the Trainer's value has no effect"
+    return None
+
+
+def _why_rate_fixed(around: Surroundings, setting: Setting, own: Mapping[str, Setting]) -> str | None:
+    module = around.module
+    is_attribute = setting.raw_name in own
+    is_used = setting.raw_name in around.reads()[0].used
+    if is_attribute and (not dropout.rate_holders(module) or not (is_used or dropout.layers_at(module, setting.value))):
+        return _why_unread(around, setting.name, setting)  # layers that are made later, or a function
+    others = {raw: item.value for raw, item in own.items()}
+    return dropout.why_not(module, setting.raw_name, setting.value, others, is_attribute=is_attribute)
+
+
+def _why_unread(around: Surroundings, name: str, setting: Setting) -> str | None:
+    """A value that only finished methods read changes nothing any more; a shape that they made stays."""
+    reads = around.reads()
+    raw = setting.raw_name
+    if name not in SAFE_NAMES:
+        reason = _why_shaped(around, reads, raw)
+        if reason is not None:
+            return reason
+    if any(found.reads(raw) for found in reads):
+        return None
+    if name == "batch_size" and len(reads) == 2:
+        return f"only {reads[1].where} reads it, which has already run; read self.hparams.{raw} in train_dataloader()"
+    if optimizer_is_replaced(around.module):
+        return "LightningCLI builds the optimizer itself, before any callback; use MetaHPCLI, which rewrites the configuration"
+    return f"only {reads[0].where} reads it, which has already run{_way(around, raw)}"
+
+
+def _why_shaped(around: Surroundings, reads: list[Reads], raw: str) -> str | None:
+    if not around.is_resume_known:
+        return "whether this run resumes another cannot be known in this release of Lightning, and it may change a shape"
+    if getattr(around.module, _BUILT, False) and raw in around.module.hparams:
+        return "an earlier fit() or validate() has built this module with it; make a new one to have it tuned"
+    user = next((found for found in reads if raw in found.used), None)
+    if user is not None:
+        return f"{user.where} has already run and built with it{_way(around, raw)}"
+    if not reads[0].has_source and has_layers(around.module):
+        return f"the source of {type(around.module).__name__} cannot be read and its layers exist already{_way(around, raw)}"
+    return None
+
+
+def _way(around: Surroundings, raw: str) -> str:
+    is_modules = raw in around.module.hparams or raw in vars(around.module)
+    return f"; build with self.hparams.{raw} in configure_model() or setup() to have it tuned" if is_modules else ""
