@@ -20,6 +20,14 @@ test: export OMP_NUM_THREADS = 1
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
+# Lightning in another version of the range that pyproject.toml allows, under both of its package names.
+LIGHTNING ?= 2.5.0.post0
+test-lightning: export OMP_NUM_THREADS = 1
+test-lightning: .venv/installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps lightning==$(LIGHTNING) pytorch-lightning==$(LIGHTNING)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/lightning_metahp
+	rm .venv/installed-dev
+
 check: .venv/installed-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .

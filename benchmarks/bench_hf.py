@@ -1,0 +1,136 @@
+"""What the callback adds to a training step of transformers: ``python -m benchmarks.bench_hf``; see docs/performance.md."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import __version__ as version
+
+from benchmarks.bench_logging import OURS, measure, table
+from benchmarks.measuring import Timing
+from benchmarks.page import measured_on, write_section
+from hf_callbacks import MetaHPCallback
+
+BASELINE = "no callback"
+REFERENCE = "CSV"
+"""Writes what the Trainer logs, once a step, as Lightning's CSVLogger does: each row kept, the file flushed at the end of training."""
+FLUSHED = "CSV, flushed each step"
+EVERYDAY = 500
+"""The Trainer's own default of ``logging_steps``."""
+
+
+class Linear(nn.Module):
+    """A model that leaves the step to the Trainer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return loss and logits."""
+        logits = self.layer(x)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+class CsvCallback(TrainerCallback):
+    """The plainest logger one could write.
+
+    Args:
+        path: Where to write.
+        is_flushed: Whether each row is on the disk before the next step, so that a crash loses nothing.
+    """
+
+    def __init__(self, path: Path, is_flushed: bool) -> None:
+        self._path = path
+        self._is_flushed = is_flushed
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Open the file."""
+        self._file = self._path.open("w", newline="")
+        self._rows = csv.writer(self._file)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Write one row."""
+        self._rows.writerow([state.global_step, *(logs or {}).values()])
+        if self._is_flushed:
+            self._file.flush()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def fit(name: str, folder: Path, steps: int, every: int) -> Timing:
+    """Train once; what is logged is on the disk when this returns."""
+    data = [{"x": torch.ones(8), "labels": torch.tensor(i % 2)} for i in range(64)]
+    args = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=8,
+        logging_steps=every,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    callbacks: list[TrainerCallback] = []
+    if name == OURS:
+        callbacks.append(MetaHPCallback("loss", task="benchmark", history=folder / "history.db"))
+    elif name != BASELINE:
+        callbacks.append(CsvCallback(folder / "log.csv", name == FLUSHED))
+    trainer = Trainer(Linear(), args, train_dataset=data, callbacks=callbacks)
+    trainer.pop_callback(_printer(trainer))
+    wall, cpu = time.perf_counter(), time.process_time()
+    trainer.train()
+    return Timing(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _printer(trainer: Trainer) -> Any:
+    """Return the Trainer's own callback that prints each log: it would be most of what is measured."""
+    return next(item for item in trainer.callback_handler.callbacks if type(item).__name__ == "PrinterCallback")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and write the page with ``--write``; 1 if ours adds more than the plainest logger that loses nothing."""
+    options = _parse(arguments)
+    torch.set_num_threads(1)
+    rows = measure(fit, [BASELINE, REFERENCE, FLUSHED, OURS], options.steps, 1, options.rounds, {})
+    everyday = measure(fit, [BASELINE, OURS], options.steps, EVERYDAY, options.rounds, {})
+    added = {row.name: row.wall_us.median for row in rows}
+    usual = everyday[1].wall_us
+    text = "\n\n".join(
+        [
+            f"{measured_on()} transformers {version}, `Trainer.train` with a linear layer, {options.steps:,} steps, `logging_steps=1` "
+            f"(loss, gradient norm, learning rate), {options.rounds} rounds in turns, medians of the differences within a round.",
+            table(rows, {}, FLUSHED),
+            f"With the Trainer's default of logging every {EVERYDAY} steps, metahp adds {usual.median:.1f} µs a step "
+            f"(95 % interval {usual.low:.1f} to {usual.high:.1f}) to steps of {1e6 * everyday[0].fit_s / options.steps:.0f} µs; "
+            "opening and closing the run is part of it.",
+        ]
+    )
+    sys.stdout.write(text + "\n")
+    if options.write:
+        write_section("logging-transformers", text)
+    return int(added[OURS] > added[FLUSHED] and not options.lenient)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_hf", description=__doc__)
+    parser.add_argument("--steps", type=int, default=1000, help="training steps of a fit")
+    parser.add_argument("--rounds", type=int, default=7, help="rounds that count")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
+    parser.add_argument("--lenient", action="store_true", help="exit with 0 also where ours adds too much")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

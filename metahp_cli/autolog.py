@@ -1,0 +1,25 @@
+"""The entry point that Lightning calls for every Trainer in an environment where we are installed.
+
+It stands here because importing this package imports nothing else: ``lightning_metahp`` checks for hidden packages when it is imported,
+and an error there would end the training of somebody who never asked for us.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def callbacks() -> list[Any]:
+    """Return the logging callback where ``METAHP_AUTOLOG=1`` asks for it. Off, it imports nothing; it never raises."""
+    if os.environ.get("METAHP_AUTOLOG", "").strip().lower() not in {"1", "on", "true"}:
+        return []
+    try:
+        from lightning_metahp.autolog import AutoLogCallback
+
+        return [AutoLogCallback()]
+    except Exception as error:  # whatever is wrong with our installation must not end a training
+        import logging
+
+        logging.getLogger(__name__).warning("metahp: runs are not logged, since %s: %s", type(error).__name__, error)
+        return []

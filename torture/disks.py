@@ -1,0 +1,49 @@
+"""Real file systems of our own, where the system lets us mount some: small ones, read-only ones."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def _mount(*words: str) -> bool:
+    try:
+        return subprocess.run(["mount", *words], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+@functools.cache
+def can_mount() -> bool:
+    """Say whether this process may mount a file system."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        if not _mount("-t", "tmpfs", "-o", "size=64k", "tmpfs", folder):
+            return False
+        subprocess.run(["umount", folder], check=False)
+        return True
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
+    """Mount a file system with room for so much."""
+    folder.mkdir(parents=True)
+    if not _mount("-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs", str(folder)):
+        raise OSError(f"no file system could be mounted at {folder}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def remount(folder: Path, mode: str) -> None:
+    """Make a file system of ours read-only (``ro``) or writable again (``rw``)."""
+    if not _mount("-o", f"remount,{mode}", str(folder)):
+        raise OSError(f"{folder} could not be made {mode}")
