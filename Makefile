@@ -9,7 +9,7 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt P
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: demo test check docs replay bench-logging bench-store clean
+.PHONY: torture demo test test-lightning check docs replay bench-logging bench-store clean
 
 demo: .venv/installed
 	$(BIN)/python -m compare_baselines.demo
@@ -48,6 +48,12 @@ bench-logging: .venv/installed-bench
 
 bench-store: .venv/installed
 	$(BIN)/python -m benchmarks.bench_store --write $(BENCH)
+
+# Kills, fills, locks and damages histories for a quarter of an hour, and writes docs/robustness.md; `make TORTURE=--quick torture` only prints.
+torture: export OMP_NUM_THREADS = 1
+torture: TORTURE ?= --write
+torture: .venv/installed-dev
+	$(BIN)/python -m torture $(TORTURE)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

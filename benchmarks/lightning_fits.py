@@ -112,7 +112,7 @@ def fit(recording: Recording, folder: Path, *, steps: int, every: int) -> Timing
         took = Timing(time.perf_counter() - wall, time.process_time() - cpu)
     if recording.count is not None:
         found, expected = recording.count(folder), len(METRICS) * (steps // every)
-        if found != expected:
+        if found < expected:  # the last step of an epoch is logged as well where it is none of these
             raise AssertionError(f"every logged value must be in the file when fit returns, but {found} of {expected} are")
     return took
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer, TrainerCallback
 
 from hf_callbacks.arguments import rewritten
-from hf_callbacks.deciding import Plan, Request, agree, check_request, is_off, say
+from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, is_off, say
 from hf_callbacks.describe_trainer import pretrained_name
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.model_values import base_model, fixed_model_values, model_settings, set_model_values
 from hf_callbacks.objective import find_objective
 from hf_callbacks.provenance import provenance_of, rewrites_of, write_provenance
-from hf_callbacks.resuming import checkpoint_of, plan_resumption, read_stored_run
+from hf_callbacks.resuming import find_resumption
 from hf_callbacks.watching import watch
 from store.errors import InvalidArgumentError
 
@@ -126,10 +126,11 @@ def write_resumption(trainer: Trainer, resume_from_checkpoint: Any) -> None:
         trainer: The Trainer, before ``train()`` has done anything.
         resume_from_checkpoint: As ``train`` was given it.
     """
-    checkpoint = checkpoint_of(resume_from_checkpoint, trainer.args.output_dir)
-    if checkpoint is None:
+    if not resume_from_checkpoint:
         return
-    plan = plan_resumption(trainer.args, read_stored_run(checkpoint), checkpoint)
+    plan = from_process_zero(trainer.args, lambda: find_resumption(trainer.args, resume_from_checkpoint))
+    if plan is None:
+        return
     for name, value in plan.values.items():
         setattr(trainer.args, name, _as_field(getattr(trainer.args, name), value))
     if plan.values:

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_callbacks.arguments import check_arguments, restored, rewritten
-from hf_callbacks.deciding import Plan, Request, agree, check_request, is_off, say
+from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, is_off, say
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.objective import find_objective
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
-from hf_callbacks.resuming import checkpoint_of, plan_resumption, read_stored_run
+from hf_callbacks.resuming import find_resumption
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -115,10 +115,11 @@ def autoconfig(
 
 def _resumed(args: TrainingArguments) -> TrainingArguments | None:
     """Return the arguments of the run that a checkpoint belongs to; None where these arguments resume nothing."""
-    checkpoint = checkpoint_of(args.resume_from_checkpoint, args.output_dir)
-    if checkpoint is None:
+    if not args.resume_from_checkpoint:
         return None
-    plan = plan_resumption(args, read_stored_run(checkpoint), checkpoint)
+    plan = from_process_zero(args, lambda: find_resumption(args, args.resume_from_checkpoint))
+    if plan is None:
+        return None
     result = with_provenance(rewritten(args, plan.values) if plan.values else args, plan.provenance)
     say(args, plan.message or "metahp: nothing changed; the run resumes from a checkpoint, which brings its own values")
     return result

@@ -41,7 +41,6 @@ from store.errors import (
     HistoryPathError,
     HistoryTooNewError,
     InvalidArgumentError,
-    MetaHPError,
     NotAHistoryError,
     SpaceError,
     UnknownHyperparameterError,
@@ -156,19 +155,33 @@ def agree(request: Request) -> Plan:
     Raises:
         MetaHPError: If the user made a mistake which only shows here, e.g. an unknown METAHP_PIN.
     """
+    answer = from_process_zero(request.args, lambda: _decide_safely(request))
+    return answer if isinstance(answer, Plan) else Plan(is_failed=True)
+
+
+def from_process_zero(args: TrainingArguments, compute: Callable[[], Any]) -> Any:
+    """Compute something on process zero and give every process the same answer.
+
+    Args:
+        args: The training arguments.
+        compute: What to compute; every process must come here, only the first one calls it.
+
+    Raises:
+        Exception: What ``compute`` raises, on every process.
+    """
     distributed = torch.distributed
-    if request.args.world_size <= 1 or not (distributed.is_available() and distributed.is_initialized()):
-        return _decide_safely(request)
+    if args.world_size <= 1 or not (distributed.is_available() and distributed.is_initialized()):
+        return compute()
     answer: list[Any] = [None]
-    if request.args.process_index == 0:
+    if args.process_index == 0:
         try:
-            answer = [_decide_safely(request)]
-        except MetaHPError as error:
+            answer = [compute()]
+        except Exception as error:  # the others wait for an answer, and this is one
             answer = [error]
     distributed.broadcast_object_list(answer, src=0)
-    if isinstance(answer[0], MetaHPError):
+    if isinstance(answer[0], Exception):
         raise answer[0]
-    return answer[0] if isinstance(answer[0], Plan) else Plan(is_failed=True)
+    return answer[0]
 
 
 def say(args: TrainingArguments, message: str) -> None:

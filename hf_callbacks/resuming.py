@@ -107,16 +107,27 @@ def stored_run_of(states: Mapping[str, Any], checkpoint: str = "") -> StoredRun 
     for entry in states.values():
         for state in entry if isinstance(entry, list) else [entry]:
             note = (state.get("attributes") or {}).get(NOTE) if isinstance(state, Mapping) else None
-            if isinstance(note, Mapping) and note.get("run_id"):
+            if isinstance(note, Mapping) and (note.get("run_id") or note.get("rewrites")):
                 return StoredRun(
                     checkpoint,
-                    note["run_id"],
+                    note.get("run_id"),
                     note.get("recommendation_id"),
                     read_rewrites(note.get("rewrites", {})),
                     note.get("global_batch_size"),
                     note.get("world_size"),
                 )
     return None
+
+
+def find_resumption(args: TrainingArguments, resume: Any) -> Resumption | None:
+    """Plan a resumption from what ``resume_from_checkpoint`` means; None where it means no checkpoint.
+
+    Args:
+        args: The arguments as they are now.
+        resume: A folder, or True for the last one of the output directory.
+    """
+    checkpoint = checkpoint_of(resume, args.output_dir)
+    return None if checkpoint is None else plan_resumption(args, read_stored_run(checkpoint), checkpoint)
 
 
 def plan_resumption(args: TrainingArguments, stored: StoredRun | None, checkpoint: str) -> Resumption:

@@ -223,6 +223,10 @@ def planned_changes(
         return [typed(change) for change in plan_changes(allowed, recommendation, constraints)]
     config = per_device_config(recommendation.config, layout, space, max_per_device=max_per_device)
     changes = [typed(change) for change in plan_changes(allowed, replace(recommendation, config=config), constraints)]
+    wanted = per_device_config(recommendation.config, layout, space).get(PER_DEVICE, 0)
+    if constraints and PER_DEVICE in config and wanted > config[PER_DEVICE]:
+        limited: dict[str, Any] = {"source": Source.CONSTRAINT, "reason": f"{wanted} was recommended, but {constraints[0].reason}"}
+        changes = [replace(item, **limited) if item.name == PER_DEVICE else item for item in changes]
     size = next((change.new for change in changes if change.name == PER_DEVICE), layout.per_device)
     accumulation = int(config.get(ACCUMULATION, layout.accumulation))
     if accumulation * layout.world_size == 1:

@@ -13,7 +13,7 @@ from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption,
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
-FAST_METHODS = "random,grid,tpe,cmaes,best-of-past,quantile,zero-shot,rgpe,metahp"
+FAST_METHODS = "random,grid,tpe,cmaes,plain-gp,best-of-past,quantile,zero-shot,rgpe,metahp"
 """What is compared unless somebody says otherwise: all but gp, which takes longer than all others together."""
 
 
@@ -111,11 +111,11 @@ def replayed(
     names = split_list(methods) or []
     for name in names:
         find_method(name)  # refused before minutes of reading
-    if scenario is not None:
-        output.note(f"Scenario {scenario}: {find_scenario(scenario).about}.")
+    about = None if scenario is None else find_scenario(scenario).about
     benchmark = load_benchmark(history, protocol, None if space is None else load_space_file(space))
     if scenario is not None:
         benchmark = with_scenario(history, benchmark, scenario)
+        output.note(f"Scenario {scenario}: {about}.")
     for line in benchmark.notes:
         output.note(line)
     with output.progress("replaying") as report:

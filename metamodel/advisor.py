@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
+from metamodel.calibration import Calibration
 from metamodel.encoding import OVERHANG, Encoder, fit_encoder
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
 from metamodel.model import MetaModel
@@ -28,8 +29,6 @@ FloatArray = npt.NDArray[np.float64]
 
 FAILED_SCORE = -2.5
 """What a failed run is worth in normal scores: worse than 99 of 100."""
-INTERVAL_Z = float(norm.ppf(0.9))
-"""Half width of a central 80 % interval in standard deviations."""
 MAX_OWN_RUNS = 400
 """Own runs a posterior looks at; beyond that the best half and the newest half of them."""
 N_ELITES = 4
@@ -94,6 +93,7 @@ class Advisor:
         else:
             prior = PlainPrior(fit_plain_gp(TrainingTask(inputs, rank_scores(outcomes))))
         same = np.array([variant is None or (own is not None and own.variants[i] == variant) for i in keep], dtype=bool)
+        self._calibration = Calibration({}, {}) if model is None else model.calibration
         self._posterior = Posterior(prior, OwnRuns(inputs, outcomes, same))
         self._outcomes = outcomes
         self._inputs = inputs
@@ -154,7 +154,8 @@ class Advisor:
         finish = self._feasibility.finish_probability(inputs)
         mean, variance = predicted.mixture()
         spread = math.sqrt(max(float(variance[0]), 0.0) + self._posterior.noise_variance)
-        low, high = float(mean[0]) - INTERVAL_Z * spread, float(mean[0]) + INTERVAL_Z * spread
+        half = self._calibration.half_width(len(self._outcomes)) * spread
+        low, high = float(mean[0]) - half, float(mean[0]) + half
         unit, speak = self._speech()
         gain = own = None
         is_own = False

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -190,7 +190,7 @@ def _fit_and_store(
     seconds = time.monotonic() - started
     if replaces is not None and model.task_gps.n_steps_done < MIN_STEPS_TO_REPLACE * n_steps:
         return replaces
-    model = MetaModel(model.task_gps, model.relatedness, model.encoder, {**model.info, "seconds": round(seconds, 3)})
+    model = replace(model, info={**model.info, "seconds": round(seconds, 3)})
     path = model.save(history.models_path)
     history.save_model(
         {

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from metamodel.calibration import Calibration, calibrate
 from metamodel.encoding import Encoder, fit_encoder
 from metamodel.kernels import one_thread
 from metamodel.observations import LearningTable, TaskRuns, rank_scores
@@ -44,12 +45,14 @@ class MetaModel:
     Attributes:
         task_gps: The past tasks as Gaussian processes.
         relatedness: Which of them are like a new one.
+        calibration: How wide its intervals must be.
         encoder: How configurations become inputs.
         info: ``id created_utc kind n_runs n_tasks n_finished task_ids seed seconds device versions``.
     """
 
     task_gps: TaskGPs
     relatedness: Relatedness
+    calibration: Calibration
     encoder: Encoder
     info: Mapping[str, Any]
 
@@ -102,7 +105,9 @@ class MetaModel:
             training.append(TrainingTask(inputs, rank_scores(task.filled[keep])))
         with one_thread():
             task_gps = fit_task_gps(training, n_steps=n_steps, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
-            relatedness = fit_relatedness([task.description.numeric_features() for task in tasks], task_gps, seed)
+            features = [task.description.numeric_features() for task in tasks]
+            relatedness = fit_relatedness(features, task_gps, seed)
+            calibration = calibrate(task_gps, relatedness, features, seed)
         counts = {
             "kind": "metahp",
             "n_runs": int(sum(len(task.scores) for task in training)),
@@ -111,10 +116,11 @@ class MetaModel:
             "task_ids": [task.task_id for task in tasks],
             "descriptors": list(relatedness.names) if relatedness.width is not None else [],
             "hyperparameters": list(encoder.names),
+            "coverage": calibration.to_json(),
             "seed": seed,
             "device": device,
         }
-        return cls(task_gps, relatedness, encoder, {**info, **counts})
+        return cls(task_gps, relatedness, calibration, encoder, {**info, **counts})
 
     def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> HistoryPrior:
         """Return what is believed of a task before its own runs.
@@ -149,6 +155,7 @@ class MetaModel:
             "info": dict(self.info),
             "encoder": self.encoder.to_json(),
             "relatedness": self.relatedness.to_json(),
+            "calibration": self.calibration.to_json(),
             "n_steps": self.task_gps.n_steps_done,
         }
         shared = {name: getattr(self.task_gps.shared, name) for name in _SHARED}
@@ -193,7 +200,7 @@ class MetaModel:
                     f"A meta-model's files must agree, but {str(meta)!r} has {encoder.width} columns and {n_tasks} tasks, its tensors "
                     f"{task_gps.n_inputs} and {task_gps.n_tasks}. Run `metahp refit`."
                 )
-            return cls(task_gps, relatedness, encoder, content["info"])
+            return cls(task_gps, relatedness, Calibration.from_json(content["calibration"]), encoder, content["info"])
         except ModelFileError:
             raise
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:

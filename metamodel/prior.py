@@ -44,7 +44,7 @@ class Prepared:
         scaled: All columns in units of their length scales, shape ``(n, d + d_extra)``.
         mean: Mean of each rival, shape ``(e, n)``.
         variance: Variance of each rival, shape ``(e, n)``.
-        known: Weighted ``V`` of the past tasks, shape ``(T, n_runs, n)``; None without a history.
+        known: Weighted ``V`` of the past tasks one below the other, shape ``(T n_runs, n)``; None without a history.
         deviation: Weighted deviations of their means, shape ``(T, n)``; None without a history.
     """
 
@@ -124,12 +124,14 @@ class HistoryPrior:
         """Evaluate mean and variance of the three rivals."""
         scaled = _tensor(inputs, self.n_columns) / self._length
         means, known = self._tasks.predict(scaled[:, : self._tasks.n_inputs])
+        means = means.double()
         mean = (self._root.square()[:, None] * means).sum(0)
         deviation = (means - mean) * self._root[:, None] * self._spread
-        known = known * self._root[:, None, None]
-        shared = self._amplitude - known.square().sum((0, 1)) + deviation.square().sum(0)
+        known *= self._root[:, None, None]
+        flat = known.flatten(0, 1)
+        shared = self._amplitude - torch.linalg.vector_norm(flat, dim=0).double().square() + deviation.square().sum(0)
         variance = torch.stack([*(shared + r * self._amplitude for r in RESIDUALS), torch.full_like(mean, self._amplitude)])
-        return Prepared(scaled, torch.stack([mean, mean, torch.zeros_like(mean)]), variance.clamp_min(1e-8), known, deviation)
+        return Prepared(scaled, torch.stack([mean, mean, torch.zeros_like(mean)]), variance.clamp_min(1e-8), flat, deviation)
 
     def covariance(self, left: Prepared, right: Prepared) -> Tensor:
         """Return the covariance of the three rivals, shape ``(3, n_left, n_right)``."""
@@ -141,7 +143,7 @@ class HistoryPrior:
         local = self._amplitude * matern52(left.scaled, right.scaled)
         # The history's own part knows only the history's columns.
         own = local if self.n_columns == d else self._amplitude * matern52(left.scaled[:, :d], right.scaled[:, :d])
-        shared = own - left.known.flatten(0, 1).T @ right.known.flatten(0, 1) + left.deviation.T @ right.deviation
+        shared = own - (left.known.T @ right.known).double() + left.deviation.T @ right.deviation
         return torch.stack([*(shared + r * local for r in RESIDUALS), local])
 
 

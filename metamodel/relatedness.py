@@ -131,7 +131,7 @@ def _left_out_errors(values: FloatArray, tasks: TaskGPs) -> FloatArray:
     errors = np.zeros((len(values), 1 + len(WIDTHS)))
     for i in range(len(values)):
         mask = tasks.mask[i]
-        means = tasks.predict(tasks.scaled[i][mask])[0].numpy()
+        means = tasks.predict(tasks.scaled[i][mask])[0].double().numpy()
         target = tasks.scores[i][mask].double().numpy()
         others = np.arange(len(values)) != i
         distance = np.square(values - values[i]).mean(1)

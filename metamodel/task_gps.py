@@ -157,24 +157,35 @@ class TaskGPs:
         """``K^-1 y`` of each task, shape ``(T, n, 1)``."""
         return torch.cholesky_solve((self.scores.double() * self.mask)[..., None], self.factor)
 
+    @cached_property
+    def _single(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scaled runs, factors and weights in single precision: thousands of candidates are asked at once."""
+        return self.scaled.float(), self.factor.float(), self.weights.float()
+
     def chosen(self, index: npt.NDArray[np.intp]) -> TaskGPs:
-        """Return some of the tasks."""
-        chosen = torch.as_tensor(index, dtype=torch.long)
-        return TaskGPs(self.inputs[chosen], self.scores[chosen], self.mask[chosen], self.shared, self.n_steps_done)
+        """Return some of the tasks, with what is already computed of them."""
+        if len(index) == self.n_tasks:
+            return self
+        rows = torch.as_tensor(index, dtype=torch.long)
+        tasks = TaskGPs(self.inputs[rows], self.scores[rows], self.mask[rows], self.shared, self.n_steps_done)
+        tasks.__dict__["factor"], tasks.__dict__["weights"] = self.factor[rows], self.weights[rows]
+        return tasks
 
     def predict(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Predict points from each task's own runs.
 
         Args:
-            points: In units of the length scales, double precision, shape ``(p, d)``.
+            points: In units of the length scales, shape ``(p, d)``.
 
         Returns:
             Posterior means ``(T, p)``, and ``V = L^-1 K(runs, points)`` of shape ``(T, n, p)``: the posterior covariance of a task is
-            ``k(x, x') - V(x)^T V(x')``.
+            ``k(x, x') - V(x)^T V(x')``. Single precision, whose rounding is far below the noise.
         """
-        cross = self.shared.amplitude.double() * matern52(self.scaled, points.expand(self.n_tasks, -1, -1)) * self.mask[..., None]
-        mean = (cross.transpose(1, 2) @ self.weights)[..., 0]
-        return mean, torch.linalg.solve_triangular(self.factor, cross, upper=False)
+        scaled, factor, weights = self._single
+        cross = matern52(scaled, points.float().expand(self.n_tasks, -1, -1))
+        cross *= self.shared.amplitude * self.mask[..., None]
+        mean = (cross.transpose(1, 2) @ weights)[..., 0]
+        return mean, torch.linalg.solve_triangular(factor, cross, upper=False)
 
 
 def _masked(covariance: Tensor, mask: Tensor, noise_variance: Tensor) -> Tensor:

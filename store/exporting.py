@@ -24,7 +24,7 @@ from store.reading import find_task_id
 
 FORMAT_NAME = "metahp-history"
 FORMAT_VERSION = 1
-TABLES = ("tasks", "runs", "hparams", "metrics", "resources", "recommendations", "models")
+TABLES = ("tasks", "runs", "hparams", "metrics", "resources", "recommendations", "models", "compactions")
 """What a history consists of, in the order in which it can be taken in again."""
 
 _BATCH_ROWS = 20_000
@@ -123,8 +123,8 @@ class _Table:
         found = [(row[1], str(row[2]).upper()) for row in connection.execute(f"PRAGMA table_info({name})")]
         columns = tuple(column for column, _ in found)
         where = "" if scope is None else f" WHERE {scope[name]}"
-        # in the order the rows came in, which is the order of hyperparameters; metrics have none but their key
-        order = "run_id, name, attempt, step" if name == "metrics" else "rowid"
+        # in the order the rows came in, which is the order of hyperparameters; tables without rowid have none but their key
+        order = {"metrics": "run_id, name, attempt, step", "compactions": "run_id, compacted_utc"}.get(name, "rowid")
         count = connection.execute(f"SELECT count(*) FROM {name}{where}").fetchone()[0]
         query = f"SELECT {', '.join(columns)} FROM {name}{where} ORDER BY {order}"
         return cls(name, columns, tuple(kind for _, kind in found), count, query)
@@ -151,7 +151,7 @@ def _scope(task_id: str | None) -> dict[str, str] | None:
     return {
         "tasks": tasks,
         "runs": f"task_id = {quoted}",
-        **dict.fromkeys(("hparams", "metrics", "resources"), f"run_id IN (SELECT id {of_task})"),
+        **dict.fromkeys(("hparams", "metrics", "resources", "compactions"), f"run_id IN (SELECT id {of_task})"),
         "recommendations": f"id IN (SELECT recommendation_id {of_task})",
         "models": "false",  # learned from all tasks
     }

@@ -1,7 +1,8 @@
 """Whole histories merged: ids are unique across machines, so nothing is renamed and doing it twice changes nothing.
 
 Where both know the same run, the one that got further wins: the owner counts every change of a run's row (``revision``), and a
-resumed run counts on above its former attempt. Corrections by hand (tasks merged or split) travel, but ours stand.
+resumed run counts on above its former attempt. Corrections by hand (tasks merged or split) travel, but ours stand, and what was made
+smaller here stays so.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from store.connection import copy_of, is_current, opened_for_reading, transactio
 from store.operations import resolve_merged
 from store.schema import HPARAM_COLUMNS, METRIC_COLUMNS, RUN_COLUMNS, TASK_COLUMNS
 
-COUNTED = ("tasks", "runs", "runs_updated", "hparams", "metrics", "resources", "recommendations")
+COUNTED = ("tasks", "runs", "runs_updated", "hparams", "metrics", "resources", "recommendations", "compactions")
 """What a merge reports: rows that came in by table, new and updated; ``runs_updated`` are those of ``runs`` that were known before."""
 
 
@@ -70,10 +71,12 @@ def merge_history(connection: sqlite3.Connection, other_path: Path, *, with_mode
         connection.execute("ATTACH DATABASE ? AS other", (f"{other_path.as_uri()}?mode=ro&immutable=1",))
     try:
         with transaction(connection):
+            connection.execute("CREATE TEMP TABLE known AS SELECT id FROM main.runs")
             counts = {"tasks": _merge_tasks(connection), **_merge_runs(connection), "hparams": _merge_hparams(connection)}
             rest = dict(_MERGE_REST) if with_models else {table: query for table, query in _MERGE_REST.items() if table != "models"}
             counts |= {table: connection.execute(query).rowcount for table, query in rest.items()}
             _follow_merged_tasks(connection)
+            connection.execute("DROP TABLE temp.known")
     finally:
         _detach(connection)
     return counts
@@ -161,17 +164,20 @@ _UPSERT_RUNS = (
 )
 
 
-def _ignoring(table: str, columns: tuple[str, ...], newer: str = "") -> str:
-    names = ", ".join(columns)
-    order = "" if table == "metrics" else " ORDER BY rowid"
-    return f"INSERT {'' if newer else 'OR IGNORE '}INTO main.{table} ({names}) SELECT {names} FROM other.{table} WHERE true{order} {newer}"
+def _ignoring(table: str, columns: tuple[str, ...], *, where: str = "true", order: str = "rowid", newer: str = "") -> str:
+    names, verb = ", ".join(columns), "INSERT" if newer else "INSERT OR IGNORE"
+    return f"{verb} INTO main.{table} ({names}) SELECT {names} FROM other.{table} AS theirs WHERE {where} ORDER BY {order} {newer}"
 
 
 _MERGE_REST = {
     "metrics": _ignoring(
         "metrics",
         METRIC_COLUMNS,
-        "ON CONFLICT (run_id, name, attempt, step) DO UPDATE SET "
+        # the values that compacting removed here do not come back, those of a later attempt do
+        where="run_id NOT IN (SELECT run_id FROM main.compactions) "
+        "OR attempt > (SELECT coalesce(max(attempt), -1) FROM main.metrics WHERE run_id = theirs.run_id)",
+        order="run_id, name, attempt, step",
+        newer="ON CONFLICT (run_id, name, attempt, step) DO UPDATE SET "
         "epoch = excluded.epoch, value = excluded.value, kind = excluded.kind, elapsed_s = excluded.elapsed_s "
         "WHERE coalesce(excluded.elapsed_s, 0) > coalesce(metrics.elapsed_s, 0)",
     ),
@@ -179,9 +185,15 @@ _MERGE_REST = {
     "recommendations": _ignoring(
         "recommendations",
         ("id", "created_utc", "task_id", "decision", "recommendation_json", "current_json", "changes_json"),
-        "ON CONFLICT (id) DO UPDATE SET decision = excluded.decision, recommendation_json = excluded.recommendation_json, "
+        newer="ON CONFLICT (id) DO UPDATE SET decision = excluded.decision, recommendation_json = excluded.recommendation_json, "
         "created_utc = excluded.created_utc, current_json = excluded.current_json, changes_json = excluded.changes_json "
         "WHERE coalesce(excluded.created_utc, '') > coalesce(recommendations.created_utc, '')",
+    ),
+    "compactions": _ignoring(
+        "compactions",
+        ("run_id", "compacted_utc", "method", "points", "rows_before", "rows_after"),
+        where="run_id NOT IN (SELECT id FROM temp.known)",
+        order="run_id, compacted_utc",
     ),
     "models": _ignoring("models", ("id", "created_utc", "kind", "file", "n_runs", "n_tasks", "info_json")),
 }

@@ -100,7 +100,9 @@ def _made_up_reviews(n: int) -> list[tuple[str, int]]:
     found = []
     for _ in range(n):
         label = draw.randrange(2)
-        text = draw.choices(neutral, k=draw.randrange(6, 18)) + draw.choices(words[label], k=2) + draw.choices(words[1 - label], k=1)
+        # One review in twenty praises what it means to blame.
+        meant = label if draw.random() > 0.05 else 1 - label
+        text = draw.choices(neutral, k=draw.randrange(6, 18)) + draw.choices(words[meant], k=3)
         draw.shuffle(text)
         found.append((" ".join(text), label))
     return found

@@ -33,7 +33,7 @@ def test_an_export_is_imported_and_merged_into_another_history(path: Path, tmp_p
     assert json.loads(capsys.readouterr().out)["runs"] == 1
     assert call("merge", path, "--history", new, "--format", "json") == 0
     assert json.loads(capsys.readouterr().out) | {"tasks": 1, "runs": 1, "metrics": 1} == json.loads(
-        '{"tasks": 1, "runs": 1, "runs_updated": 0, "hparams": 1, "metrics": 1, "resources": 0, "recommendations": 0}'
+        '{"tasks": 1, "runs": 1, "runs_updated": 0, "hparams": 1, "metrics": 1, "resources": 0, "recommendations": 0, "compactions": 0}'
     )
     assert call("merge", path, "--history", new) == 0
     assert "has everything" in capsys.readouterr().err

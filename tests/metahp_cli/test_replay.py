@@ -51,7 +51,6 @@ def test_a_scenario_is_explained_and_compared(call, recorded: Path) -> None:
         (("--methods", "magic"), "ossible are random, grid"),
         (("--methods", "metaph"), "did you mean 'metahp'"),
         (("--scenario", "failure"), "did you mean 'failures'"),
-        (("--scenario", "epochs"), "needs the values of each epoch"),
         (("--scenario", "few-12"), "needs as many past tasks"),
         (("--folds", 9), "at most as many as tasks, but got 9 for 3"),
         (("--holdout", "digits,iris,wine"), "all 3 are held out"),

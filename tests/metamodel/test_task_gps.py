@@ -85,8 +85,8 @@ def test_a_task_is_predicted_as_gpytorch_predicts_it() -> None:
         model = Exact(fitted.inputs[i].double(), fitted.scores[i].double(), likelihood).eval()
         with torch.no_grad():
             want = model(points)
-        assert torch.allclose(mean[i], want.mean, atol=1e-4)
-        assert torch.allclose(float(shared.amplitude) - known[i].square().sum(0), want.variance, atol=1e-4)
+        assert torch.allclose(mean[i].double(), want.mean, atol=1e-4)
+        assert torch.allclose(float(shared.amplitude) - known[i].double().square().sum(0), want.variance, atol=1e-4)
 
 
 def test_the_length_scales_find_what_matters() -> None:

@@ -44,9 +44,11 @@ def rich(tmp_path: Path) -> History:
     history.start_run(task="c", hparams={"big": 2**70}).finish("interrupted")
     history.save_recommendation({"id": "r1", "config": {"lr": 0.1}}, current={"lr": 0.5}, changes=[])
     history.start_run(task="a", recommendation_id="r1", objective="acc", parent_run_id=history.runs()[0].id).finish("stopped")
+    first = history.runs()[0].id
     history.save_model({"id": "m1", "kind": "gp", "file": "m1", "n_runs": 2, "n_tasks": 1, "info": {"x": 1}})
     with history._writing() as connection:
         connection.execute("INSERT INTO resources (run_id, name, device, elapsed_s, value) VALUES ('r', 'gpu', '0', 0.1, 1e-300)")
+        connection.execute("INSERT INTO compactions VALUES (?, '2025-01-01T00:00:00.000000Z', 'shape', 10, 20, 10)", (first,))
     return history
 
 
@@ -228,6 +230,21 @@ def test_a_split_made_elsewhere_travels_and_one_made_here_stands(history: Histor
         assert history.merge(other)["runs_updated"] == 1
         assert [history.run(run).task_name for run in (first, second)] == ["theirs", "ours"]
         assert set(history.merge(other).values()) == {0}
+
+
+def test_values_that_compacting_removed_here_do_not_come_back_but_a_later_attempt_does(history: History, tmp_path: Path) -> None:
+    with History(tmp_path / "other.db") as other:
+        run_id = add_run(other)
+        history.merge(other)
+        with history._writing() as connection:
+            connection.execute("DELETE FROM metrics WHERE name = 'loss'")
+            connection.execute("INSERT INTO compactions VALUES (?, '2025', 'shape', 10, 2, 1)", (run_id,))
+        assert set(history.merge(other).values()) == {0}
+        assert history.metric_names(run_id) == ["acc"]
+        with other.start_run(resume=run_id) as again:
+            again.log(acc=0.7, loss=0.1)
+        assert history.merge(other)["metrics"] == 2
+        assert other.merge(history)["compactions"] == 0
 
 
 def test_merging_what_is_no_history_is_one_clear_error(history: History, tmp_path: Path) -> None:

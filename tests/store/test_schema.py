@@ -120,3 +120,36 @@ def test_a_history_of_every_released_schema_is_read_and_written(dump: Path, tmp_
     with sqlite3.connect(path) as raw, pytest.raises(sqlite3.OperationalError, match="no such column: rowid"):
         raw.execute("SELECT rowid FROM metrics")
     raw.close()
+
+
+@pytest.mark.parametrize("dump", sorted((Path(__file__).parent / "released").glob("schema_*.sql")), ids=lambda dump: dump.stem)
+def test_upgrading_every_released_schema_keeps_each_value_of_each_row(dump: Path, tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    raw = sqlite3.connect(path)
+    raw.executescript(dump.read_text(encoding="utf-8"))
+    raw.row_factory = sqlite3.Row
+
+    def rows() -> dict[str, list[dict[str, object]]]:
+        names = [row[0] for row in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name <> '_sqlite_migrations'")]
+        return {name: [dict(row) for row in raw.execute(f"SELECT * FROM {name} ORDER BY 1, 2")] for name in names}
+
+    before = rows()
+    assert set(before) >= {"tasks", "runs", "hparams", "metrics", "resources", "recommendations", "models"}
+    History(path).close()
+    after = rows()
+    for name, table in before.items():
+        assert [{column: row[column] for column in old} for old, row in zip(table, after[name], strict=True)] == table
+    assert raw.execute("PRAGMA user_version").fetchone()[0] == schema.SCHEMA_VERSION
+    raw.close()
+
+
+def test_the_newest_released_schema_is_this_versions(raw: sqlite3.Connection, tmp_path: Path) -> None:
+    newest = sorted((Path(__file__).parent / "released").glob("schema_*.sql"))[-1]
+    assert newest.stem == f"schema_{schema.SCHEMA_VERSION}"
+    released = sqlite3.connect(tmp_path / "released.db")
+    released.executescript(newest.read_text(encoding="utf-8"))
+    query = "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    assert [tuple(" ".join(text.split()) for text in row) for row in released.execute(query)] == [
+        tuple(" ".join(text.split()) for text in row) for row in raw.execute(query)
+    ]
+    released.close()

@@ -14,6 +14,15 @@ from pathlib import Path
 from store import History
 
 
+def _fill_what_nobody_writes_directly(path: Path, run_id: str) -> None:
+    """Put a row into the tables that a short run leaves empty."""
+    raw = sqlite3.connect(path)
+    with raw:
+        raw.execute("INSERT OR IGNORE INTO resources VALUES (?, 'gpu_power_w', 'gpu0', 5.0, 250.5)", (run_id,))
+        raw.execute("INSERT INTO compactions VALUES (?, '2025-01-01T00:00:00.000000Z', 'shape', 10, 20, 10)", (run_id,))
+    raw.close()
+
+
 def make(target: Path) -> None:
     """Record two runs with everything a history can hold and dump the file as text."""
     with tempfile.TemporaryDirectory() as folder:
@@ -26,6 +35,7 @@ def make(target: Path) -> None:
             with history.start_run(task="digits", objective="val_acc", recommendation_id="r1", parent_run_id=run.id) as second:
                 second.log(val_acc=math.nan, step=2)
             history.save_recommendation({"id": "r1", "config": {"lr": 0.1}}, current={}, changes=[])
+            _fill_what_nobody_writes_directly(history.path, run.id)
             history.save_model({"id": "m1", "kind": "gp", "file": "m1", "n_runs": 2, "n_tasks": 1, "info": {}})
         raw = sqlite3.connect(path)
         numbers = [f"PRAGMA {name} = {raw.execute(f'PRAGMA {name}').fetchone()[0]};" for name in ("application_id", "user_version")]

@@ -1,0 +1,53 @@
+"""Intervals hold what they claim on tasks that were left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from metamodel.calibration import LEVELS, Calibration, calibrate
+from metamodel.posterior import Posterior
+from metamodel.prior import HistoryPrior
+from metamodel.relatedness import fit_relatedness
+from metamodel.task_gps import TrainingTask, fit_task_gps
+
+
+def shifted_tasks(n_tasks: int, seed: int, n: int = 30) -> list[TrainingTask]:
+    rng = np.random.default_rng(seed)
+    tasks = []
+    for _ in range(n_tasks):
+        inputs = rng.random((n, 2))
+        value = -np.abs(inputs[:, 0] - 0.5 - 0.2 * rng.normal()) + 0.1 * rng.normal(size=n)
+        tasks.append(TrainingTask(inputs, norm.ppf((value.argsort().argsort() + 0.5) / n)))
+    return tasks
+
+
+def test_calibrated_intervals_of_new_tasks_hold_what_they_claim() -> None:
+    fitted = fit_task_gps(shifted_tasks(20, 0))
+    features: list[dict[str, float]] = [{} for _ in range(20)]
+    calibration = calibrate(fitted, fit_relatedness(features, fitted), features)
+    posterior = Posterior(HistoryPrior(fitted, np.full(20, 1 / 20)))
+    inside = {level: [] for level in LEVELS}
+    for task in shifted_tasks(40, 1):
+        mean, variance = posterior.predict(task.inputs).mixture()
+        z = np.abs(task.scores - mean) / np.sqrt(variance + posterior.noise_variance)
+        for level in LEVELS:
+            inside[level].extend(z <= calibration.half_width(0, level))
+    for level in LEVELS:
+        assert np.mean(inside[level]) == pytest.approx(level, abs=0.07)
+
+
+def test_widths_between_the_measured_numbers_of_runs_are_interpolated_and_the_ends_are_kept() -> None:
+    calibration = Calibration({0: (0.5, 1.0, 1.5), 4: (0.6, 1.2, 1.8)}, {})
+    assert calibration.half_width(0) == pytest.approx(1.0)
+    assert 1.0 < calibration.half_width(2) < 1.2
+    assert calibration.half_width(100) == pytest.approx(1.2)
+    assert Calibration.from_json(calibration.to_json()) == calibration
+
+
+def test_too_few_tasks_leave_the_normal_widths() -> None:
+    fitted = fit_task_gps(shifted_tasks(3, 0))
+    features: list[dict[str, float]] = [{}, {}, {}]
+    calibration = calibrate(fitted, fit_relatedness(features, fitted), features)
+    assert calibration.half_width(0, 0.95) == pytest.approx(norm.ppf(0.975))
