@@ -161,7 +161,7 @@ def _starter(history: History) -> Callable[[], None]:
     def start() -> None:
         started.append(history.start_run(task="task-003", hparams={"lr": 0.1, "batch_size": 32}, objective="val_loss"))
         if len(started) > 1:
-            started[-2].finish("stopped")
+            started[-2].finish("interrupted")
 
     started: list[Any] = []
     return start

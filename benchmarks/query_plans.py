@@ -56,7 +56,7 @@ def everyday_questions(history: History, run_id: str, task: str) -> dict[str, Ca
         "names logged in a run": lambda: history.metric_names(run_id),
         "names logged in a task": lambda: history.metric_names(task=task),
         "a curve of a run": lambda: history.metrics(run_id, "val_loss"),
-        "a run starts": lambda: history.start_run(task=task, hparams={"lr": 0.1}, objective="val_loss").finish("stopped"),
+        "a run starts": lambda: history.start_run(task=task, hparams={"lr": 0.1}, objective="val_loss").finish("interrupted"),
         "the runs of a task, to learn from": lambda: history.runs(task),
     }
 

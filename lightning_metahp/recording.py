@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metahp.guard import guarded, is_off, report
@@ -21,7 +25,21 @@ if TYPE_CHECKING:
     from store import History
 
 
-class RecordingCallback(Callback):
+def _callback_of_other_name() -> Any:
+    """Return ``pytorch_lightning.Callback``; releases before 2.6 take no callback with a state that is not one.
+
+    There it is imported where it is installed, since users may well import it after us. Newer releases do not ask.
+    """
+    is_old = tuple(int(part) for part in lightning.__version__.split(".")[:2]) < (2, 6)
+    if is_old and find_spec("pytorch_lightning") is not None:
+        import_module("pytorch_lightning")
+    return getattr(sys.modules.get("pytorch_lightning"), "Callback", object)
+
+
+_OtherCallback: Any = _callback_of_other_name()
+
+
+class RecordingCallback(Callback, _OtherCallback):  # type: ignore[misc]
     """Records a fit: the row is made when training starts, so that sanity checks, probes and mere validation leave none.
 
     Args:

@@ -41,6 +41,15 @@ _GOES_ON = frozenset({RunStatus.INTERRUPTED, RunStatus.FAILED, RunStatus.STALE, 
 _OPTIMIZED = frozenset({"learning_rate", "weight_decay", "momentum"})
 
 
+_DERIVED = {
+    "learning_rate": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "momentum": "optimizer.momentum",
+    "batch_size": "global_batch_size",
+}
+"""What repeats a knob, and is whoever's the knob is."""
+
+
 @dataclass(frozen=True)
 class Advice:
     """What ``MetaHParams`` did before the start, for the row of the run.
@@ -276,6 +285,9 @@ class RunLog:
                 reading.add(change.raw_name, change.new, change.source)
         if self.resumed_from:
             sources = dict.fromkeys([*map(canonical_name, self.resumed_from.get("values", {})), *sources], Source.RESUME)
+        for name, derived in _DERIVED.items():
+            if name in sources:
+                sources.setdefault(derived, sources[name])
         for raw in reading.values:
             reading.sources[raw] = sources.get(canonical_name(raw), reading.sources[raw])
             observed = reading.observed.get(canonical_name(raw))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+LOWEST = 1e-4
+"""Smallest regret that a picture tells from 0, which a logarithmic scale does not have."""
 SHOWN = (1, 2, 3, 5, 8, 16, 32)
 """Evaluations that tables show."""
 
@@ -74,14 +76,19 @@ def save_picture(report: Mapping[str, Any], path: str | Path) -> Path:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     evaluations = range(1, len(report["random_exact"]) + 1)
-    axes.plot(evaluations, report["random_exact"], color="black", linestyle="--", label="random (exact)")
+    axes.plot(evaluations, [max(value, LOWEST) for value in report["random_exact"]], color="black", linestyle="--", label="random (exact)")
     for name, item in report["methods"].items():
         if name == "random":
             continue
-        (line,) = axes.plot(evaluations, item["regret"], label=name, linewidth=2.5 if name == "metahp" else 1.2)
-        low, high = zip(*item["ci95"], strict=True)
+        style = {"linewidth": 2.8, "color": "crimson", "zorder": 5} if name == "metahp" else {"linewidth": 1.2}
+        (line,) = axes.plot(evaluations, [max(value, LOWEST) for value in item["regret"]], label=name, **style)
+        low, high = ([max(end, LOWEST) for end in ends] for ends in zip(*item["ci95"], strict=True))
         axes.fill_between(evaluations, low, high, color=line.get_color(), alpha=0.08, linewidth=0)
     axes.set(xscale="log", yscale="log", xlabel="evaluations on the new task", ylabel="mean normalised regret")
+    ticks = shown_evaluations(len(report["random_exact"]))
+    axes.set_xticks(ticks, [str(k) for k in ticks])
+    axes.set_xticks([], minor=True)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_title(f"{report['protocol']['objective']}, {len(report['protocol']['tasks'])} tasks")
     axes.grid(True, which="both", alpha=0.2)
     axes.legend(fontsize="small")

@@ -39,14 +39,15 @@ def space_of(configs: Sequence[Mapping[str, Any]], given: Mapping[str, BaseDistr
         values = [config[name] for config in configs if name in config]
         distinct = sorted({repr(value): value for value in values}.values(), key=lambda value: (str(type(value)), value))
         if len(distinct) > 1:
-            space[name] = _dimension(name, distinct)
+            space[name] = _dimension(name, distinct, values)
     return space
 
 
-def _dimension(name: str, distinct: list[Any]) -> Dimension:
+def _dimension(name: str, distinct: list[Any], values: list[Any]) -> Dimension:
     if not all(is_number(value) for value in distinct):
         return Dimension(name, tuple(distinct))
-    columns = fit_encoder([[{name: value} for value in distinct]]).columns
+    # With their multiplicity: integers drawn on a log scale are all distinct neighbours at the lower end.
+    columns = fit_encoder([[{name: value} for value in values]]).columns
     low, high = float(min(distinct)), float(max(distinct))
     is_int = all(isinstance(value, int | np.integer) for value in distinct)
     return Dimension(name, None, low, high, low > 0 and bool(columns) and columns[0].is_log, is_int, 1.0 if is_int else None)

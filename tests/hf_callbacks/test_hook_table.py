@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import transformers
 from transformers import Trainer, TrainerCallback
 
 from hf_callbacks import MetaHPCallback, apply
@@ -123,7 +124,8 @@ def test_before_the_trainer_everything_can_be_changed(build: Any) -> None:
     assert is_in_force("num_train_epochs", seen)
 
 
-AT_INIT_END = {**dict.fromkeys(WANTED, True), "per_device_train_batch_size": False}
+# transformers 5.0 still took the batch size from there; the newest keeps the copy its constructor made.
+AT_INIT_END = {**dict.fromkeys(WANTED, True), "per_device_train_batch_size": transformers.__version__.startswith("5.0.")}
 
 
 @pytest.mark.parametrize("name", WANTED)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,8 @@ def test_a_history_of_a_later_schema_takes_in_an_older_file_and_export(tmp_path:
     run_id = add_run(old, lr=0.1)
     export_history(old, tmp_path / "old.jsonl")
     old.close()
+    while (tmp_path / "old.db-wal").exists():  # the writer's thread lets go of the file a moment later
+        time.sleep(0.01)
     before = (tmp_path / "old.db").read_bytes()
 
     def m999_note(db: Any) -> None:
