@@ -48,35 +48,31 @@ def autoconfig(
     it. The meta-model chooses a global batch; the per-device size follows from accumulation and processes.
     Keywords are explicit and win, unless ``space`` lists the name: then the value passed is the fallback. In ready-made arguments
     a field that differs from the class default counts as explicit, since the host does not record what the user set.
-
     ``task``, ``objective`` and ``direction`` travel on the arguments as well, and a bare ``MetaHPCallback()`` takes them from there.
-
     Arguments with ``resume_from_checkpoint`` get back what the checkpoint's run was made with; nothing is predicted for them.
-
     ``METAHP=off`` returns exactly what was given. ``METAHP_PIN=<id>`` applies that recommendation again.
 
     Args:
         args: Ready-made arguments of any subclass; None to build them from the keywords.
-        model: The model to be trained; with ``train_dataset`` it tells which task this is.
+        model: The model to be trained; with the data it tells which task this is.
         train_dataset: The training data, as it will be given to the Trainer.
         eval_dataset: The validation data.
-        task: Name of the task, or a ``TaskDescription``; None to recognise it by data, model and objective.
+        task: Name, or a ``TaskDescription``; None to recognise it by data, model and objective.
         space: Raw or canonical name -> Optuna distribution or list of values. Naming a field permits to rewrite it.
         objective: Metric of the evaluation, ``eval_`` may be left out; default: ``metric_for_best_model``, else the evaluation loss.
         direction: ``min`` or ``max``; default: inferred.
         history: A ``History``, a path, or None for the default one.
         keep: Names never to touch.
-        mode: ``best``, ``explore``, or ``dry-run`` which only says what it would do.
-        args_class: Class to build from the keywords; ignored where ``args`` are given.
-        **training_arguments: Explicit values of the class's fields.
+        mode: ``best``, ``explore``, or ``dry-run``, which only says.
+        args_class: Class to build from the keywords, explicit values of its fields; ignored where ``args`` are given.
+        **training_arguments: These keywords.
 
     Returns:
         New arguments of the same class; they carry the recommendation's id, which ``MetaHPCallback`` links to the run.
 
     Raises:
-        InvalidArgumentError: If ``args``, ``args_class``, ``mode``, ``task`` or ``keep`` is of the wrong kind.
-        SpaceError: If the space is malformed.
-        UnknownHyperparameterError: If ``space`` or ``keep`` names a field that the arguments do not have.
+        InvalidArgumentError: If an argument is of the wrong kind.
+        SpaceError: If the space is malformed, or (``UnknownHyperparameterError``) it or ``keep`` names a field there is not.
         ObjectiveError: If the direction of the objective is unknown.
         UnknownRecommendationError: If ``METAHP_PIN`` names no stored recommendation.
         HistoryPathError: If the given history cannot be used.
@@ -84,16 +80,14 @@ def autoconfig(
     given = _build(args, args_class, training_arguments)
     if is_off():
         return given
-    resumed = _resumed(given)
-    if resumed is not None:
+    if (resumed := _resumed(given)) is not None:
         return resumed
-    # A second call starts from the user's own values again, not from those of the first.
     earlier = provenance_of(given)
-    users = restored(given, earlier)
+    users = restored(given, earlier)  # a second call starts from the user's own values again, not from those of the first
     request = check_request(
         Request(
-            args=users,
-            explicit=earlier.explicit | frozenset(training_arguments),
+            users,
+            earlier.explicit | frozenset(training_arguments),
             model=model,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import yaml  # type: ignore[import-untyped]
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
@@ -310,7 +309,7 @@ class MetaHPCLI(LightningCLI):
             self.config = self.parser.parse_args([*args, *(as_argument(path, value) for path, value in plan.values.items())])
         self._own_config["seed_everything"] = seed
         if "config_dump" in vars(self):  # older releases have written down by now what the objects will keep as their hparams
-            dumped = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))
+            dumped = json.loads(self.parser.dump(self.config, skip_link_targets=False, skip_none=False, format="json"))
             self.config_dump = dumped if self.subcommand is None else dumped[self.subcommand]
 
 

@@ -131,11 +131,11 @@ def check_objective(objective: str | None, direction: str | None) -> str | None:
     Raises:
         ObjectiveError: If it is neither ``min`` nor ``max``, or is left out for an objective whose name does not say it.
     """
-    if objective is not None:
-        resolve_direction(objective, direction)
-    elif direction is not None:
+    if direction is not None:
         try:
-            resolve_direction("objective", direction)
+            return resolve_direction("objective", direction).value
         except ObjectiveError:
             raise ObjectiveError(f"A direction must be 'min' or 'max', but got {direction!r}. Pass one of the two.") from None
-    return None if direction is None else resolve_direction(objective or "objective", direction).value
+    if objective is not None:
+        resolve_direction(objective, None)
+    return None

@@ -22,6 +22,7 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 def tasks(
     context: typer.Context,
     why: Annotated[bool, typer.Option("--why", help="Show what two runs must share to be of one task.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="At most this many in a table, the latest ones; 0 for all.")] = 50,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
@@ -36,7 +37,14 @@ def tasks(
     if context.invoked_subcommand is not None:
         return
     with History(history, create=False) as opened:
-        print_tasks(opened.tasks(), format, why)
+        found = opened.tasks()
+    shown = found
+    if limit and len(found) > limit and format is Format.TABLE:
+        latest = sorted(found, key=lambda task: task.last_run_utc or "", reverse=True)[:limit]
+        shown = [task for task in found if task in latest]
+    print_tasks(shown, format, why)
+    if len(shown) < len(found):
+        output.note(f"These are {len(shown)} of {len(found)} tasks; --limit 0 lists all.")
 
 
 @app.command("merge")

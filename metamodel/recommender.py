@@ -106,7 +106,7 @@ def recommend(
         current: The user's own configuration, all hyperparameters of the run: the rest of it is context, and the gain is
             measured against it.
         allowed: Canonical names that may be rewritten where no space is given.
-        limits: Canonical name -> largest value that is possible at all; a batch size is the global one, here and everywhere.
+        limits: Canonical name -> largest value that is possible at all; a batch size is the global one.
         variant: Source version of the model; runs of other versions count as related, not exact, evidence.
         max_fit_s: Time for an automatic fit in seconds.
         device: Where an automatic fit runs.
@@ -121,10 +121,7 @@ def recommend(
     """
     from store import open_history
 
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidArgumentError(f"k must be a whole number, at least 1, but got {k!r}. Ask for one or more recommendations.")
-    if mode not in MODES:
-        raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}. Pass one of these.")
+    _check_counts(k, mode)
     if not (task is None or isinstance(task, str | TaskDescription)):
         raise InvalidArgumentError(f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task'.")
     if candidates is not None and not (candidates and all(isinstance(candidate, Mapping) for candidate in candidates)):
@@ -156,6 +153,13 @@ def recommend(
     evidence = _evidence(question, {**table.left_out, **left_out}, serving)
     with one_thread():
         return _answer(question, serving, evidence, k, candidates, seed)
+
+
+def _check_counts(k: int, mode: str) -> None:
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InvalidArgumentError(f"k must be a whole number, at least 1, but got {k!r}. Ask for one or more recommendations.")
+    if mode not in MODES:
+        raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}. Pass one of these.")
 
 
 def _with_global_batch(space: Space) -> Space:

@@ -9,6 +9,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -308,14 +309,10 @@ def _read_numbers(data: dict[str, list[Any]], names: Sequence[str], path: str | 
 
 
 def _as_number(text: Any) -> int | float | None:
-    try:
-        return int(text)
-    except (TypeError, ValueError):
-        pass  # not a whole number
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None
+    for kind in (int, float):
+        with suppress(TypeError, ValueError):  # a number of the other kind, or a word
+            return kind(text)
+    return None
 
 
 @dataclass(frozen=True)
