@@ -14,7 +14,7 @@ import numpy as np
 from metamodel.calibration import Calibration, calibrate
 from metamodel.encoding import Encoder, fit_encoder
 from metamodel.kernels import one_thread
-from metamodel.observations import LearningTable, TaskRuns, rank_scores
+from metamodel.observations import LearningTable, TaskRuns, past_scores
 from metamodel.prior import HistoryPrior
 from metamodel.relatedness import Relatedness, fit_relatedness
 from metamodel.task_gps import N_STEPS, FloatArray, Hyperparameters, TaskGPs, TrainingTask, fit_task_gps
@@ -102,7 +102,7 @@ class MetaModel:
         for task in tasks:
             keep = task.has_outcome
             inputs = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
-            training.append(TrainingTask(inputs, rank_scores(task.filled[keep])))
+            training.append(TrainingTask(inputs, past_scores(task.filled[keep])))
         with one_thread():
             task_gps = fit_task_gps(training, n_steps=n_steps, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
             features = [task.description.numeric_features() for task in tasks]

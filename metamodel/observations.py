@@ -28,6 +28,8 @@ USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, 
 """Interrupted runs count where they reached a validation: the epochs reached say how far."""
 
 NEVER_LOGGED = "never logged"
+MAX_STANDARDISED = 4.0
+"""Standard deviations from the mean beyond which an outcome of a past task counts no further."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +134,26 @@ def rank_scores(values: FloatArray) -> FloatArray:
     if values.ndim != 1:
         raise AssertionError(f"values must have shape (n,), got {values.shape}")
     return np.asarray(norm.ppf((rankdata(values) - 0.5) / max(len(values), 1)), dtype=np.float64)
+
+
+def past_scores(values: FloatArray) -> FloatArray:
+    """Map the outcomes of a past task to what its process learns: half normal scores of ranks, half standardised outcomes.
+
+    Ranks make tasks of any unit comparable; how far the bad ones fall behind is what they forget, and it tells what to avoid. Standardised
+    outcomes are cut at ``MAX_STANDARDISED``, where one extreme run would leave the others no difference.
+
+    Args:
+        values: Oriented outcomes, shape ``(n,)``, finite.
+
+    Returns:
+        Shape ``(n,)``, increasing in the outcome.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(values.std()) if len(values) else 0.0
+    if not math.isfinite(spread) or spread <= 0:
+        return rank_scores(values)
+    standardised = np.clip((values - values.mean()) / spread, -MAX_STANDARDISED, MAX_STANDARDISED)
+    return np.asarray(0.5 * rank_scores(values) + 0.5 * standardised, dtype=np.float64)
 
 
 _cache: OrderedDict[tuple[Path, str], LearningTable] = OrderedDict()

@@ -344,7 +344,14 @@ def test_a_signal_is_an_interruption(history: History, tmp_path: Path, sent: sig
         f"fit(MetaHPCallback(history={str(history.path)!r}), Slow(), max_epochs=1000)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, str(script)], env=env, stderr=subprocess.PIPE, cwd=tmp_path)
+    # A shell starts background jobs with Ctrl-C ignored, and children inherit that: the suite may run in one.
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=env,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not ready.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from metamodel.observations import build_table, learning_table
+from metamodel.observations import build_table, learning_table, past_scores, rank_scores
 from store import Curve, FinishedRun, History
 
 
@@ -38,3 +38,18 @@ def test_the_state_of_a_task_changes_with_its_runs_only(history: History) -> Non
     history.add_finished_runs([finished("a", 1, 0.3)])
     changed = {history.task(task_id).name for task_id, state in history.task_states().items() if state != before[task_id]}
     assert changed == {"a"}
+
+
+def test_scores_of_a_past_task_keep_the_order_and_remember_what_fell_far_behind() -> None:
+    values = np.array([0.1, 0.88, 0.9, 0.91, 0.92])
+    scores = past_scores(values)
+    assert (np.diff(scores) > 0).all()
+    assert scores[0] < rank_scores(values)[0]
+    assert np.allclose(past_scores(3.0 + 7.0 * values), scores)
+
+
+def test_one_extreme_outcome_leaves_the_others_their_differences_and_equal_ones_have_none() -> None:
+    scores = past_scores(np.array([-1e300, *np.linspace(0, 1, 30)]))
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores[1:]) > 1.5
+    assert np.allclose(past_scores(np.full(4, 2.0)), 0.0)
