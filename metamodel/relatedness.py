@@ -19,6 +19,8 @@ from metamodel.task_gps import FloatArray, TaskGPs
 WIDTHS = (2.0, 1.0, 0.6, 0.4)
 MIN_TASKS = 8
 """Described tasks from which a width can be judged."""
+MIN_CERTAINTY = 2.0
+"""Standard errors by which descriptors must help before they count."""
 MAX_JUDGED = 64
 """Tasks the widths are judged on; the work grows with their square."""
 MIN_PRESENT = 0.8
@@ -83,8 +85,8 @@ class Relatedness:
 def fit_relatedness(features: Sequence[Mapping[str, float]], tasks: TaskGPs, seed: int = 0) -> Relatedness:
     """Choose descriptors and the width of the kernel over them.
 
-    Each past task is predicted from the others, weighted by the kernel; a width is taken if its squared error is smaller than that of equal
-    weights by more than one standard error over tasks.
+    Each past task is predicted from the others, weighted by the kernel; the width is taken whose squared error is most surely smaller than
+    that of equal weights, if it is by more than ``MIN_CERTAINTY`` standard errors over tasks.
 
     Args:
         features: Descriptors of the past tasks, ``T`` mappings.
@@ -104,9 +106,10 @@ def fit_relatedness(features: Sequence[Mapping[str, float]], tasks: TaskGPs, see
         judged = np.sort(np.random.default_rng(seed).choice(judged, MAX_JUDGED, replace=False))
     errors = _left_out_errors(standardised[judged], tasks.chosen(judged))
     gains = errors[:, :1] - errors[:, 1:]
-    gain = gains.mean(0) - gains.std(0, ddof=1) / np.sqrt(len(gains))
-    best = int(np.argmax(gain))
-    return replace(found, width=WIDTHS[best]) if gain[best] > 0 else found
+    # The surest gain, not the largest: narrow kernels fit the many ordinary runs better, but leave fewer tasks to find the best ones.
+    certainty = gains.mean(0) / (gains.std(0, ddof=1) / np.sqrt(len(gains)) + 1e-12)
+    best = int(np.argmax(certainty))
+    return replace(found, width=WIDTHS[best]) if certainty[best] > MIN_CERTAINTY else found
 
 
 def _row(features: Mapping[str, float], names: Sequence[str], is_log: Sequence[bool]) -> FloatArray:
