@@ -31,6 +31,8 @@ FAILED_SCORE = -2.5
 """What a failed run is worth in normal scores: worse than 99 of 100."""
 MAX_OWN_RUNS = 400
 """Own runs a posterior looks at; beyond that the best half and the newest half of them."""
+NORMAL_HALF_WIDTH = float(norm.ppf(0.9))
+"""Half width of a central 80 % interval of a normal in standard deviations; what calibration makes of it scales every spread."""
 N_ELITES = 4
 MIN_OUTCOMES_FOR_UNITS = 3
 """Distinct own outcomes from which a prediction can be spoken in the objective's units."""
@@ -164,6 +166,7 @@ class Advisor:
             difference = predicted.mean[:, 0] - predicted.mean[:, 1]
             covariance = predicted.covariance
             scale = np.sqrt(np.maximum(covariance[:, 0, 0] + covariance[:, 1, 1] - 2 * covariance[:, 0, 1], 1e-10))
+            scale *= self._calibration.half_width(len(self._outcomes)) / NORMAL_HALF_WIDTH
             is_own = bool(np.allclose(inputs[0], inputs[1], atol=1e-6))
             better = 0.0 if is_own else float(predicted.weights @ norm.cdf(difference / scale))
             gain = 0.0 if is_own else float(finish[0] * (finish[1] * better + 1 - finish[1]))

@@ -39,7 +39,7 @@ MIN_OWN_RUNS = 4
 MIN_OTHER_TASKS = 2
 MIN_OTHER_RUNS = 8
 """Or: this many other tasks with this many finished runs each."""
-APPLY_PROBABILITY = 0.6
+APPLY_PROBABILITY = 0.55
 """Least probability of beating the user's own configuration; below, the user's values are as good a choice."""
 N_CENTRES = 8
 """Best candidates around which the search is refined."""
