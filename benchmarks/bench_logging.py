@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,32 +12,35 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measuring import Interval, Timing, differences, in_turns, interval
+from benchmarks.measuring import Interval, differences, interval
 from benchmarks.page import markdown_table, measured_on, write_section
+from benchmarks.slices import Slices, measure_slices
 
 BASELINE = "no logger"
 OURS = "metahp"
 REFERENCE = "CSVLogger"
 LIMIT = 1 / 3
 """Ours may add this share of what ``CSVLogger`` adds."""
+SLICE = 100
+"""Steps compared at a time: as many as ``CSVLogger`` keeps before it writes."""
 EVERYDAY = 50
 """Lightning's own default of ``log_every_n_steps``."""
 
-Fit = Callable[[str, Path, int, int], Timing]
-"""From a candidate's name, a folder, steps and ``every`` to what the fit took."""
+Fit = Callable[[str, Path, int, int, Slices], None]
+"""From a candidate's name, a folder, steps, ``every`` and what counts the steps to a fit."""
 
 
 @dataclass(frozen=True)
 class Added:
-    """What one candidate adds to a step, in microseconds."""
+    """What one candidate adds to a step, in microseconds; ``step_us`` is what the step took."""
 
     name: str
     wall_us: Interval
     cpu_us: Interval
-    fit_s: float
+    step_us: float
 
 
-def measure(fit: Fit, names: Sequence[str], steps: int, every: int, rounds: int, fewer: dict[str, int]) -> list[Added]:
+def measure(fit: Fit, names: Sequence[str], steps: int, every: int, rounds: int) -> list[Added]:
     """Return what each candidate adds to a step beside the first name, which records nothing.
 
     Args:
@@ -45,28 +48,25 @@ def measure(fit: Fit, names: Sequence[str], steps: int, every: int, rounds: int,
         names: Candidates, the baseline first.
         steps: Steps of a fit.
         every: Steps between two logs.
-        rounds: Rounds that count.
-        fewer: Name -> smaller number of rounds.
+        rounds: Fits of each candidate.
     """
+    slice_steps = max(1, min(SLICE, steps // 4))
 
-    def one(name: str) -> Callable[[], Timing]:
-        def call() -> Timing:
-            folder = Path(tempfile.mkdtemp(prefix="metahp-benchmark-"))
-            try:
-                return fit(name, folder, steps, every)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+    def one(name: str) -> Callable[[Slices], None]:
+        def work(slices: Slices) -> None:
+            with tempfile.TemporaryDirectory(prefix="metahp-benchmark-") as folder:
+                fit(name, Path(folder), steps, every, slices)
 
-        return call
+        return work
 
-    timings = in_turns({name: one(name) for name in names}, rounds, fewer=fewer, note=_note)
+    timings = measure_slices({name: one(name) for name in names}, rounds, slice_steps, note=_note)
     base = timings[names[0]]
     rows = []
     for name in names:
         wall = differences([took.wall_s for took in timings[name]], [took.wall_s for took in base])
         cpu = differences([took.cpu_s for took in timings[name]], [took.cpu_s for took in base])
-        fit_s = interval([took.wall_s for took in timings[name]]).median
-        rows.append(Added(name, interval(wall).scaled(1e6 / steps), interval(cpu).scaled(1e6 / steps), fit_s))
+        step_us = statistics.median(took.wall_s for took in timings[name]) * 1e6 / slice_steps
+        rows.append(Added(name, interval(wall).scaled(1e6 / slice_steps), interval(cpu).scaled(1e6 / slice_steps), step_us))
     return rows
 
 
@@ -76,16 +76,23 @@ def table(rows: Sequence[Added], missing: dict[str, str], reference: str | None)
     lines = []
     for row in rows:
         if row.name == rows[0].name:
-            lines.append([row.name, f"{row.fit_s:.2f}", "", "", "", ""])
+            lines.append([row.name, f"{row.step_us:.0f}", "", "", "", ""])
             continue
         share = f"{row.wall_us.median / limit:.2f}" if limit else ""
         added = row.wall_us
         lines.append(
-            [row.name, f"{row.fit_s:.2f}", f"{added.median:.0f}", f"{added.low:.0f} to {added.high:.0f}", share, f"{row.cpu_us.median:.0f}"]
+            [
+                row.name,
+                f"{row.step_us:.0f}",
+                f"{added.median:.0f}",
+                f"{added.low:.0f} to {added.high:.0f}",
+                share,
+                f"{row.cpu_us.median:.0f}",
+            ]
         )
     lines += [[name, why, "", "", "", ""] for name, why in missing.items()]
     return markdown_table(
-        ["recorded by", "fit, s", "added, µs/step", "95 % interval", f"of {reference}" if reference else "", "added CPU, µs/step"], lines
+        ["recorded by", "step, µs", "added, µs", "95 % interval", f"of {reference}" if reference else "", "added CPU, µs"], lines
     )
 
 
@@ -99,24 +106,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missing = {name: way for name, way in ways.items() if isinstance(way, str)}
     present = {name: way for name, way in ways.items() if isinstance(way, Recording) and name not in options.without}
 
-    def train(name: str, folder: Path, steps: int, every: int) -> Timing:
-        return fit(present[name], folder, steps=steps, every=every)
+    def train(name: str, folder: Path, steps: int, every: int, slices: Slices) -> None:
+        fit(present[name], folder, steps=steps, every=every, tick=slices.tick)
 
-    slow = {"MLFlowLogger (SQLite)": options.slow_rounds}
-    rows = measure(train, list(present), options.steps, 1, options.rounds, slow)
-    everyday = measure(train, [BASELINE, OURS], options.steps, EVERYDAY, options.rounds, {})
+    rows = measure(train, list(present), options.steps, 1, options.rounds)
+    everyday = measure(train, [BASELINE, OURS], options.steps, EVERYDAY, options.rounds)
     added = {row.name: row.wall_us.median for row in rows}
     share = added[OURS] / added[REFERENCE]
     usual = everyday[1].wall_us
     text = "\n\n".join(
         [
             f"{measured_on()} `Trainer.fit` with a linear layer, {options.steps:,} steps, {len(METRICS)} metrics every step, "
-            f"{options.rounds} rounds in turns ({options.slow_rounds} for MLflow), medians of the differences within a round. "
-            "Every logged value was in the file when `fit` returned.",
+            f"{options.rounds} rounds: the fits run side by side, {SLICE} steps of each in turn while the others are stopped, and the "
+            "figures are medians of the differences within a turn. Every logged value was in the file when `fit` returned.",
             table(rows, missing, REFERENCE),
             f"metahp adds {share:.2f} of what `CSVLogger` adds; the benchmark fails above {LIMIT:.2f}.",
             f"With the Trainer's default of logging every {EVERYDAY} steps, metahp adds {usual.median:.1f} µs a step "
-            f"(95 % interval {usual.low:.1f} to {usual.high:.1f}) to steps of {1e6 * everyday[0].fit_s / options.steps:.0f} µs.",
+            f"(95 % interval {usual.low:.1f} to {usual.high:.1f}) to steps of {everyday[0].step_us:.0f} µs.",
         ]
     )
     sys.stdout.write(text + "\n")
@@ -128,8 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_logging", description=__doc__)
     parser.add_argument("--steps", type=int, default=2000, help="training steps of a fit")
-    parser.add_argument("--rounds", type=int, default=9, help="rounds that count")
-    parser.add_argument("--slow-rounds", type=int, default=3, help="rounds of MLflow, whose fits take minutes")
+    parser.add_argument("--rounds", type=int, default=9, help="fits of each candidate")
     parser.add_argument("--without", nargs="*", default=(), help="candidates to leave out")
     parser.add_argument("--write", action="store_true", help="write the table into docs/performance.md")
     parser.add_argument("--lenient", action="store_true", help="exit with 0 also where ours adds too much")

@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import sqlite3
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,8 +18,6 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger
 from torch.utils.data import DataLoader, TensorDataset
-
-from benchmarks.measuring import Timing
 
 METRICS = ("train_loss", "accuracy", "grad_scale", "weight_norm", "progress")
 """What every step logs, whoever listens: Lightning's own ``self.log`` is in everybody's time."""
@@ -81,14 +78,30 @@ def recordings() -> dict[str, Recording | str]:
     return ways
 
 
-def fit(recording: Recording, folder: Path, *, steps: int, every: int) -> Timing:
-    """Train, and time ``fit`` from call to return.
+class Tick(L.Callback):
+    """Calls a function after each step.
+
+    Args:
+        function: What to call.
+    """
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Call it."""
+        self._function()
+
+
+def fit(recording: Recording, folder: Path, *, steps: int, every: int, tick: Callable[[], None] = lambda: None) -> None:
+    """Train.
 
     Args:
         recording: Who listens.
         folder: Empty folder for its files.
         steps: Training steps, all in one epoch.
         every: ``log_every_n_steps``.
+        tick: Called after each step.
 
     Raises:
         AssertionError: If a logged value is missing from the file when ``fit`` returns.
@@ -96,6 +109,8 @@ def fit(recording: Recording, folder: Path, *, steps: int, every: int) -> Timing
     torch.manual_seed(0)
     data = TensorDataset(torch.randn(steps, 8), torch.randint(0, 2, (steps,)))
     loader = DataLoader(data, batch_size=1)
+    attached = recording.attach(folder)
+    attached["callbacks"] = [*attached.get("callbacks", ()), Tick(tick)]
     with _quiet():
         trainer = L.Trainer(
             max_epochs=1,
@@ -104,17 +119,14 @@ def fit(recording: Recording, folder: Path, *, steps: int, every: int) -> Timing
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            **recording.attach(folder),
+            **attached,
         )
         gc.collect()
-        wall, cpu = time.perf_counter(), time.process_time()
         trainer.fit(TinyModel(), loader)
-        took = Timing(time.perf_counter() - wall, time.process_time() - cpu)
     if recording.count is not None:
         found, expected = recording.count(folder), len(METRICS) * (steps // every)
         if found < expected:  # the last step of an epoch is logged as well where it is none of these
             raise AssertionError(f"every logged value must be in the file when fit returns, but {found} of {expected} are")
-    return took
 
 
 @contextmanager
