@@ -42,6 +42,9 @@ class Slices:
 
     def tick(self) -> None:
         """Count a step."""
+        if not self._ticks and self.is_stopping and hasattr(os, "sched_setaffinity"):
+            # The training thread of each on one core, since no two are equally fast; threads that run already keep them all.
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         if self._ticks and self._ticks % self.steps == 0:
             self.timings.append(Timing(time.perf_counter() - self._wall, time.process_time() - self._cpu))
         if self._ticks % self.steps == 0:
@@ -109,8 +112,6 @@ def _side_by_side(candidates: Mapping[str, Work], steps: int, orders: random.Ran
 
 
 def _train(work: Work, steps: int, end: Connection) -> None:
-    if hasattr(os, "sched_setaffinity"):  # one core for all, with all their threads: no two cores are equally fast
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     slices = Slices(steps, is_stopping=True)
     work(slices)
     end.send(slices.timings)

@@ -105,6 +105,11 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         """Id of the run being logged, or of the last one; None before the first."""
         return self._run_id
 
+    @property
+    def recorder(self) -> RunRecorder | None:
+        """The open run, for what a program wants to add to it; None outside training, and on other processes than the first."""
+        return self._recorder
+
     def __enter__(self) -> Self:
         """Record an exception of the block as the end of the run; the exception passes."""
         return self

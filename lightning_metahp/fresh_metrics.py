@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_metahp.host import results_of_loop, step_items
+from lightning_metahp.host import results_of_training, step_items
 
 
 class FreshMetrics:
@@ -55,18 +55,19 @@ class FreshMetrics:
         Returns:
             As ``take``. Nobody changes these values any more: each step's are objects of their own.
         """
-        results = results_of_loop(trainer)
+        results = results_of_training(trainer)
         if results is not self._results or len(results) != self._n_results:
             items = step_items(results)
             if items is None:
                 return self.take(trainer, wanted=wanted)
             self._results, self._n_results, self._items = results, len(results), items
         fresh: dict[str, Any] = {}
+        seen = self._seen
         for name, item in self._items:
             value = item._forward_cache
             # What we keep lives on, so that no later value can take its identity.
-            if value is not self._seen.get(name) and _is_scalar(value):
-                fresh[name] = self._seen[name] = value
+            if value is not seen.get(name) and value is not None:
+                fresh[name] = seen[name] = value
         if wanted is not None and wanted not in fresh and f"{wanted}_step" in fresh:
             fresh[wanted] = self._seen[wanted] = fresh[f"{wanted}_step"]
         return fresh

@@ -12,7 +12,7 @@ import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metahp.guard import guarded, is_off, report
-from lightning_metahp.host import is_finder_checkpoint, why_no_run
+from lightning_metahp.host import call_all_hooks, is_finder_checkpoint, skip_idle_hooks, why_no_run
 from lightning_metahp.loggers import settle_loggers
 from lightning_metahp.objective import check_objective
 from lightning_metahp.refusals import mark_built
@@ -107,6 +107,7 @@ class RecordingCallback(Callback, _OtherCallback):  # type: ignore[misc]
     @guarded
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the run, and compare what is in force with what was written."""
+        skip_idle_hooks(self)
         if self._is_active and self._records:
             self.run_log.start(trainer, pl_module)
             self._state = self.run_log.state()
@@ -133,12 +134,14 @@ class RecordingCallback(Callback, _OtherCallback):  # type: ignore[misc]
     @guarded
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the last epoch."""
+        call_all_hooks(self)
         if self._records:
             self.run_log.epoch(trainer)
 
     @guarded
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Close the run with what ended it; the Trainer calls no ``teardown`` after an exception."""
+        call_all_hooks(self)
         if self._records:
             self.run_log.finish(trainer, exception)
 

@@ -216,17 +216,20 @@ class RunLog:
 
     def step(self, trainer: Trainer, outputs: Any, batch_idx: int) -> None:
         """Take note of a training step; log its metrics as often as the Trainer logs."""
-        if self.recorder is None:
+        recorder = self.recorder
+        if recorder is None:
             return
-        self.last_loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        is_mapping = type(outputs) is dict or isinstance(outputs, Mapping)  # the first is what the Trainer gives, and costs nothing
+        self.last_loss = outputs.get("loss") if is_mapping else outputs
         self._position = (trainer.current_epoch, batch_idx + 1)
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and step and step % every == 0 and step != self._last_step:
             self._last_step = step
             # A value of one batch is no outcome, even where a training metric is the objective.
-            values = self._metrics.take_step(trainer, wanted=self._objective_name)
+            wanted = None if self.found is None else self.found.name
+            values = self._metrics.take_step(trainer, wanted)
             self._last_values.update(values)
-            self.recorder.log_given(values, step, self._epochs(trainer), is_partial=self._objective_name in values)
+            recorder.log_given(values, step, self._epochs(trainer), is_partial=wanted in values)
 
     def epoch(self, trainer: Trainer) -> None:
         """Log what the last training epoch came to."""

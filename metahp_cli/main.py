@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from metahp_cli import advice, compact, doctor, exchange, importing, learning, replay, runs, tasks
+from metahp_cli import advice, compact, doctor, exchange, import_sources, importing, learning, live, replay, report, runs, tasks
 
 # Plain help texts: rich markup would cost start-up time and make the generated documentation depend on the terminal.
 app = typer.Typer(
@@ -27,11 +27,15 @@ app.command("show")(runs.show)
 app.command("model")(learning.model)
 app.command("merge")(exchange.merge)
 app.command("export")(exchange.export)
+app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("compact")(compact.compact)
 importing.app.command("history")(exchange.import_history)
+for command in import_sources.COMMANDS:
+    importing.app.command(command.__name__)(command)
 app.add_typer(tasks.app, name="tasks")
 app.add_typer(importing.app, name="import")
+replay.app.command("live")(live.live)
 app.add_typer(replay.app, name="compare-baselines")
 
 

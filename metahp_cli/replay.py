@@ -15,6 +15,8 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 FAST_METHODS = "random,grid,tpe,cmaes,plain-gp,best-of-past,quantile,zero-shot,rgpe,metahp"
 """What is compared unless somebody says otherwise: all but gp, which takes longer than all others together."""
+DAY_ONE_METHODS = "random,defaults,tpe,cmaes,plain-gp,starter"
+"""The same without a past."""
 
 
 @app.callback()
@@ -62,6 +64,12 @@ def replay(
         str | None,
         typer.Option("--scenario", metavar="NAME", help="Another kind of past, e.g. few-2 or failures; docs/replay.md lists them."),
     ] = None,
+    starter: Annotated[
+        Path | None,
+        typer.Option(
+            "--starter", metavar="FILE", help="No past: the starter history alone; FILE maps names, docs/starter.md shows one."
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw regret against evaluations here.")] = None,
     history: HistoryOption = None,
@@ -76,9 +84,11 @@ def replay(
     from store import History
 
     tested = tuple(split_list(holdout) or ())
+    if starter is not None:
+        n_hist, methods = 1, DAY_ONE_METHODS if methods == FAST_METHODS else methods
     protocol = Protocol(n_hist, budget, seeds, number_of_folds(folds), tested, objective)
     with History(history if history is not None else context.obj, create=False) as opened:
-        report = replayed(opened, protocol, methods, space, workers, scenario)
+        report = replayed(opened, protocol, methods, space, workers, scenario, starter)
     print_report(report, format)
     if picture is not None:
         output.note(f"Drawn: {save_picture(report, picture)}")
@@ -100,10 +110,17 @@ def number_of_folds(text: str) -> int:
 
 
 def replayed(
-    history: Any, protocol: Any, methods: str, space: Path | None, workers: int | None = None, scenario: str | None = None
+    history: Any,
+    protocol: Any,
+    methods: str,
+    space: Path | None,
+    workers: int | None = None,
+    scenario: str | None = None,
+    starter: Path | None = None,
 ) -> dict[str, Any]:
     """Carry a replay out, with a progress bar and each note on a line of stderr."""
     from compare_baselines.replay import load_benchmark, run_replay
+    from compare_baselines.replay.day_one import Table, day_one
     from compare_baselines.replay.runner import find_method
     from compare_baselines.replay.scenarios import find_scenario, with_scenario
     from metamodel.space import load_space_file
@@ -116,6 +133,8 @@ def replayed(
     if scenario is not None:
         benchmark = with_scenario(history, benchmark, scenario)
         output.note(f"Scenario {scenario}: {about}.")
+    if starter is not None:
+        benchmark = day_one(benchmark, Table.load(starter))
     for line in benchmark.notes:
         output.note(line)
     with output.progress("replaying") as report:

@@ -176,7 +176,16 @@ def run_summary(record: RunRecord, totals: ResourceTotals) -> dict[str, Any]:
         "git commit": record.git_commit,
         "resumed from": record.parent_run_id,
         "attempt": record.attempt or None,
+        "imported from": describe_origin(record.description.get("origin")),
     }
+
+
+def describe_origin(origin: Any) -> str | None:
+    """Say where an imported run comes from; None for one that was recorded here."""
+    if not isinstance(origin, dict):
+        return None
+    told = {name: value for name, value in origin.items() if name not in {"importer", "place", "run", "digest"} and value not in (None, "")}
+    return f"{origin.get('importer')}, {origin.get('place')}: {output.show_value(told) or origin.get('run')}"
 
 
 def show_hours(seconds: float | None, source: str | None) -> str | None:

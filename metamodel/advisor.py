@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,10 @@ from scipy.stats import norm
 from metamodel.calibration import Calibration
 from metamodel.encoding import OVERHANG, Encoder, fit_encoder
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
-from metamodel.model import MetaModel
+from metamodel.learned import LearnedModel, TaskPosterior
 from metamodel.observations import TaskRuns, rank_scores
 from metamodel.posterior import OwnRuns, Posterior
-from metamodel.prior import PlainPrior, Prior
+from metamodel.prior import PlainPrior
 from metamodel.recommendation import Unit
 from metamodel.space import LOG_RATIO, Space, is_number
 from metamodel.task import TaskDescription
@@ -67,7 +67,7 @@ class Advisor:
 
     def __init__(
         self,
-        model: MetaModel | None,
+        model: LearnedModel | None,
         own: TaskRuns | None,
         others: Sequence[TaskRuns],
         space: Space,
@@ -82,21 +82,22 @@ class Advisor:
         self._seen: dict[str, tuple[float, float, bool]] = {}
         keep = _kept_runs(own)
         configs = [own.configs[i] for i in keep] if own is not None else []
-        self._own_varying = {name for name in {key for config in configs for key in config} if _varies(name, configs)}
+        tuned = {name for name in {key for config in configs for key in config} if _varies(name, configs)}
+        self._own_varying = tuned if model is None or model.knows_own_columns else set()
         known = model.encoder if model is not None else Encoder(())
         self._encoder = _with_own_columns(known, configs, space, candidates, self._own_varying)
         self._model_names = {column.name for column in known.columns if not column.is_context}
         inputs = self._encode(configs) if configs else np.zeros((0, self._encoder.width))
         outcomes = own.filled[keep] if own is not None else np.zeros(0)
-        prior: Prior
-        if model is not None:
-            features = (description or (own.description if own is not None else TaskDescription())).numeric_features()
-            prior = model.prior(features, self._encoder.width - known.width, None if own is None else own.task_id)
-        else:
-            prior = PlainPrior(fit_plain_gp(TrainingTask(inputs, rank_scores(outcomes))))
         same = np.array([variant is None or (own is not None and own.variants[i] == variant) for i in keep], dtype=bool)
+        runs = OwnRuns(inputs, outcomes, same)
+        self._posterior: TaskPosterior
+        if model is not None:
+            described = description or (own.description if own is not None else TaskDescription())
+            self._posterior = model.posterior(runs, described, self._encoder.width - known.width, None if own is None else own.task_id)
+        else:
+            self._posterior = Posterior(PlainPrior(fit_plain_gp(TrainingTask(inputs, rank_scores(outcomes)))), runs)
         self._calibration = Calibration({}, {}) if model is None else model.calibration
-        self._posterior = Posterior(prior, OwnRuns(inputs, outcomes, same))
         self._outcomes = outcomes
         self._inputs = inputs
         self._feasibility = self._fit_feasibility()
@@ -266,4 +267,4 @@ def _with_own_columns(
     if varying <= set(encoder.names):
         return encoder
     new = [column for column in fit_encoder([[*configs, *candidates]]).columns if column.name not in encoder.names]
-    return Encoder((*encoder.columns, *(column for column in new if column.name in varying)))
+    return replace(encoder, columns=(*encoder.columns, *(column for column in new if column.name in varying)))

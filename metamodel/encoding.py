@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -163,7 +163,7 @@ class Encoder:
             for name, dimension in space.items()
             if name not in known
         ]
-        return Encoder((*self.columns, *new))
+        return replace(self, columns=(*self.columns, *new))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the columns, JSON-compatible."""

@@ -31,7 +31,12 @@ def describe_evidence(evidence: Evidence) -> str:
         parts.append(count(evidence.n_related, "run") + " of it with other model code")
     if evidence.n_other_runs:
         parts.append(f"{count(evidence.n_other_runs, 'run')} of {count(evidence.n_tasks, 'other task')}")
-    return " and ".join(parts) if parts else "no finished runs"
+    if not evidence.n_starter_tasks:
+        return " and ".join(parts) if parts else "no finished runs"
+    starter = f"{count(evidence.n_starter_runs, 'small network')} of {count(evidence.n_starter_tasks, 'task')}"
+    if parts:
+        return f"{' and '.join(parts)}, and for the rest from the starter history ({starter})"
+    return f"the starter history, not from your runs ({starter})"
 
 
 def describe_prediction(recommendation: Recommendation, objective: str | None = None) -> str:

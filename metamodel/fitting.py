@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metamodel.model import MIN_TASKS, MetaModel, is_teaching
+from metamodel.kinds import DEFAULT, KINDS, check_kind, class_of
+from metamodel.learned import MIN_TASKS, LearnedModel, is_teaching
+from metamodel.model import MetaModel
 from metamodel.observations import LearningTable, learning_table
-from metamodel.task_gps import N_STEPS
 from store.errors import InvalidArgumentError, MetaHPError, ModelFileError
 from store.ids import new_id
 
@@ -28,8 +30,9 @@ OUTDATED_BY = 1.2
 MIN_STEPS_TO_REPLACE = 0.25
 """Share of the steps an automatic fit must reach before it may replace an existing model."""
 KEPT_MODELS = 3
+"""Files that stay, of each kind."""
 
-_loaded: dict[Path, MetaModel] = {}
+_loaded: dict[Path, LearnedModel] = {}
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Serving:
         note: What happened, for the start-up message; empty if nothing worth a word.
     """
 
-    model: MetaModel | None
+    model: LearnedModel | None
     note: str = ""
 
 
@@ -74,14 +77,16 @@ def refit(
     history: History | str | os.PathLike[str] | None = None,
     device: str = "auto",
     *,
+    model: str = DEFAULT,
     progress: Callable[[float, str], None] | None = None,
     seed: int = 0,
-) -> MetaModel:
+) -> LearnedModel:
     """Fit the meta-model without a time limit, store it beside the history and let it serve from now on.
 
     Args:
         history: A history, its path, or None for the default one.
         device: ``auto`` takes a GPU when there is one.
+        model: Its kind: ``metahp`` (the default), ``direct``, ``maml`` or ``reptile``; automatic fits stay with the kind chosen here.
         progress: Called with a fraction in [0, 1] and a text.
         seed: Seed of the fit.
 
@@ -90,21 +95,36 @@ def refit(
 
     Raises:
         NotEnoughHistoryError: If fewer than two tasks can teach.
-        InvalidArgumentError: If the device does not exist.
+        InvalidArgumentError: If the device or the kind does not exist.
     """
     from store import open_history
 
+    check_kind(model)
+
     opened = open_history(history)
     try:
-        return _fit_and_store(opened, learning_table(opened), N_STEPS, pick_device(device)[0], seed, None, progress)
+        return _fit_and_store(opened, learning_table(opened), model, pick_device(device)[0], seed, None, progress)
     finally:
         if opened is not history:
             opened.close()
 
 
-def current_model(history: History) -> MetaModel | None:
-    """Return the newest readable model of a history, or None. A damaged file is passed over with a warning."""
-    for row in sorted(history.models(), key=lambda row: str(row["id"]), reverse=True):
+def serving_kind(history: History) -> str:
+    """Return the kind that answers unless another is asked for: that of the last ``refit``."""
+    chosen = [row for row in history.models() if row["kind"] in KINDS and row["info"].get("is_chosen", True)]
+    return str(max(chosen, key=lambda row: str(row["id"]))["kind"]) if chosen else DEFAULT
+
+
+def current_model(history: History, kind: str | None = None) -> LearnedModel | None:
+    """Return the newest readable model of a history, or None. A damaged file is passed over with a warning.
+
+    Args:
+        history: Open history.
+        kind: Its kind; None for the one that serves.
+    """
+    wanted = kind or serving_kind(history)
+    rows = [row for row in history.models() if row["kind"] == wanted]
+    for row in sorted(rows, key=lambda row: str(row["id"]), reverse=True):
         path = Path(row["file"])
         path = path if path.is_absolute() else history.models_path / path
         if path in _loaded:
@@ -116,13 +136,20 @@ def current_model(history: History) -> MetaModel | None:
         except ModelFileError as error:
             logger.warning("%s", error)
             continue
-        _loaded.clear()
-        _loaded[path] = model
+        _keep_loaded(path, model)
         return model
     return None
 
 
-def outdated_reason(model: MetaModel | None, table: LearningTable) -> str | None:
+def _keep_loaded(path: Path, model: LearnedModel) -> None:
+    """Remember the last few models that were asked: a comparison asks several kinds in turn."""
+    _loaded.pop(path, None)
+    _loaded[path] = model
+    while len(_loaded) > len(KINDS):
+        del _loaded[next(iter(_loaded))]
+
+
+def outdated_reason(model: LearnedModel | None, table: LearningTable) -> str | None:
     """Say why a model should be fitted anew, or None if it should not.
 
     Args:
@@ -142,7 +169,9 @@ def outdated_reason(model: MetaModel | None, table: LearningTable) -> str | None
     return None
 
 
-def serving_model(history: History, table: LearningTable, max_fit_s: float = 10.0, device: str = "auto", seed: int = 0) -> Serving:
+def serving_model(
+    history: History, table: LearningTable, max_fit_s: float = 10.0, device: str = "auto", seed: int = 0, kind: str | None = None
+) -> Serving:
     """Return the model to ask, fitting a missing or outdated one first.
 
     Args:
@@ -151,8 +180,10 @@ def serving_model(history: History, table: LearningTable, max_fit_s: float = 10.
         max_fit_s: Time for an automatic fit in seconds; 0 fits nothing.
         device: As for ``refit``.
         seed: Seed of the fit.
+        kind: Kind of the model; None for the one that serves. Another one is fitted for this question and does not serve later.
     """
-    model = current_model(history)
+    serving = serving_kind(history)
+    model = current_model(history, kind or serving)
     reason = outdated_reason(model, table)
     if reason is None:
         return Serving(model)
@@ -162,7 +193,11 @@ def serving_model(history: History, table: LearningTable, max_fit_s: float = 10.
         return Serving(model, f"{reason}; no time was given to fit")
     started = time.monotonic()
     try:
-        new = _fit_and_store(history, table, N_STEPS, pick_device(device)[0], seed, 0.8 * max_fit_s, None, replaces=model)
+        chosen = kind or serving
+        limit_s = 0.8 * max_fit_s
+        new = _fit_and_store(
+            history, table, chosen, pick_device(device)[0], seed, limit_s, None, replaces=model, is_chosen=chosen == serving
+        )
     except (MetaHPError, OSError) as error:
         logger.warning("The automatic fit failed and the previous meta-model serves: %s", error)
         return Serving(model, f"{reason}; the automatic fit failed: {error}")
@@ -177,20 +212,21 @@ def serving_model(history: History, table: LearningTable, max_fit_s: float = 10.
 def _fit_and_store(
     history: History,
     table: LearningTable,
-    n_steps: int,
+    kind: str,
     device: str,
     seed: int,
     deadline_s: float | None,
     progress: Callable[[float, str], None] | None,
-    replaces: MetaModel | None = None,
-) -> MetaModel:
+    replaces: LearnedModel | None = None,
+    is_chosen: bool = True,
+) -> LearnedModel:
     started = time.monotonic()
     info: dict[str, Any] = {"id": new_id(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
-    model = MetaModel.fit(table, info, n_steps=n_steps, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
+    model = class_of(kind).fit(table, info, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
     seconds = time.monotonic() - started
-    if replaces is not None and model.task_gps.n_steps_done < MIN_STEPS_TO_REPLACE * n_steps:
+    if replaces is not None and model.share_done < MIN_STEPS_TO_REPLACE:
         return replaces
-    model = replace(model, info={**model.info, "seconds": round(seconds, 3)})
+    model = model.with_info(seconds=round(seconds, 3), is_chosen=is_chosen)
     path = model.save(history.models_path)
     history.save_model(
         {
@@ -203,17 +239,21 @@ def _fit_and_store(
             "info": dict(model.info),
         }
     )
-    _loaded.clear()
-    _loaded[path] = model
-    _remove_old(history.models_path)
+    _keep_loaded(path, model)
+    _remove_old(history)
     return model
 
 
-def _remove_old(folder: Path) -> None:
-    """Keep the newest models; a reader that just chose an older one still holds its content."""
-    for meta in sorted(folder.glob("*.json"), reverse=True)[KEPT_MODELS:]:
-        for path in (meta, meta.with_suffix(".safetensors")):
-            path.unlink(missing_ok=True)
+def _remove_old(history: History) -> None:
+    """Keep the newest models of each kind; a reader that just chose an older one still holds its content."""
+    kind_of = {str(row["file"]): str(row["kind"]) for row in history.models()}
+    seen: Counter[str] = Counter()
+    for meta in sorted(history.models_path.glob("*.json"), reverse=True):
+        kind = kind_of.get(meta.name, DEFAULT)
+        seen[kind] += 1
+        if seen[kind] > KEPT_MODELS:
+            for path in (meta, meta.with_suffix(".safetensors")):
+                path.unlink(missing_ok=True)
 
 
 def _versions() -> dict[str, str]:

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from torch import Tensor
 
 from metamodel.calibration import Calibration, calibrate
 from metamodel.encoding import Encoder, fit_encoder
 from metamodel.kernels import one_thread
-from metamodel.observations import LearningTable, TaskRuns, past_scores
+from metamodel.learned import LearnedModel, teaching_tasks
+from metamodel.model_files import meta_file, read_model_files, readable
+from metamodel.observations import LearningTable, past_scores
+from metamodel.posterior import OwnRuns, Posterior
 from metamodel.prior import HistoryPrior
 from metamodel.relatedness import Relatedness, fit_relatedness
+from metamodel.task import TaskDescription
 from metamodel.task_gps import N_STEPS, FloatArray, Hyperparameters, TaskGPs, TrainingTask, fit_task_gps
-from store.errors import ModelFileError, NotEnoughHistoryError
+from store.errors import ModelFileError
 
 FORMAT = 2
 """Version of the files; a reader refuses others with the way out."""
-MIN_TASK_RUNS = 4
-"""Runs a task needs before it can teach anything about others."""
-MIN_TASKS = 2
-"""Tasks needed before there is something to transfer."""
 MAX_ASKED_TASKS = 64
 """Past tasks one answer looks at, the most related ones; the work grows with their number."""
 
 _SHARED = ("log_length", "log_amplitude", "log_noise", "mean")
 
 
-def is_teaching(task: TaskRuns) -> bool:
-    """Say whether a task can teach: enough runs with outcomes, and not all of them equal."""
-    outcomes = task.filled[task.has_outcome]
-    return len(outcomes) >= MIN_TASK_RUNS and len(np.unique(outcomes)) > 1
-
-
 @dataclass(frozen=True, eq=False)
-class MetaModel:
-    """What was learned from a history.
+class MetaModel(LearnedModel):
+    """What was learned from a history: the default kind, past tasks as Gaussian processes.
 
     Attributes:
         task_gps: The past tasks as Gaussian processes.
@@ -55,11 +49,18 @@ class MetaModel:
     calibration: Calibration
     encoder: Encoder
     info: Mapping[str, Any]
+    kind: ClassVar[str] = "metahp"
+    about: ClassVar[str] = "past tasks as Gaussian processes, the new one as one more draw of them"
+    knows_own_columns: ClassVar[bool] = True
 
     @property
-    def id(self) -> str:
-        """Id, part of the file name."""
-        return str(self.info["id"])
+    def share_done(self) -> float:
+        """Which part of the intended gradient steps was done."""
+        return self.task_gps.n_steps_done / N_STEPS
+
+    def with_info(self, **more: Any) -> Self:
+        """Return the same model that remembers more about its fit."""
+        return replace(self, info={**self.info, **more})
 
     @classmethod
     def fit(
@@ -87,16 +88,7 @@ class MetaModel:
         Raises:
             NotEnoughHistoryError: If fewer than two tasks can teach.
         """
-        tasks = [task for task in table.tasks if is_teaching(task)]
-        if len(tasks) < MIN_TASKS:
-            found = ", ".join(f"{task.name} ({len(task)})" for task in table.tasks) or "none"
-            left_out = table.describe_left_out()
-            raise NotEnoughHistoryError(
-                f"A meta-model needs at least {MIN_TASKS} tasks with {MIN_TASK_RUNS} finished runs of differing outcome, but the history "
-                f"has {len(tasks)}; tasks (usable runs): {found}"
-                + (f"; {left_out}" if left_out else "")
-                + ". Log more runs with a MetaHPCallback; recommendations for a task with 4 runs of its own work without a meta-model."
-            )
+        tasks = teaching_tasks(table)
         encoder = fit_encoder([task.configs for task in tasks])
         training = []
         for task in tasks:
@@ -109,7 +101,7 @@ class MetaModel:
             relatedness = fit_relatedness(features, task_gps, seed)
             calibration = calibrate(task_gps, relatedness, features, seed)
         counts = {
-            "kind": "metahp",
+            "kind": cls.kind,
             "n_runs": int(sum(len(task.scores) for task in training)),
             "n_tasks": len(tasks),
             "n_finished": table.n_finished,
@@ -139,18 +131,13 @@ class MetaModel:
             chosen = np.sort(shuffled[np.argsort(-weights[shuffled], kind="stable")[:MAX_ASKED_TASKS]])
         return HistoryPrior(self.task_gps.chosen(chosen), weights[chosen] / weights[chosen].sum(), n_extra)
 
-    def save(self, folder: str | os.PathLike[str]) -> Path:
-        """Write ``<id>.safetensors`` and ``<id>.json`` into a folder, the JSON last: a model exists once its JSON does.
+    def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> Posterior:
+        """Return the prior, conditioned on the task's own runs."""
+        return Posterior(self.prior(description.numeric_features(), n_extra, task_id), own)
 
-        Returns:
-            Path of the JSON file.
-        """
-        from safetensors.torch import save_file
-
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        weights, meta = folder / f"{self.id}.safetensors", folder / f"{self.id}.json"
-        content = {
+    def content(self) -> dict[str, Any]:
+        """Return what is saved as JSON."""
+        return {
             "format": FORMAT,
             "info": dict(self.info),
             "encoder": self.encoder.to_json(),
@@ -158,19 +145,34 @@ class MetaModel:
             "calibration": self.calibration.to_json(),
             "n_steps": self.task_gps.n_steps_done,
         }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what is saved as safetensors."""
         shared = {name: getattr(self.task_gps.shared, name) for name in _SHARED}
-        tensors = {"inputs": self.task_gps.inputs, "scores": self.task_gps.scores, "mask": self.task_gps.mask, **shared}
-        partial = folder / f".{self.id}.{os.getpid()}.safetensors"
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-        os.replace(partial, weights)
-        partial_meta = folder / f".{self.id}.{os.getpid()}.json"
-        partial_meta.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(partial_meta, meta)
-        return meta
+        return {"inputs": self.task_gps.inputs, "scores": self.task_gps.scores, "mask": self.task_gps.mask, **shared}
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> MetaModel:
-        """Read a model.
+    def from_files(cls, content: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Path) -> Self:
+        """Rebuild a model from its files.
+
+        Raises:
+            ModelFileError: If they do not belong together.
+        """
+        shared = Hyperparameters(*(tensors[name] for name in _SHARED))
+        task_gps = TaskGPs(tensors["inputs"], tensors["scores"], tensors["mask"], shared, int(content["n_steps"]))
+        encoder = Encoder.from_json(content["encoder"])
+        relatedness = Relatedness.from_json(content["relatedness"])
+        n_tasks = len(content["info"]["task_ids"])
+        if encoder.width != task_gps.n_inputs or not n_tasks == task_gps.n_tasks == len(relatedness.values):
+            raise ModelFileError(
+                f"A meta-model's files must agree, but {str(meta)!r} has {encoder.width} columns and {n_tasks} tasks, its tensors "
+                f"{task_gps.n_inputs} and {task_gps.n_tasks}. Run `metahp refit`."
+            )
+        return cls(task_gps, relatedness, Calibration.from_json(content["calibration"]), encoder, content["info"])
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> LearnedModel:
+        """Read a model of any kind.
 
         Args:
             path: The JSON file, the safetensors file beside it, or the folder of a history's models, for the newest one.
@@ -178,32 +180,9 @@ class MetaModel:
         Raises:
             ModelFileError: If a file is missing, damaged or of another format.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from metamodel.kinds import class_of
 
-        found = Path(path)
-        meta = max(found.glob("*.json"), default=found / "model.json") if found.is_dir() else found.with_suffix(".json")
-        try:
-            content = json.loads(meta.read_text(encoding="utf-8"))
-            if content.get("format") != FORMAT:
-                raise ModelFileError(
-                    f"A meta-model must have format {FORMAT}, but {str(meta)!r} has {content.get('format')!r}. Run `metahp refit`."
-                )
-            tensors = load_file(meta.with_suffix(".safetensors"))
-            shared = Hyperparameters(*(tensors[name] for name in _SHARED))
-            task_gps = TaskGPs(tensors["inputs"], tensors["scores"], tensors["mask"], shared, int(content["n_steps"]))
-            encoder = Encoder.from_json(content["encoder"])
-            relatedness = Relatedness.from_json(content["relatedness"])
-            n_tasks = len(content["info"]["task_ids"])
-            if encoder.width != task_gps.n_inputs or not n_tasks == task_gps.n_tasks == len(relatedness.values):
-                raise ModelFileError(
-                    f"A meta-model's files must agree, but {str(meta)!r} has {encoder.width} columns and {n_tasks} tasks, its tensors "
-                    f"{task_gps.n_inputs} and {task_gps.n_tasks}. Run `metahp refit`."
-                )
-            return cls(task_gps, relatedness, Calibration.from_json(content["calibration"]), encoder, content["info"])
-        except ModelFileError:
-            raise
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-            raise ModelFileError(
-                f"A meta-model must be a readable pair of .json and .safetensors, but {str(meta)!r} is not: {error}. Run `metahp refit`."
-            ) from error
+        meta = meta_file(path)
+        content, tensors = read_model_files(meta, FORMAT)
+        with readable(meta):
+            return class_of(str(content["info"].get("kind", cls.kind))).from_files(content, tensors, meta)

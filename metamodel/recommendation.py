@@ -36,6 +36,8 @@ class Evidence:
         n_related: Finished runs of this task whose model source differs.
         n_tasks: Other tasks with finished runs.
         n_other_runs: Their finished runs.
+        n_starter_tasks: Tasks of the starter history, which is not the user's own.
+        n_starter_runs: Their runs.
         n_failed: Diverged and out-of-memory runs among all of these.
         best_run_id: Best run of this task so far.
         left_out: Why runs were not used -> how many.
@@ -54,6 +56,8 @@ class Evidence:
     model_id: str | None = None
     untuned: tuple[str, ...] = ()
     note: str = ""
+    n_starter_tasks: int = 0
+    n_starter_runs: int = 0
 
 
 @dataclass(frozen=True)

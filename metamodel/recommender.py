@@ -19,9 +19,11 @@ from metamodel.candidates import LOCAL_SCALES, conservative_space, grid, neighbo
 from metamodel.explanation import describe_evidence
 from metamodel.fitting import Serving, serving_model
 from metamodel.kernels import one_thread
+from metamodel.kinds import check_kind
 from metamodel.observations import LearningTable, TaskRuns, learning_table
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
 from metamodel.space import Space, limited, parse_space
+from metamodel.starter import Voice, consult
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.ids import new_id, task_id_of
@@ -55,13 +57,14 @@ class Question:
     Attributes:
         task_id: Id of the task, None if none was named.
         own: The task's usable runs.
-        others: Other tasks with enough runs that tuned something of the space.
+        others: Other tasks with enough runs that tuned something of the space, those of the starter history among them.
         space: What may change.
         current: The user's own configuration by canonical name.
         variant: Source version of the model.
         mode: ``best`` or ``explore``.
         description: What is known of the task.
         left_out: Which runs were not used and why, in words.
+        voice: What the starter history says, None where it is silent.
     """
 
     task_id: str | None
@@ -73,6 +76,7 @@ class Question:
     mode: str
     description: TaskDescription
     left_out: str = ""
+    voice: Voice | None = None
 
 
 def recommend(
@@ -87,6 +91,7 @@ def recommend(
     allowed: Collection[str] | None = None,
     limits: Mapping[str, float] | None = None,
     variant: str | None = None,
+    model: str | None = None,
     max_fit_s: float = 10.0,
     device: str = "auto",
     seed: int = 0,
@@ -108,6 +113,7 @@ def recommend(
         allowed: Canonical names that may be rewritten where no space is given.
         limits: Canonical name -> largest value that is possible at all; a batch size is the global one.
         variant: Source version of the model; runs of other versions count as related, not exact, evidence.
+        model: Kind of meta-model that answers: ``metahp``, ``direct``, ``maml`` or ``reptile``; None for that of the last ``refit``.
         max_fit_s: Time for an automatic fit in seconds.
         device: Where an automatic fit runs.
         seed: Seed; the same history and seed give the same recommendation.
@@ -117,10 +123,11 @@ def recommend(
 
     Raises:
         SpaceError: If the space is malformed.
-        InvalidArgumentError: If ``k``, ``mode`` or ``candidates`` is not possible.
+        InvalidArgumentError: If ``k``, ``mode``, ``model`` or ``candidates`` is not possible.
     """
     from store import open_history
 
+    check_kind(model)
     _check_counts(k, mode)
     if not (task is None or isinstance(task, str | TaskDescription)):
         raise InvalidArgumentError(f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task'.")
@@ -141,12 +148,19 @@ def recommend(
         description = task if isinstance(task, TaskDescription) else own.description if own is not None else TaskDescription()
         is_pretrained = bool(description.is_pretrained)
         others, left_out = _speaking_tasks(table, own, names, is_pretrained)
+        voice, silence = _starter(description, own, others, now, model)
         if parsed is None and candidates is None:
-            parsed = limited(conservative_space(own, others, now, allowed), limits or {})
+            seen = (*others, *(voice.tasks if voice is not None else ()))
+            parsed = limited(conservative_space(own, seen, now, allowed), limits or {})
             names = frozenset(parsed)
             others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, table.describe_left_out())
-        serving = serving_model(opened, table, max_fit_s, device, seed) if others else Serving(None)
+            voice, silence = _starter(description, own, others, now, model)
+        unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
+        if voice is not None:
+            serving, others = Serving(voice.model), (*others, *voice.tasks)
+        else:
+            serving = serving_model(opened, table, max_fit_s, device, seed, model) if others else Serving(None)
+        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice)
     finally:
         if opened is not history:
             opened.close()
@@ -214,6 +228,16 @@ def _speaking_tasks(
     return tuple(speaking), dict(left_out)
 
 
+def _starter(
+    description: TaskDescription, own: TaskRuns | None, others: Sequence[TaskRuns], now: Mapping[str, Any], kind: str | None
+) -> tuple[Voice | None, str]:
+    """Ask the starter history; return what it says, or why it says nothing. The optimizer is that of the last run, if it is not known."""
+    last = own.configs[-1] if own is not None and own.configs else {}
+    current = {**{name: last[name] for name in ("optimizer", "model_family") if name in last}, **now}
+    answer = consult(description, current, others) if kind in (None, "metahp") else ""
+    return (None, answer) if isinstance(answer, str) else (answer, "")
+
+
 def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving) -> Evidence:
     own = question.own
     n_same = 0 if own is None else sum(question.variant is None or variant == question.variant for variant in own.variants)
@@ -221,23 +245,26 @@ def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving)
     if own is not None and np.isfinite(own.values).any():
         best = own.run_ids[int(np.nanargmax(own.values))]
     tasks = [*question.others, *([own] if own is not None else [])]
+    n_starter_tasks, n_starter_runs = (0, 0) if question.voice is None else (len(question.voice.tasks), question.voice.n_runs)
     return Evidence(
         n_runs=n_same,
         n_related=0 if own is None else len(own) - n_same,
-        n_tasks=len(question.others),
-        n_other_runs=sum(len(task) for task in question.others),
+        n_tasks=len(question.others) - n_starter_tasks,
+        n_other_runs=sum(len(task) for task in question.others) - n_starter_runs,
+        n_starter_tasks=n_starter_tasks,
+        n_starter_runs=n_starter_runs,
         n_failed=int(sum(task.is_failed.sum() for task in tasks)),
         best_run_id=best,
         left_out=dict(left_out),
         model_id=None if serving.model is None else serving.model.id,
-        note=serving.note,
+        note="; ".join(part for part in (serving.note, "" if serving.model is None else serving.model.remark) if part),
     )
 
 
 def thin_evidence(evidence: Evidence) -> str | None:
     """Say why the evidence is below the floor, or None where it is enough to speak."""
     n_own = evidence.n_runs + evidence.n_related
-    if n_own >= MIN_OWN_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS:
+    if n_own >= MIN_OWN_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS or evidence.n_starter_tasks:
         return None
     has_any = n_own + evidence.n_other_runs > 0
     return (

@@ -13,8 +13,8 @@ from typing import Any
 
 from store.schema import HPARAM_COLUMNS, METRIC_COLUMNS, RESOURCE_COLUMNS, RUN_COLUMNS, TASK_COLUMNS
 
-_ROWS_PER_STATEMENT = 100
-"""More gain nothing, and every SQLite takes this many values in one statement."""
+_ROWS_PER_STATEMENT = 400
+"""More gain nothing; an SQLite that takes fewer values in one statement gets fewer rows."""
 
 Operation = Mapping[str, Any]
 """``{"op": "run" | "metrics" | "resources", "run_id": ..., ...}``, JSON-compatible."""
@@ -74,10 +74,12 @@ def insert_rows(connection: sqlite3.Connection, into: str, rows: Iterable[Sequen
     """
     count = 0
     source = iter(rows)
-    places = f"({', '.join('?' * (into.count(',') + 1))})"
+    n_columns = into.count(",") + 1
+    places = f"({', '.join('?' * n_columns)})"
+    n_rows = min(_ROWS_PER_STATEMENT, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // n_columns)
     statement = ""
-    while batch := list(islice(source, _ROWS_PER_STATEMENT)):
-        if len(batch) == _ROWS_PER_STATEMENT:
+    while batch := list(islice(source, n_rows)):
+        if len(batch) == n_rows:
             # always the same text, so that SQLite compiles it once
             statement = statement or f"{into} VALUES {', '.join([places] * len(batch))} {tail}"
             count += connection.execute(statement, [value for row in batch for value in row]).rowcount

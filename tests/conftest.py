@@ -23,6 +23,7 @@ def isolated_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name)
     path = tmp_path / "default" / "history.db"
     monkeypatch.setenv("METAHP_HISTORY", str(path))
+    monkeypatch.setenv("METAHP_STARTER", "0")  # what nobody knows yet is nothing; the starter history has tests of its own
     monkeypatch.setenv("METAHP_RESOURCES_S", "off")  # what a busy machine says is no subject of most tests
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))  # where spools go that cannot lie beside their history
     return path

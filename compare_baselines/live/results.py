@@ -274,8 +274,8 @@ class MethodStanding:
 
     Attributes:
         method: Its name.
-        regret: Mean normalised regret of the best validation value so far: 0 is the best any method found on the task, 1 the worst
-            any evaluation came to, or nothing found yet.
+        regret: Mean normalised regret of the best validation value so far: 0 is the best any method found on the task with that seed, 1
+            the median of all its evaluations or worse, or nothing found yet.
         ci95: Lower and upper end of a 95 % interval of it, bootstrapped over tasks in pairs with the other methods.
         mean_rank: Mean rank among the methods, 1 is best; ties share.
         difference: ``metahp`` minus this method, below 0 where metahp is better; None without metahp, and for metahp itself.

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ class MetaHP(Method):
     """
 
     name = "metahp"
+    kind: ClassVar[str] = "metahp"
 
     def learn(self, past: Past) -> None:
         """Write the past runs into a history and fit the meta-model to it."""
@@ -37,7 +39,7 @@ class MetaHP(Method):
         with History(self._base) as history:
             history.add_finished_runs(_runs(past), {task.name: dict(task.description) for task in past.tasks})
             with suppress(NotEnoughHistoryError):  # with one past task there is nothing to fit to, and `recommend` knows
-                refit(history, "cpu", seed=past.seed)
+                refit(history, "cpu", model=self.kind, seed=past.seed)
             self._models = history.models_path
 
     def start(self, task: NewTask) -> None:
@@ -63,11 +65,16 @@ class MetaHP(Method):
         free = [int(i) for i in self.task.is_free(tried).nonzero()[0]]
         candidates = [self.task.configs[i] for i in free]
         # What a run of the user's would say of itself: how long it is going to train.
-        current = {"num_epochs": self.task.epochs} if self.task.epochs else None
-        found = recommend(self._history, self._task, mode="explore", candidates=candidates, current=current, max_fit_s=0, seed=self._seed)
+        current = {**self.known(), **({"num_epochs": self.task.epochs} if self.task.epochs else {})} or None
+        asked: dict[str, Any] = {"candidates": candidates, "current": current, "model": self.kind, "max_fit_s": 0, "seed": self._seed}
+        found = recommend(self._history, self._task, mode="explore", **asked)
         if not found[0].config:  # it abstains without a choice: nobody knows anything
             return int(self._rng.choice(free))
         return free[candidates.index(found[0].config)]
+
+    def known(self) -> dict[str, Any]:
+        """Return what all runs of a task have in common beside what is tuned; a recorded table mostly does not say it."""
+        return {}
 
     def close(self) -> None:
         """Delete the histories."""
@@ -77,8 +84,9 @@ class MetaHP(Method):
     def _record(self, index: int, value: float) -> None:
         assert self._history is not None
         direction = self.task.direction
+        hparams = {**self.known(), **self.task.configs[index]}
         with self._history.start_run(
-            task=self._task, hparams=self.task.configs[index], objective=self._objective, direction=direction, framework="table"
+            task=self._task, hparams=hparams, objective=self._objective, direction=direction, framework="table"
         ) as run:
             run.log({self._objective: _in_units(value, direction)}, step=int(self.task.epochs or 0), epoch=self.task.epochs)
             if self.task.epochs is not None:

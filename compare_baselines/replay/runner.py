@@ -44,9 +44,18 @@ METHODS = {
     "quantile": "compare_baselines.replay.transfer:Quantile",
     "zero-shot": "compare_baselines.replay.transfer:ZeroShot",
     "rgpe": "compare_baselines.replay.rgpe:RGPE",
+    "scratch": "compare_baselines.replay.networks:Scratch",
+    "direct": "compare_baselines.replay.networks:Direct",
+    "reptile": "compare_baselines.replay.networks:Reptile",
+    "maml": "compare_baselines.replay.networks:Maml",
     "metahp": "compare_baselines.replay.metahp:MetaHP",
 }
 """Name -> ``module:Class``."""
+DAY_ONE = {
+    "defaults": "compare_baselines.replay.day_one:Defaults",
+    "starter": "compare_baselines.replay.day_one:Starter",
+}
+"""Methods for a replay without a past; the same."""
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -81,7 +90,7 @@ def find_method(name: str) -> type[Method]:
     Raises:
         InvalidArgumentError: If there is no such method.
     """
-    path = METHODS.get(name, name)
+    path = {**METHODS, **DAY_ONE}.get(name, name)
     module, _, attribute = path.partition(":")
     if not attribute:
         close = difflib.get_close_matches(name, list(METHODS), n=1, cutoff=0.5)

@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compare_baselines.replay.protocol import Protocol, load_benchmark
+from compare_baselines.replay.protocol import Benchmark, Protocol, load_benchmark
 from compare_baselines.replay.report import regret_rows, save_picture, show_regret, shown_evaluations
 from compare_baselines.replay.runner import DEFAULT, METHODS, merge_reports, run_replay
 from compare_baselines.replay.scenarios import SCENARIOS, with_scenario
@@ -120,6 +121,21 @@ def data_folder() -> Path:
     return folder
 
 
+@contextmanager
+def load_table(table: Table, seeds: int) -> Iterator[tuple[History, Benchmark]]:
+    """Import a table into a history of its own and read its pools.
+
+    Raises:
+        InvalidArgumentError: If the recorded tables are not there.
+    """
+    folder = data_folder()
+    with tempfile.TemporaryDirectory(prefix="metahp-tables-") as temporary, History(Path(temporary) / "history.db") as history:
+        join = None if table.join is None else (folder / table.join[0], table.join[1])
+        features = None if table.features is None else (folder / table.features[0], table.features[1])
+        import_table(history, folder / table.file, table.columns, join=join, task_features=features)
+        yield history, load_benchmark(history, Protocol(seeds=seeds), _lcbench_space() if table.has_space else None)
+
+
 def measure(
     table: Table, methods: Sequence[str], seeds: int, workers: int | None = None, scenarios: Sequence[str] = ("",)
 ) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -129,16 +145,10 @@ def measure(
         The name of the scenario, and
         The report of ``run_replay`` with ``import_seconds``, ``wall_seconds`` and ``machine``.
     """
-    folder = data_folder()
-    with tempfile.TemporaryDirectory(prefix="metahp-tables-") as temporary, History(Path(temporary) / "history.db") as history:
-        started = time.perf_counter()
-        join = None if table.join is None else (folder / table.join[0], table.join[1])
-        features = None if table.features is None else (folder / table.features[0], table.features[1])
-        import_table(history, folder / table.file, table.columns, join=join, task_features=features)
-        imported = time.perf_counter()
-        benchmark = load_benchmark(history, Protocol(seeds=seeds), _lcbench_space() if table.has_space else None)
+    started = time.perf_counter()
+    with load_table(table, seeds) as (history, benchmark):
         machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-        about = {"import_seconds": imported - started, "machine": machine, "workers": workers or os.cpu_count()}
+        about = {"import_seconds": time.perf_counter() - started, "machine": machine, "workers": workers or os.cpu_count()}
         for name in scenarios:
             begun = time.perf_counter()
             chosen = with_scenario(history, benchmark, name) if name else benchmark

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint
 from torch.utils.data import DataLoader
 
+from lightning_metahp import MetaHPCallback
 from lightning_metahp.host import (
     Resume,
     fields_of_others,
@@ -18,6 +20,7 @@ from lightning_metahp.host import (
     loaders_passed_to_fit,
     logged_in_this_loop,
     set_initial_hparam,
+    skip_idle_hooks,
     why_no_run,
 )
 from tests.lightning_metahp.tiny_training import TinyData, TinyModel, corners, fit, make_trainer
@@ -94,3 +97,50 @@ def test_the_copy_that_loggers_receive_can_be_kept_true() -> None:
     set_initial_hparam(model, "unknown", 0.5)
     assert model.hparams_initial["lr"] == 0.5
     assert "unknown" not in model.hparams_initial
+
+
+def test_hooks_that_do_nothing_are_spared_while_training_runs_and_there_again_afterwards() -> None:
+    ours = MetaHPCallback("val_loss")
+    look = Look("on_train_batch_end", lambda trainer: [name for name, value in vars(ours).items() if value is None and name[:3] == "on_"])
+    fit(ours, look, max_epochs=1)
+    assert set(look.found[0]) == {
+        "on_train_batch_start",
+        "on_before_zero_grad",
+        "on_before_backward",
+        "on_after_backward",
+        "on_before_optimizer_step",
+    }
+    assert not any(name.startswith("on_") for name in vars(ours))
+    assert ours.run_id is not None
+
+
+def test_hooks_are_there_again_after_an_exception() -> None:
+    class Stop(Callback):
+        def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+            raise RuntimeError("stop")
+
+    ours = MetaHPCallback("val_loss")
+    with pytest.raises(RuntimeError, match="stop"):
+        fit(ours, Stop(), max_epochs=1)
+    assert not any(name.startswith("on_") for name in vars(ours))
+
+
+def test_hooks_that_a_user_overrides_are_called() -> None:
+    class Mine(MetaHPCallback):
+        n_calls = 0
+
+        def on_before_backward(self, trainer: Any, pl_module: Any, loss: Any) -> None:
+            super().on_before_backward(trainer, pl_module, loss)
+            self.n_calls += 1
+
+    mine, seen = Mine("val_loss"), []
+    vars(mine)["on_after_backward"] = lambda *args: seen.append(args)
+    fit(mine, max_epochs=1)
+    assert mine.n_calls == len(seen) > 0
+
+
+def test_a_release_that_was_not_looked_at_gets_every_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = MetaHPCallback("val_loss")
+    monkeypatch.setattr("lightning.__version__", "2.99.0")
+    skip_idle_hooks(ours)
+    assert not any(name.startswith("on_") for name in vars(ours))

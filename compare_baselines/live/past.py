@@ -1,0 +1,215 @@
+"""The history that a meta-model is given for a search: runs of other tasks, and of the task under test those of its own search alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compare_baselines.live.reading import PLANS
+from compare_baselines.live.results import KEY
+from compare_baselines.live.searchers import METHODS
+from compare_baselines.live.tasks import TASKS, find_task
+from compare_baselines.live.tasks.base import LiveTask
+from metamodel.recommender import MIN_OTHER_RUNS, MIN_OTHER_TASKS
+from store import Curve, FinishedRun, History
+from store.errors import InvalidArgumentError
+from store.records import RunRecord, TaskRecord
+
+SOURCES = ("auto", "history", "starter", "tasks")
+MAX_RUNS = 5000
+"""Past runs that are copied for a search, the newest of each task first; more would cost minutes and teach little."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """Where the meta-models' history comes from.
+
+    Attributes:
+        kind: ``history``, ``starter`` or ``tasks``.
+        path: The history.
+        comparison: Id of the comparison whose other tasks are the past; for ``tasks``.
+        before_utc: Only runs started before this moment; for ``history``, so that a continued comparison sees the same past.
+    """
+
+    kind: str
+    path: Path
+    comparison: str | None = None
+    before_utc: str | None = None
+
+
+def choose_past(wanted: str, history: History, own: bool, comparison: str, created_utc: str) -> Past:
+    """Return where the past comes from.
+
+    Args:
+        wanted: ``auto``, ``history``, ``starter`` or ``tasks``.
+        history: The history of the comparison.
+        own: Whether the user named it: an own history goes before the starter history.
+        comparison: The comparison's id.
+        created_utc: When it was created.
+
+    Raises:
+        InvalidArgumentError: If what is wanted is not there.
+    """
+    if wanted not in SOURCES:
+        raise InvalidArgumentError(f"The past must be one of {', '.join(SOURCES)}, but got {wanted!r}. Pass one of these.")
+    n_tasks = sum(1 for _ in _speaking(history)) if wanted in ("auto", "history") else 0
+    if wanted == "history" and n_tasks < MIN_OTHER_TASKS:
+        raise InvalidArgumentError(
+            f"A past of one's own takes {MIN_OTHER_TASKS} tasks with {MIN_OTHER_RUNS} finished runs each, but {history.path} has {n_tasks}. "
+            "Leave --past out to learn from the other tasks of the comparison."
+        )
+    if n_tasks >= MIN_OTHER_TASKS and (own or wanted == "history"):
+        return Past("history", history.path, None, created_utc)
+    if wanted in ("auto", "starter"):
+        starter = starter_history()
+        if starter is not None:
+            return Past("starter", starter)
+        if wanted == "starter":
+            raise InvalidArgumentError("A starter history must be there, but this installation has none. Leave --past out.")
+    return Past("tasks", history.path, comparison)
+
+
+def starter_history() -> Path | None:
+    """Return the history that comes with the package, None where it has none or ``METAHP_STARTER`` switches it off."""
+    try:
+        from metamodel import starter
+    except ImportError:  # this version has none
+        return None
+    found = starter.starter_history()
+    return None if found is None else Path(found)
+
+
+def describe_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str]) -> str:
+    """Return where the past comes from in a sentence."""
+    if past.kind == "tasks":
+        sources = ", ".join(name for name in methods if not METHODS[name].uses_past)
+        return f"the other tasks of this comparison: the runs of {sources} on tasks with other data"
+    with History(past.path, create=False) as history:
+        counts = {task.name: [item for item in _speaking(history) if not is_same_data(item, task)] for task in tasks}
+        n_runs = max((sum(item.n_finished for item in items) for items in counts.values()), default=0)
+        n_tasks = max((len(items) for items in counts.values()), default=0)
+        hidden = sorted({item.name for task in tasks for item in _speaking(history) if item not in counts[task.name]})
+    name = "your own history" if past.kind == "history" else "the starter history"
+    left_out = f"; {', '.join(hidden)} never where the same data is under test" if hidden else ""
+    return f"{name}, up to {n_tasks} tasks with {n_runs} runs{left_out}"
+
+
+def check_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str]) -> None:
+    """Say before anything is trained where a meta-model would have nothing to learn from.
+
+    Raises:
+        InvalidArgumentError: If no other task of the comparison, or no method without a past, could serve as one.
+    """
+    learners = [name for name in methods if METHODS[name].uses_past]
+    if past.kind != "tasks" or not learners:
+        return
+    if not set(methods) & {"random", "grid", "tpe", "gp"}:
+        raise InvalidArgumentError(
+            f"{', '.join(learners)} must have a past, and the other tasks can only be one where other methods search them, but --methods is "
+            f"{','.join(methods)}. Add random, or pass --history with runs of your own."
+        )
+    for task in tasks:
+        others = [other.name for other in tasks if not _shares_data(other, task)]
+        if len(others) < MIN_OTHER_TASKS:
+            raise InvalidArgumentError(
+                f"{', '.join(learners)} must have a past, but --tasks leaves only {len(others)} with other data than {task.name}, and it takes "
+                f"{MIN_OTHER_TASKS}. Name more of {', '.join(TASKS)}, or pass --history with runs of your own."
+            )
+
+
+def write_past(past: Past, task: LiveTask, target: Path) -> int:
+    """Write the history of a search without any run of its task, and return how many runs it holds.
+
+    Args:
+        past: Where it comes from.
+        task: The task under test, whose data must not occur.
+        target: The new history.
+    """
+    with History(past.path, create=False) as source, History(target) as history:
+        chosen = [item for item in _speaking(source, with_live=past.kind == "tasks") if not is_same_data(item, task)]
+        share = max(MIN_OTHER_RUNS, MAX_RUNS // max(len(chosen), 1))
+        runs = [run for item in chosen for run in _of_past(source, past, item)[-share:]]
+        if past.kind == "tasks":
+            runs = [run for run in runs if not is_same_note(run, task)]
+        descriptions = {item.name: dict(item.description) for item in chosen}
+        return history.add_finished_runs(as_finished(source, runs), descriptions)["runs"]
+
+
+def add_own(source: History, runs: Sequence[RunRecord], target: Path) -> None:
+    """Add the runs of the search itself; those already there stay as they are."""
+    with History(target) as history:
+        history.add_finished_runs(as_finished(source, [run for run in runs if run.is_finished and run.objective]))
+
+
+def as_finished(source: History, runs: Iterable[RunRecord]) -> Iterator[FinishedRun]:
+    """Return recorded runs as another history takes them: every hyperparameter, and the curve of the objective."""
+    for run in runs:
+        if run.objective is None or run.direction is None:
+            continue
+        records = {record.step: record for record in source.metrics(run.id, run.objective)}
+        # A run that diverged before its first validation has no value at all.
+        steps, values = list(records) or [0], [record.value for record in records.values()] or [math.nan]
+        yield FinishedRun(
+            run.id,
+            run.task_name,
+            {param.raw_name: param.value for param in run.provenance.values()},
+            run.objective,
+            run.direction,
+            {run.objective: Curve(steps, values)},
+            run.status,
+            started_utc=run.started_utc,
+            epochs_reached=run.epochs_reached,
+            description={key: value for key, value in run.description.items() if key != KEY},
+        )
+
+
+def is_same_data(item: TaskRecord, task: LiveTask) -> bool:
+    """Say whether a task of a history has, by its name or description, the data of a live task."""
+    text = json.dumps([item.name, dict(item.identity), dict(item.description)], default=str).lower()
+    live = _live_task(item)
+    return any(word in text for word in task.same_data) or (live is not None and _shares_data(live, task))
+
+
+def is_same_note(run: RunRecord, task: LiveTask) -> bool:
+    """Say whether a run says of itself that it is an evaluation of a live task with the same data."""
+    note: Any = run.description.get(KEY)
+    name = note.get("task") if isinstance(note, Mapping) else None
+    return name in TASKS and _shares_data(find_task(name), task)
+
+
+def _shares_data(left: LiveTask, right: LiveTask) -> bool:
+    return bool(set(left.same_data) & set(right.same_data))
+
+
+def _live_task(item: TaskRecord) -> LiveTask | None:
+    """Return the live task that a task of a history is, None if it is something else."""
+    words = item.name.split()
+    return find_task(words[1]) if len(words) == 3 and words[0] == "live" and words[1] in TASKS else None
+
+
+def _speaking(history: History, with_live: bool = False) -> Iterator[TaskRecord]:
+    """Return the tasks with enough finished runs to speak; those of comparisons only where they are asked for."""
+    for item in history.tasks():
+        if item.name != PLANS and item.n_finished >= MIN_OTHER_RUNS and (with_live or _live_task(item) is None):
+            yield item
+
+
+def _of_past(history: History, past: Past, item: TaskRecord) -> list[RunRecord]:
+    """Return the finished runs of a task that belong to the past."""
+    runs = [run for run in history.runs(item.id) if run.is_finished]
+    if past.kind == "history":
+        return [run for run in runs if KEY not in run.description and (past.before_utc is None or run.started_utc < past.before_utc)]
+    if past.kind == "tasks":
+        return [run for run in runs if _is_source(run.description.get(KEY), past.comparison)]
+    return runs
+
+
+def _is_source(note: Any, comparison: str | None) -> bool:
+    """Say whether a run was made in this comparison by a method that knows no past."""
+    if not isinstance(note, Mapping) or note.get("id") != comparison or note.get("method") not in METHODS:
+        return False
+    return not METHODS[note["method"]].uses_past

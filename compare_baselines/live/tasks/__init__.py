@@ -1,0 +1,51 @@
+"""The live tasks, one module each."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from store.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from compare_baselines.live.tasks.base import LiveTask
+
+TASKS = {
+    "text": "compare_baselines.live.tasks.text:Text",
+    "image": "compare_baselines.live.tasks.image:Image",
+    "tabular": "compare_baselines.live.tasks.tabular:Tabular",
+    "series": "compare_baselines.live.tasks.series:Series",
+    "cnn": "compare_baselines.live.tasks.families:CNNTask",
+    "rnn": "compare_baselines.live.tasks.families:RNNTask",
+    "transformer": "compare_baselines.live.tasks.families:TransformerTask",
+    "regression": "compare_baselines.live.tasks.families:RegressionTask",
+}
+"""Name -> ``module:Class``."""
+
+
+def find_task(name: str) -> LiveTask:
+    """Return a task by its name.
+
+    Raises:
+        InvalidArgumentError: If there is no such task.
+    """
+    if name not in TASKS:
+        close = difflib.get_close_matches(name, list(TASKS), n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? Possible" if close else "possible"
+        raise InvalidArgumentError(f"A task must be known, but got {name!r}; {hint} are {', '.join(TASKS)}.")
+    module, _, attribute = TASKS[name].partition(":")
+    task: LiveTask = getattr(import_module(module), attribute)()
+    return task
+
+
+def find_tasks(names: Sequence[str]) -> list[LiveTask]:
+    """Return tasks by their names.
+
+    Raises:
+        InvalidArgumentError: If one does not exist, or is named twice, or there is none.
+    """
+    if not names or len(set(names)) < len(names):
+        raise InvalidArgumentError(f"Tasks must be named, each once, but got {', '.join(names) or 'none'}. Possible are {', '.join(TASKS)}.")
+    return [find_task(name) for name in names]

@@ -1,0 +1,170 @@
+"""What a live task is: data, model, grid and metrics, and how one configuration of it is trained and recorded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compare_baselines.live.results import KEY, TaskInfo
+from store.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from store import History, RunRecorder
+
+SIZES = ("tiny", "small", "full")
+N_LEVELS = 3
+"""Levels of a range in the grid: low, middle and high, as people write them down."""
+
+
+@dataclass(eq=False)
+class Training:
+    """One evaluation to be carried out; filled while it runs.
+
+    Attributes:
+        history: Where the run is recorded.
+        size: ``tiny``, ``small`` or ``full``.
+        seed: Seed of the split, the initialisation and the order of the data.
+        folder: Folder with the data; None loads from the Hugging Face hub.
+        scratch: Folder for what a host insists on writing.
+        note: What is noted in the run's description: which evaluation of which comparison this is.
+        recorder: The run, as soon as it is recorded.
+    """
+
+    history: History
+    size: str
+    seed: int
+    folder: Path | None
+    scratch: Path
+    note: Mapping[str, Any] = field(default_factory=dict)
+    recorder: RunRecorder | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """Id of the run, None before it is recorded."""
+        return None if self.recorder is None else self.recorder.id
+
+    def opened(self, recorder: RunRecorder | None) -> None:
+        """Mark a run that has just been opened as this evaluation."""
+        if recorder is not None and self.recorder is None:
+            self.recorder = recorder
+            recorder.update(description={KEY: dict(self.note)})
+
+
+class LiveTask(ABC):
+    """A tuning task that is trained for real.
+
+    Attributes:
+        name: Its name on the command line.
+        about: Data and model in a sentence.
+        objective: Metric that chooses, as in reports.
+        direction: ``min`` or ``max``.
+        metrics: Every metric, the objective first.
+        logged_objective: Name under which the run logs the objective.
+        grid: Hyperparameter -> values in order, or ``(low, high, "log" | "linear" | "int")`` of a range.
+        defaults: What the libraries do where nobody says otherwise.
+        same_data: Words that betray the same data in the name or description of a past task.
+        epoch_shares: Size -> share of the grid's epochs that is really trained.
+    """
+
+    name: ClassVar[str]
+    about: ClassVar[str]
+    objective: ClassVar[str]
+    direction: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    logged_objective: ClassVar[str]
+    grid: ClassVar[Mapping[str, tuple[Any, ...]]]
+    defaults: ClassVar[Mapping[str, Any]]
+    same_data: ClassVar[tuple[str, ...]]
+    epoch_shares: ClassVar[Mapping[str, float]] = {}
+
+    @abstractmethod
+    def prepare(self, training: Training) -> None:
+        """Load and split the data, which every later evaluation of this process shares; not charged to any method."""
+
+    @abstractmethod
+    def train(self, config: Mapping[str, Any], training: Training) -> None:
+        """Train one configuration, recorded into the history, and log the metrics of the test split as ``test_...`` in the end.
+
+        Args:
+            config: Hyperparameter -> value, as in ``grid``.
+            training: Where and how.
+        """
+
+    def history_name(self, size: str) -> str:
+        """Return the task's name in a history."""
+        return f"live {self.name} {size}"
+
+    def space(self) -> dict[str, BaseDistribution]:
+        """Return what may be chosen."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        found: dict[str, BaseDistribution] = {}
+        for name, values in self.grid.items():
+            if not is_range(values):
+                found[name] = CategoricalDistribution(values)
+            elif values[2] == "int":
+                found[name] = IntDistribution(values[0], values[1])
+            else:
+                found[name] = FloatDistribution(values[0], values[1], log=values[2] == "log")
+        return found
+
+    def levels(self) -> dict[str, tuple[Any, ...]]:
+        """Return the values of the grid; ranges have three levels."""
+        return {name: _levels(values) if is_range(values) else tuple(values) for name, values in self.grid.items()}
+
+    def trained_epochs(self, epochs: int, size: str) -> int:
+        """Return how many epochs are really trained."""
+        return max(1, round(epochs * self.epoch_shares.get(size, 1.0)))
+
+    def in_force(self, config: Mapping[str, Any], size: str) -> dict[str, Any]:
+        """Return a configuration as the history knows it: canonical names, and the epochs that are really trained."""
+        found = {"num_epochs" if name == "epochs" else name: value for name, value in config.items()}
+        if "epochs" in config:
+            found["num_epochs"] = self.trained_epochs(config["epochs"], size)
+        return found
+
+    def as_in_grid(self, values: Mapping[str, Any], size: str) -> dict[str, Any]:
+        """Return what ``in_force`` was made from: the epochs of the grid."""
+        found = dict(values)
+        if "epochs" in self.grid:
+            trained = found.pop("num_epochs")
+            found["epochs"] = next(epochs for epochs in self.grid["epochs"] if self.trained_epochs(epochs, size) == trained)
+        return {name: found[name] for name in self.grid}
+
+    def info(self) -> TaskInfo:
+        """Return what a report tells of the task."""
+        space = {
+            name: {"low": values[0], "high": values[1], "log": values[2] == "log"} if is_range(values) else list(values)
+            for name, values in self.grid.items()
+        }
+        return TaskInfo(self.name, self.about, self.objective, self.direction, self.metrics, space, dict(self.defaults))
+
+
+def is_range(values: tuple[Any, ...]) -> bool:
+    """Say whether an entry of a grid is a range."""
+    return len(values) == 3 and values[2] in ("log", "linear", "int")
+
+
+def _levels(bounds: tuple[Any, ...]) -> tuple[Any, ...]:
+    low, high, kind = bounds
+    shares = [i / (N_LEVELS - 1) for i in range(N_LEVELS)]
+    if kind == "log":
+        return tuple(float(f"{low * (high / low) ** share:.6g}") for share in shares)
+    values = [low + share * (high - low) for share in shares]
+    return tuple(dict.fromkeys(round(value) for value in values)) if kind == "int" else tuple(values)
+
+
+def check_size(size: str) -> str:
+    """Return a size checked.
+
+    Raises:
+        InvalidArgumentError: If there is no such size.
+    """
+    if size not in SIZES:
+        raise InvalidArgumentError(f"The size must be one of {', '.join(SIZES)}, but got {size!r}. Pass one of these.")
+    return size

@@ -1,0 +1,76 @@
+"""``metahp compare-baselines live``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metahp_cli import output
+from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
+
+if TYPE_CHECKING:
+    from compare_baselines.live import ComparisonResult
+
+ALL_TASKS = "text,image,tabular,series,cnn,rnn,transformer,regression"
+ALL_METHODS = "default,grid,random,tpe,gp,metahp"
+"""What is compared unless somebody says otherwise."""
+
+
+def live(
+    context: typer.Context,
+    tasks: Annotated[str, typer.Option("--tasks", metavar="LIST", help="What is trained.")] = ALL_TASKS,
+    methods: Annotated[str, typer.Option("--methods", metavar="LIST", help="Also direct, maml and reptile.")] = ALL_METHODS,
+    budget: Annotated[int, typer.Option("--budget", help="Evaluations of each method on each task.")] = 4,
+    max_seconds: Annotated[
+        float | None, typer.Option("--max-seconds", help="Seconds after which a method starts no further evaluation of a task.")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.")] = 1,
+    size: Annotated[str, typer.Option("--size", help="tiny, small, or full: the real models and data, for a GPU.")] = "tiny",
+    data_dir: Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Data files; default: the hub.")] = None,
+    past: Annotated[
+        str, typer.Option("--past", help="What the meta-models learn from: history, starter, tasks, or auto: the first there is.")
+    ] = "auto",
+    comparison: Annotated[str | None, typer.Option("--comparison", metavar="ID", help="Name it, or go on with the one so named.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", help="Processes side by side.")] = 1,
+    ray: Annotated[str | None, typer.Option("--ray", metavar="ADDRESS|local", help="Work on a Ray cluster (extra ray).")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw regret against evaluations here.")] = None,
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """Train real tuning tasks by each method, with every cost counted.
+
+    Everything is recorded as runs: called again, an interrupted comparison goes on where it stopped.
+
+    Example: metahp compare-baselines live --tasks tabular,series,cnn,transformer --data-dir data --jobs 2
+    """
+    from compare_baselines.live import Settings, run_live
+
+    chosen = history if history is not None else context.obj
+    settings = Settings(
+        tuple(split_list(tasks) or ()), tuple(split_list(methods) or ()), budget, seeds, size, max_seconds, jobs, data_dir, ray, past,
+        chosen is not None, comparison,
+    )  # fmt: skip
+    with output.progress("training") as report:
+        result = run_live(chosen, settings, progress=report, say=output.note)
+    print_result(result, format)
+    if picture is not None:
+        from compare_baselines.live.report import save_picture
+
+        output.note(f"Drawn: {save_picture(result, picture)}")
+
+
+def print_result(result: ComparisonResult, format: Format) -> None:
+    """Print the tables, or everything as JSON."""
+    from compare_baselines.live.report import accuracy_rows, cost_rows, quality_rows, standing_rows
+
+    if format is Format.JSON:
+        output.print_json(result.to_dict())
+        return
+    plan = result.plan
+    output.print_table(*quality_rows(result), title=f"Comparison {result.id}: size {plan.size}, {plan.budget} evaluations, {plan.seeds} seeds.")
+    output.print_table(*cost_rows(result), title="\nCost of a search")
+    output.print_table(*accuracy_rows(result), title="\nDistance of the recommended hyperparameters from the best found")
+    output.print_table(*standing_rows(result), title="\nOver all tasks: regret from 0 (best found) to 1 (median evaluation or worse)")

@@ -1,0 +1,46 @@
+"""The kinds of meta-model there are, by the names that ``refit(model=...)`` and the command line take."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from store.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from metamodel.learned import LearnedModel
+
+DEFAULT = "metahp"
+_CLASSES = {
+    DEFAULT: "metamodel.model:MetaModel",
+    "direct": "metamodel.direct_model:DirectModel",
+    "maml": "metamodel.adapted_model:MamlModel",
+    "reptile": "metamodel.adapted_model:ReptileModel",
+}
+KINDS = tuple(_CLASSES)
+
+
+def check_kind(kind: str | None) -> None:
+    """Check the name of a kind; None is whatever serves.
+
+    Raises:
+        InvalidArgumentError: If there is none of that name.
+    """
+    if kind is None or kind in _CLASSES:
+        return
+    close = get_close_matches(str(kind), KINDS, n=1)
+    hint = f"did you mean {close[0]!r}? Possible are" if close else "possible are"
+    raise InvalidArgumentError(f"A model must be of a known kind, but got {kind!r}; {hint} {', '.join(KINDS)}. Pass one of these.")
+
+
+def class_of(kind: str) -> type[LearnedModel]:
+    """Return the class of a kind.
+
+    Raises:
+        InvalidArgumentError: If there is none of that name.
+    """
+    check_kind(kind)
+    module, _, name = _CLASSES[kind].partition(":")
+    found: type[LearnedModel] = getattr(import_module(module), name)
+    return found

@@ -1,0 +1,346 @@
+"""The starter history: what a recommendation rests on until the user's own runs take over.
+
+Thousands of small networks, trained by us (``compare_baselines/starter``), are shipped with a model that is fitted to them already, so
+that the first run of a user has something to start from and nothing is fitted for it. It speaks only about what it knows: networks of
+four families, trained from scratch by SGD, Adam or AdamW, of bounded size. It says that it is not the user's own history, its intervals
+are wider than measured among its own tasks, and it leaves once the user's own tasks know more.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metamodel.calibration import Calibration
+from metamodel.encoding import Encoder, FloatArray
+from metamodel.learned import is_teaching
+from metamodel.model import MetaModel
+from metamodel.observations import TaskRuns, past_scores
+from metamodel.prior import HistoryPrior
+from metamodel.task import TaskDescription
+from metamodel.task_gps import TaskGPs, TrainingTask
+from store.errors import ModelFileError
+from store.names import Direction
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "starter_data"
+TASKS = "tasks.json"
+
+TAKE_OVER = 4
+"""Other tasks of the user's own history from which the starter is silent. Measured: docs/starter.md."""
+OWN_TASK_WEIGHT = 0.5
+"""Before that, ``m`` other tasks of one's own have together ``m / (m + 1 / OWN_TASK_WEIGHT)`` of the weight."""
+WIDER = 1.5
+"""How much wider intervals are than the starter's own tasks ask for: a user's network is further from them than they from each other."""
+MAX_PARAMETERS = 5_000_000
+"""The largest network it speaks about: some ten times the largest it has, where good learning rates begin to be smaller."""
+MAX_TRAIN_OF_UNBUILT = 100_000
+"""Where a network is built later and its size is not known, it is taken for small if its data set is no larger than this."""
+UNKNOWN_OPTIMIZER = {"Adam": 0.7, "SGD": 0.3}
+"""Shares of the two kinds where the optimizer is not known."""
+ABSENT = {"weight_decay": 0.0, "dropout": 0.0, "warmup_ratio": 0.0, "lr_scheduler": "constant"}
+"""What a run without such a hyperparameter does."""
+USUAL_MOMENTUM = 0.9
+"""SGD whose momentum is no hyperparameter mostly has this one written into the code; without any a larger rate would have been right."""
+
+_OPTIMIZERS = (("AdamW", re.compile(r"(^|[._])adamw(_|$)")), ("Adam", re.compile(r"(^|[._])adam(_|$)")), ("SGD", re.compile(r"(^|[._])sgd(_|$)")))
+_FAMILY_WORDS = (
+    ("transformer", re.compile(r"transformer|bert|gpt|vit|attention")),
+    ("rnn", re.compile(r"rnn|lstm|gru|recurrent")),
+    ("cnn", re.compile(r"cnn|conv|resnet|lenet|unet|vgg")),
+    ("mlp", re.compile(r"mlp|feed_?forward|perceptron|dense|fully_?connected")),
+)
+FAMILIES = tuple(family for family, _ in _FAMILY_WORDS)
+_FINE_TUNING = re.compile(r"(^|_)(pretrained|name_or_path|backbone|fine_?tun\w*|freeze\w*|unfreeze\w*|lora\w*)(_|$)")
+
+
+@dataclass(frozen=True)
+class StarterEncoder(Encoder):
+    """Encodes configurations as those of the starter are meant: one spelling of an optimizer, and what is absent is not used."""
+
+    def encode(self, configs: Sequence[Mapping[str, Any]]) -> FloatArray:
+        """Encode ``n`` configurations, shape ``(n, d)``."""
+        return super().encode([completed(config) for config in configs])
+
+
+@dataclass(frozen=True, eq=False)
+class StarterModel(MetaModel):
+    """The shipped model, with a say for each of its tasks.
+
+    Attributes:
+        say: How much each task counts in this question, shape ``(T,)``; 0 for those that are not asked.
+        n_own: How many of them, the last ones, are the user's own.
+    """
+
+    say: FloatArray
+    n_own: int = 0
+
+    def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> HistoryPrior:
+        """Return what is believed of a task before its own runs; see ``MetaModel.prior``."""
+        n_starter = self.task_gps.n_tasks - self.n_own
+        weights = self.say.copy()
+        weights[:n_starter] *= self.relatedness.weights(features, self.say[:n_starter] > 0)
+        weights[:n_starter] /= weights[:n_starter].sum()
+        share = self.n_own / (self.n_own + 1 / OWN_TASK_WEIGHT)
+        weights[:n_starter] *= 1 - share
+        weights[n_starter:] = share / max(self.n_own, 1)
+        rows = torch.as_tensor(np.flatnonzero(weights))
+        gps = self.task_gps
+        # Not ``chosen``, which factorises every task first.
+        asked = replace(gps, inputs=gps.inputs[rows], scores=gps.scores[rows], mask=gps.mask[rows])
+        return HistoryPrior(asked, weights[rows.numpy()], n_extra)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What the starter contributes to one question: its model, conditioned on nothing of it, and the runs behind it."""
+
+    model: StarterModel
+    tasks: tuple[TaskRuns, ...]
+
+    @property
+    def n_runs(self) -> int:
+        """Networks behind it."""
+        return sum(len(task) for task in self.tasks)
+
+
+class Starter:
+    """The shipped files; each family is read when it is first asked.
+
+    Args:
+        folder: Where they are.
+
+    Raises:
+        ModelFileError: If the list of tasks is missing or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._families: dict[str, Family] = {}
+        try:
+            self.about: dict[str, Any] = json.loads((folder / TASKS).read_text(encoding="utf-8"))
+            self._listed: dict[str, list[dict[str, Any]]] = self.about["families"]
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelFileError(f"The starter history must be readable, but {str(folder / TASKS)!r} is not: {error}.") from error
+
+    def family(self, name: str) -> Family:
+        """Return what is known of a family.
+
+        Raises:
+            ModelFileError: If its files are missing or damaged.
+        """
+        if name not in self._families:
+            self._families[name] = Family(name, self._folder, self._listed[name], self.about["labels"])
+        return self._families[name]
+
+
+class Family:
+    """The networks of one family: the model fitted to them, and the runs behind it.
+
+    Args:
+        name: Its name.
+        folder: Where the files are.
+        listed: Its tasks, ``T`` of them, as ``tasks.json`` describes them.
+        labels: Name -> the labels that numbers in the files stand for.
+    """
+
+    def __init__(self, name: str, folder: Path, listed: Sequence[Mapping[str, Any]], labels: Mapping[str, Sequence[str]]) -> None:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        loaded = MetaModel.load(folder / f"{name}.json")
+        path = folder / f"{name}-runs.safetensors"
+        try:
+            self._arrays: dict[str, FloatArray] = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise ModelFileError(f"The runs of the starter history must be readable, but {str(path)!r} is not: {error}.") from error
+        if not isinstance(loaded, MetaModel) or len(listed) != loaded.task_gps.n_tasks:
+            raise ModelFileError(f"The model of the starter history must hold its {len(listed)} tasks, but {name}.json does not.")
+        self.model = loaded
+        self._listed, self._labels = listed, labels
+        self._made: dict[int, TaskRuns] = {}
+
+    def say(self, kind: str | None) -> FloatArray:
+        """Return how much each task counts for a kind of optimizer (None: not known), shape ``(T,)``."""
+        shares = UNKNOWN_OPTIMIZER if kind is None else {kind: 1.0}
+        return np.array([shares.get(task["kind"], 0.0) for task in self._listed])
+
+    def task(self, index: int) -> TaskRuns:
+        """Return one task with the runs that its process has seen."""
+        if index not in self._made:
+            self._made[index] = self._task(index)
+        return self._made[index]
+
+    def _task(self, index: int) -> TaskRuns:
+        about = self._listed[index]
+        description = TaskDescription.from_dict(about["description"])
+        values = self._arrays["values"][index].astype(np.float64)
+        n = int(np.count_nonzero(~np.isneginf(values)))  # the rest is padding
+        configs: list[dict[str, Any]] = [{"model_family": description.model_family} for _ in range(n)]
+        for key, array in self._arrays.items():
+            name = key.removeprefix("config.")
+            if name == key:
+                continue
+            for config, value in zip(configs, array[index, :n].tolist(), strict=True):
+                if not math.isnan(value):
+                    config[name] = self._labels[name][int(value)] if name in self._labels else _number(name, value)
+        return TaskRuns(
+            about["id"],
+            about["id"],
+            str(description.objective),
+            Direction(str(description.direction)),
+            description,
+            tuple(f"{about['id']} {i}" for i in range(n)),
+            tuple(configs),
+            values[:n],
+            np.isnan(values[:n]),
+            np.zeros(n, dtype=bool),
+            (None,) * n,
+        )
+
+
+_WHOLE = frozenset({"num_layers", "hidden_size", "batch_size", "num_epochs"})
+
+
+def _number(name: str, value: float) -> float | int:
+    return int(value) if name in _WHOLE else float(f"{value:.6g}")  # single precision ends there
+
+
+@lru_cache(maxsize=1)
+def _files() -> Starter:
+    return Starter(Path(str(files("metamodel"))) / FOLDER)
+
+
+@lru_cache(maxsize=len(FAMILIES))
+def shipped(family: str) -> Family | None:
+    """Return what this installation knows of a family; None, with a warning, where its files are missing or damaged."""
+    try:
+        return _files().family(family)
+    except ModelFileError as error:
+        logger.warning("The starter history cannot be used, so without runs of your own there is no recommendation: %s", error)
+        return None
+
+
+def is_off() -> bool:
+    """Say whether ``METAHP_STARTER=0`` forbids its use."""
+    return os.environ.get("METAHP_STARTER", "").strip().lower() in {"0", "off", "false", "no"}
+
+
+def consult(description: TaskDescription, current: Mapping[str, Any], others: Sequence[TaskRuns]) -> Voice | str:
+    """Ask the starter history what it has to say.
+
+    Args:
+        description: The task.
+        current: The user's own configuration by canonical name; its optimizer decides which networks are comparable.
+        others: Other tasks of the user's own that speak for this one.
+
+    Returns:
+        Its voice, or why it has none, as half a sentence; empty where it is switched off or no longer needed.
+    """
+    if is_off() or len(others) >= TAKE_OVER:
+        return ""
+    silent = why_silent(description, current)
+    if silent:
+        return f"the starter history says nothing: {silent}"
+    family = shipped(str(family_of(description, current)))
+    if family is None:
+        return ""
+    kind = optimizer_of(current.get("optimizer"))
+    say = family.say("Adam" if kind == "AdamW" else kind)
+    tasks = tuple(family.task(int(i)) for i in np.flatnonzero(say))
+    return Voice(joined(family.model, say, others), tasks)
+
+
+def why_silent(description: TaskDescription, current: Mapping[str, Any]) -> str:
+    """Say why the starter history knows nothing about a task, as half a sentence; empty where it does."""
+    family = family_of(description, current)
+    if family is None:
+        named = description.model_family or current.get("model_family") or "unknown"
+        return f"it knows networks of the families mlp, cnn, rnn and transformer, and this one's is {named}"
+    tuned = sorted(name for name, value in current.items() if _FINE_TUNING.search(name.lower()) and value not in (None, False, "", 0))
+    if description.is_pretrained or tuned:
+        return "it knows networks trained from scratch, and this one starts from trained weights" + (
+            "" if description.is_pretrained else f" (as {tuned[0]!r} says)"
+        )
+    size = description.n_parameters or 0
+    if size > MAX_PARAMETERS:
+        return f"it knows small networks and speaks of up to {MAX_PARAMETERS:,} parameters, and this one has {size:,}"
+    is_named = description.model_family in FAMILIES or current.get("model_family") in FAMILIES
+    if not is_named and not (description.n_train and description.n_train <= MAX_TRAIN_OF_UNBUILT):
+        return "the network is not built yet, so its size is not known"
+    if current.get("optimizer") is not None and optimizer_of(current["optimizer"]) is None:
+        return f"it knows SGD, Adam and AdamW, and this optimizer is {current['optimizer']}"
+    return ""
+
+
+def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str | None:
+    """Return the family of a task's network, None where it is none of the starter's.
+
+    A network without layers yet (built in Lightning's ``configure_model``) is known by its name.
+    """
+    for named in (description.model_family, current.get("model_family")):
+        if named in FAMILIES:
+            return str(named)
+    if description.n_parameters or not description.model_class:
+        return None
+    spoken = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", description.model_class).lower()
+    return next((family for family, words in _FAMILY_WORDS if words.search(spoken)), None)
+
+
+def optimizer_of(name: object) -> str | None:
+    """Return ``SGD``, ``Adam`` or ``AdamW`` for any usual spelling of it, None for any other."""
+    spoken = str(name or "").strip().lower().replace("-", "_")
+    return next((known for known, words in _OPTIMIZERS if words.search(spoken)), None)
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with one spelling of its optimizer, and with what is absent as not used."""
+    result = {**ABSENT, **config}
+    if "optimizer" in result:
+        result["optimizer"] = optimizer_of(result["optimizer"])
+        if result["optimizer"] == "SGD":
+            result.setdefault("momentum", USUAL_MOMENTUM)
+    return result
+
+
+def joined(model: MetaModel, say: FloatArray, others: Sequence[TaskRuns]) -> StarterModel:
+    """Put the user's other tasks beside those of the starter, under its hyperparameters: nothing is fitted."""
+    encoder = StarterEncoder(model.encoder.columns)
+    wider = {n: tuple(WIDER * width for width in widths) for n, widths in model.calibration.half_widths.items()}
+    calibration = Calibration(wider, model.calibration.coverage, model.calibration.n_tasks)
+    own = [task for task in others if is_teaching(task)]
+    gps = model.task_gps if not own else _with_own(model.task_gps, encoder, own)
+    say = np.concatenate([say, np.ones(len(own))])
+    return StarterModel(gps, model.relatedness, calibration, encoder, model.info, say, len(own))
+
+
+def _with_own(gps: TaskGPs, encoder: Encoder, own: Sequence[TaskRuns]) -> TaskGPs:
+    rng = np.random.default_rng(0)
+    n_rows = gps.inputs.shape[1]
+    extra = TaskGPs(
+        torch.zeros(len(own), n_rows, encoder.width), torch.zeros(len(own), n_rows), torch.zeros(len(own), n_rows, dtype=torch.bool), gps.shared
+    )
+    for i, task in enumerate(own):
+        keep = task.has_outcome
+        inputs = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
+        thin = TrainingTask(inputs, past_scores(task.filled[keep])).thinned(rng)
+        n = len(thin.scores)
+        extra.inputs[i, :n] = torch.as_tensor(thin.inputs, dtype=torch.float32)
+        extra.scores[i, :n] = torch.as_tensor(thin.scores, dtype=torch.float32)
+        extra.mask[i, :n] = True
+    parts = [(getattr(gps, name), getattr(extra, name)) for name in ("inputs", "scores", "mask")]
+    inputs, scores, mask = (torch.cat(pair) for pair in parts)
+    return replace(gps, inputs=inputs, scores=scores, mask=mask)

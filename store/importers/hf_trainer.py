@@ -1,0 +1,213 @@
+"""Output folders of ``transformers.Trainer``: ``trainer_state.json`` with ``training_args.bin``, which is read and never executed.
+
+One output folder is one run: of the checkpoints in it, the state that got furthest has the whole log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from store.bulk import Curve
+from store.errors import InvalidArgumentError
+from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, number_of
+from store.importers.inert_pickle import Stub, read_saved_object
+from store.importers.intake import counted
+from store.importers.reading import MIB, UnreadableRecordError, existing, files_below, json_object, read_text, written_utc
+from store.records import Source
+
+STATE, ARGUMENTS = "trainer_state.json", "training_args.bin"
+_MAX_STATE_BYTES = 256 * MIB
+_DEFAULTS: dict[str, Any] = {
+    "learning_rate": 5e-5,
+    "weight_decay": 0.0,
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 3.0,
+    "max_steps": -1,
+    "lr_scheduler_type": "linear",
+    "warmup_ratio": 0.0,
+    "warmup_steps": 0,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "max_grad_norm": 1.0,
+    "label_smoothing_factor": 0.0,
+    "neftune_noise_alpha": None,
+    "optim": ("adamw_torch", "adamw_torch_fused", "adamw_hf"),  # by version and device
+    "bf16": False,
+    "fp16": False,
+    "gradient_checkpointing": False,
+    "group_by_length": False,
+    "seed": 42,
+}
+"""The fields that shape training, with what the class gives them: a field that holds it counts as a default."""
+_NOT_METRICS = frozenset({"epoch", "step", "total_flos"})
+_CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
+
+
+@dataclass(frozen=True)
+class HuggingFaceSource:
+    """Runs of ``transformers.Trainer``.
+
+    Attributes:
+        place: An output folder, or one with several of them.
+    """
+
+    place: str
+    kind: str = "hf"
+
+    def read(self, progress: Progress) -> Iterator[Record]:
+        """Yield the runs.
+
+        Raises:
+            InvalidArgumentError: If there is no folder, or no run in it.
+        """
+        folder = existing(self.place, "an output folder of transformers.Trainer")
+        if folder.name == STATE:
+            folder = folder.parent
+        outputs: dict[Path, list[Path]] = {}
+        for path in files_below(folder):
+            if path.name == STATE:
+                here = path.parent
+                outputs.setdefault(here.parent if _CHECKPOINT.fullmatch(here.name) else here, []).append(path)
+        if not outputs:
+            raise InvalidArgumentError(
+                f"An output folder must hold {STATE} somewhere, but {str(folder)!r} holds none. The Trainer writes it with each "
+                "checkpoint, and with trainer.save_state()."
+            )
+        report = counted(progress, len(outputs), "runs", every=1)
+        for index, (output, states) in enumerate(outputs.items()):
+            report(index)
+            try:
+                yield _run(output, states, folder.name if output != folder else output.name)
+            except UnreadableRecordError as error:
+                yield LeftOut(str(error), output.name)
+
+
+def _run(output: Path, paths: list[Path], place: str) -> Record:
+    states = []
+    failure: UnreadableRecordError | None = None
+    for path in paths:
+        try:
+            states.append((path, json_object(read_text(path, _MAX_STATE_BYTES))))
+        except UnreadableRecordError as error:
+            failure = error
+    if not states:
+        raise failure or UnreadableRecordError("has no state")
+    path, state = max(states, key=lambda item: number_of(item[1].get("global_step")) or -1.0)
+    history = state.get("log_history")
+    if not isinstance(history, list):
+        raise UnreadableRecordError("trainer_state.json has no log_history")
+    entries = [entry for entry in history if isinstance(entry, dict)]
+    arguments, missing = _arguments([path.parent, output, *sorted({other.parent for other, _ in states})])
+    curves = _curves(entries)
+    run = ForeignRun(
+        key=(output.name, _identity(arguments, entries)),
+        task=_task(place, arguments),
+        curves=curves,
+        facts={"folder": output.name, "training_args": missing or "read"},
+        epochs_reached=number_of(state.get("epoch")),
+        batch="per-device",
+    )
+    _add_arguments(run, arguments, state)
+    _add_objective(run, arguments, state)
+    run.wall_s = next((number_of(entry["train_runtime"]) for entry in reversed(entries) if "train_runtime" in entry), None)
+    run.started_utc = written_utc(path)
+    return run
+
+
+def _arguments(folders: list[Path]) -> tuple[dict[str, Any], str]:
+    """Return the fields of the training arguments beside a state, and why there are none."""
+    reason = "there is none"
+    for folder in dict.fromkeys(folders):
+        path = folder / ARGUMENTS
+        if not path.exists():
+            continue
+        try:
+            saved = read_saved_object(path)
+        except UnreadableRecordError as error:
+            reason = str(error)
+            continue
+        if isinstance(saved, Stub) and isinstance(saved.state, dict):
+            return {str(name): _plain(value) for name, value in saved.state.items()}, ""
+        reason = "it holds no arguments"
+    return {}, reason
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """Return a field's value: of an enum's member what it is made from, of an object a mapping of its own plain fields, else None.
+
+    Collections are left out: a few bytes of a pickle can nest them beyond every bound, and no field that is read here is one.
+    """
+    if isinstance(value, Stub):
+        if isinstance(value.state, dict) and depth == 0:
+            return {str(name)[:100]: _plain(item, 1) for name, item in value.state.items()}
+        return _plain(value.args[0], depth + 1) if len(value.args) == 1 and depth < 4 else value.name[:200]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if abs(value) < 2**63 else None
+    if isinstance(value, str):
+        return value[:2_000]
+    return value if isinstance(value, bool | float) else None
+
+
+def _identity(arguments: Mapping[str, Any], entries: list[dict[str, Any]]) -> str:
+    """Return what stays the same while a run goes on and its checkpoints come and go."""
+    told = {name: repr(arguments.get(name)) for name in ("output_dir", "run_name", "seed", *_DEFAULTS) if name in arguments}
+    first = {name: repr(value) for name, value in entries[0].items()} if entries else {}
+    return hashlib.sha256(repr((sorted(told.items()), sorted(first.items()))).encode()).hexdigest()[:16]
+
+
+def _task(place: str, arguments: Mapping[str, Any]) -> str:
+    """Return what runs are called together: the project somebody named, else the folder that was given."""
+    project = arguments.get("project")
+    if isinstance(project, str) and project not in {"", "huggingface"}:  # what transformers calls a project that nobody named
+        return project[:200]
+    return place
+
+
+def _curves(entries: list[dict[str, Any]]) -> dict[str, Curve]:
+    points: dict[str, list[Point]] = {}
+    for entry in entries:
+        step, epoch = number_of(entry.get("step")), number_of(entry.get("epoch"))
+        if step is None or not 0 <= step < 2**53:
+            continue
+        for name, value in entry.items():
+            number = number_of(value)
+            if number is not None and name not in _NOT_METRICS:
+                points.setdefault(str(name), []).append((int(step), number, epoch, None))
+    return {name: curve for name, values in points.items() if (curve := curve_of(values)) is not None}
+
+
+def _add_arguments(run: ForeignRun, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    for name, default in _DEFAULTS.items():
+        if name in arguments and not isinstance(arguments[name], dict | list):
+            run.hparams[name] = arguments[name]
+            if arguments[name] in (default if isinstance(default, tuple) else (default,)):
+                run.sources[name] = Source.DEFAULT
+    if not arguments:
+        # the state itself knows these two; for everything else there is no source
+        known = {"train_batch_size": state.get("train_batch_size"), "num_train_epochs": state.get("num_train_epochs")}
+        run.hparams |= {name: value for name, value in known.items() if number_of(value) is not None}
+        run.batch = None
+        return
+    processes = arguments.get("distributed_state")
+    count = processes.get("num_processes") if isinstance(processes, dict) else None
+    n_gpu = number_of(arguments.get("_n_gpu"))
+    # several GPUs of one process share its batch: each gets one of the per-device size
+    run.n_devices = max(1, count if isinstance(count, int) else 1) * max(1, int(n_gpu or 1))
+
+
+def _add_objective(run: ForeignRun, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Take the metric that the run itself chose its best model by; else the loss on the evaluation data, which every evaluation has."""
+    name = arguments.get("metric_for_best_model")
+    if isinstance(name, str) and name:
+        run.objective = name if name in run.curves or name.startswith("eval_") else f"eval_{name}"
+        greater = arguments.get("greater_is_better")
+        run.direction = {True: "max", False: "min"}.get(greater) if isinstance(greater, bool) else None
+    elif "eval_loss" in run.curves:
+        run.objective, run.direction = "eval_loss", "min"
