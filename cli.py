@@ -1,3 +1,4 @@
 from metahp_cli.main import main
 
-main()
+if __name__ == "__main__":  # processes that are spawned import this file as well
+    main()

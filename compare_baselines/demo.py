@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _arguments(argv)
     # Switches meant for the user's own runs would bend the comparison; worker processes inherit what is left.
-    for name in ("METAHP", "METAHP_PIN", "METAHP_REFIT"):
+    for name in ("METAHP", "METAHP_PIN", "METAHP_REFIT", "METAHP_STARTER"):
         os.environ.pop(name, None)
     try:
         plan = Plan(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compare_baselines.demo_report import ADVISED, DEFAULT, RANDOM
+from compare_baselines.demo_report import ADVISED, DAY_ONE, DEFAULT, RANDOM
 from compare_baselines.demo_runs import DEFAULTS, DemoTask, Job, random_config
 from store.errors import InvalidArgumentError
 
@@ -109,6 +109,8 @@ def new_chains(plan: Plan, history: Path, folder: Path) -> list[list[Job]]:
         for seed in plan.seeds:
             advised = _copy(folder, task, f"seed-{seed}")
             chains.append([Job(task, DEFAULT, DEFAULTS, seed, plan.epochs, alone)])
+            # An empty history: whatever is recommended comes from the starter history, which has neither of the new data sets.
+            chains.append([Job(task, DAY_ONE, DEFAULTS, seed, plan.epochs, _copy(folder, task, f"day-one-{seed}"), "best")])
             chains += [[Job(task, RANDOM, config, seed, plan.epochs, alone)] for config in configs]
             chains.append([Job(task, ADVISED, DEFAULTS, seed, plan.epochs, advised, "best", history)])
     return chains

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULT, RANDOM, HINDSIGHT, ADVISED = "library defaults", "random configurations", "best of the random ones", "recommended"
-COLOURS = {DEFAULT: "#4C5B6B", RANDOM: "#B9C0C8", HINDSIGHT: "#C98B2B", ADVISED: "#0B7A75"}
+DAY_ONE = "recommended on day one"
+"""With no run of one's own: from the starter history."""
+COLOURS = {DEFAULT: "#4C5B6B", RANDOM: "#B9C0C8", HINDSIGHT: "#C98B2B", ADVISED: "#0B7A75", DAY_ONE: "#7A4FA3"}
 COLOUR_OF_LATER = "#C2410C"
 """For the recommendation after own runs, whose name holds a number."""
 

@@ -16,7 +16,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = (
     *("", "refit", "recommend", "runs", "show", "model", "tasks", "tasks merge", "tasks split"),
-    *("merge", "export", "doctor", "compact", "import", "import table", "import history", "compare-baselines", "compare-baselines replay"),
+    *("import optuna", "import mlflow", "import tensorboard", "import lightning", "import hf"),
+    *("import trackio", "import hyperparameterhunter", "import openml"),
+    *("merge", "export", "report", "doctor", "compact", "import", "import table", "import history"),
+    *("compare-baselines", "compare-baselines replay", "compare-baselines live"),
 )
 
 CLI_HEAD = """# Command line

@@ -16,6 +16,7 @@ from lightning_metahp.objective import Objective
 from lightning_metahp.refusals import Surroundings, without_fixed
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size, own_settings, trainer_settings
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
+from lightning_metahp.written_optimizer import written_optimizer
 from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout, global_space, per_device_config, whole_numbers
 from metamodel.explanation import format_value, start_message
 from metamodel.memory import known_limit, this_card
@@ -302,7 +303,10 @@ def _layout(request: Request, settings: Mapping[str, Setting], loaders: Any) -> 
 def _current(request: Request, layout: BatchLayout | None) -> dict[str, Any]:
     own = {setting.raw_name: setting.value for setting in settings_of(request).values()}
     told = {name: setting.value for name, setting in trainer_settings(request.trainer).items()}
-    return {**told, **own, **({} if layout is None else {GLOBAL: layout.global_size})}
+    written = {} if optimizer_is_replaced(request.module) else written_optimizer(request.module)
+    taken = {canonical_name(raw) for raw in own}
+    written = {name: value for name, value in written.items() if name not in taken}
+    return {**told, **written, **own, **({} if layout is None else {GLOBAL: layout.global_size})}
 
 
 def _constraints(request: Request, description: TaskDescription, history: History) -> list[Constraint]:

@@ -22,6 +22,9 @@ def recommend(
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many configurations.")] = 1,
     mode: Annotated[Mode, typer.Option("--mode", help="Best on average, or most worth trying.")] = Mode.BEST,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="KIND", help="metahp, direct, maml or reptile; default: that of the last refit.")
+    ] = None,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
@@ -39,7 +42,7 @@ def recommend(
 
     with History(history, create=False) as opened, output.progress("thinking"):
         names = None if space is None else load_space_file(space)
-        found = recommend_(opened, task=task, space=names, k=k, mode=mode.value)
+        found = recommend_(opened, task=task, space=names, k=k, mode=mode.value, model=model)
         for recommendation in found:
             save_recommendation(opened, recommendation)
     print_recommendations(found, format)

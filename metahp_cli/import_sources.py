@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption,
 if TYPE_CHECKING:
     from store.importers.foreign import RunSource
     from store.importers.intake import SourceReport
+    from store.importers.meaning import Reading
 
 TaskOption = Annotated[str | None, typer.Option("--task", help="One task for all runs; default: what the source calls them.")]
 ObjectiveOption = Annotated[str | None, typer.Option("--objective", help="Metric that decides; needed where the source does not say.")]
@@ -90,22 +91,31 @@ def print_report(found: SourceReport, format: Format, *, with_mapping: bool) -> 
         output.print_json({**output.record_dict(found), "left_out": left_out, "readings": readings})
         return
     if with_mapping:
-        columns = ("in the source", "kind", "in the history", "read as", "because", "runs")
-        rows = [(item.name, item.kind, item.becomes, item.meaning, item.because, item.n_runs) for item in found.readings]
-        output.print_table(columns, rows, title="Mapping")
-        output.print_line("")
+        print_mapping(found.readings)
     output.print_fields(summary(found))
     if found.left_out:
         rows = [(count, reason, ", ".join(where)) for reason, count, where in found.left_out]
         output.print_table(("left out", "because it", "for example"), rows, title="\nLeft out")
     for line in found.notes:
         output.note(f"Note: {line}.")
-    for line in found.questions:
+    print_questions(found.questions, is_written=found.is_written)
+
+
+def print_mapping(readings: Sequence[Reading]) -> None:
+    """Print how every name is read."""
+    columns = ("in the source", "kind", "in the history", "read as", "because", "runs")
+    rows = [(item.name, item.kind, item.becomes, item.meaning, item.because, item.n_runs) for item in readings]
+    output.print_table(columns, rows, title="Mapping")
+    output.print_line("")
+
+
+def print_questions(questions: Sequence[str], *, is_written: bool) -> None:
+    """Print what is open, and that nothing was written."""
+    for line in questions:
         output.note(f"Question: {line}.")
-    if not found.is_written:
-        output.note(
-            "Nothing was written." + (" The questions come first." if found.questions else " Leave out --dry-run and --explain to import.")
-        )
+    if not is_written:
+        rest = "The questions come first." if questions else "Leave out --dry-run and --explain to import."
+        output.note(f"Nothing was written. {rest}")
 
 
 def summary(found: SourceReport) -> Mapping[str, str | int | None]:

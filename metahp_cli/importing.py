@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from metahp_cli import output
+from metahp_cli.import_sources import (
+    BatchOption,
+    DryRunOption,
+    ExplainOption,
+    NameOption,
+    UnitOption,
+    pairs,
+    print_mapping,
+    print_questions,
+)
 from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
 
 if TYPE_CHECKING:
@@ -24,11 +36,14 @@ def import_() -> None:
 
 @app.command("table")
 def table(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="CSV, JSON Lines or Parquet, told by its suffix.")],
-    task_col: Annotated[str, typer.Option("--task-col", help="Column that names the task.")],
-    run_col: Annotated[str, typer.Option("--run-col", help="Column that tells the runs of a task apart.")],
-    hparams: Annotated[str, typer.Option("--hparams", metavar="LIST", help="Columns that are hyperparameters.")],
-    objective: Annotated[str, typer.Option("--objective", help="Column of the metric that decides.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="CSV, JSON Lines or Parquet; a folder of save_to_disk; or hf:OWNER/NAME[:SPLIT].")
+    ],
+    task_col: Annotated[str | None, typer.Option("--task-col", help="Column that names the task.")] = None,
+    task: Annotated[str | None, typer.Option("--task", help="One task for all rows, in the place of --task-col.")] = None,
+    run_col: Annotated[str | None, typer.Option("--run-col", help="Column that tells the runs of a task apart.")] = None,
+    hparams: Annotated[str | None, typer.Option("--hparams", metavar="LIST", help="Columns that are hyperparameters.")] = None,
+    objective: Annotated[str | None, typer.Option("--objective", help="Column of the metric that decides.")] = None,
     direction: Annotated[str | None, typer.Option("--direction", help="min or max; needed where the name does not say it.")] = None,
     step_col: Annotated[str | None, typer.Option("--step-col", help="Column that counts the values of a run.")] = None,
     time_col: Annotated[str | None, typer.Option("--time-col", help="Column with the seconds since the run's start.")] = None,
@@ -39,9 +54,16 @@ def table(
     task_features: Annotated[
         str | None, typer.Option("--task-features", metavar="FILE:COL", help="Table with a row a task, and its task column.")
     ] = None,
+    name: NameOption = None,
+    unit: UnitOption = None,
+    batch: BatchOption = None,
+    mapping: Annotated[Path | None, typer.Option("--mapping", metavar="FILE", help="Saved options; those given here come first.")] = None,
+    save_mapping: Annotated[Path | None, typer.Option("--save-mapping", metavar="FILE", help="Save these options as JSON.")] = None,
     space: Annotated[
         Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space: says scales and bounds.")
     ] = None,
+    dry_run: DryRunOption = False,
+    explain: ExplainOption = False,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
@@ -50,22 +72,102 @@ def table(
 
     Example: metahp import table runs.csv --task-col dataset --run-col run --hparams lr,depth --objective val_acc
     """
+    given = {"task_col": task_col, "run_col": run_col, "objective": objective, "direction": direction, "step_col": step_col}
+    given |= {"task": task, "time_col": time_col, "join": join, "task_features": task_features, "batch": batch}
+    lists = {"hparams": split_list(hparams), "metrics": split_list(metrics)}
+    pairs_given = {"name": pairs(name, "--name") or None, "unit": pairs(unit, "--unit") or None}
+    chosen = table_options({**given, **lists, **pairs_given}, mapping)
+    if save_mapping is not None:
+        save_mapping.write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
+    take_table_in(file, chosen, space=space, dry_run=dry_run, explain=explain, history=history, format=format)
+
+
+def table_options(given: Mapping[str, Any], mapping: Path | None) -> dict[str, Any]:
+    """Return what is said of a table: by the options, else by a saved file.
+
+    Raises:
+        InvalidArgumentError: If the file is no mapping, or something that every table needs is said by neither.
+    """
+    from store import InvalidArgumentError
+
+    saved = {} if mapping is None else load_mapping(mapping, given)
+    chosen = {**saved, **{key: value for key, value in given.items() if value is not None}}
+    if given["task"] is not None or given["task_col"] is not None:  # said here, either one replaces what was saved
+        chosen = {key: value for key, value in chosen.items() if key not in ("task", "task_col") or given[key] is not None}
+    if chosen.get("task") and chosen.get("task_col"):
+        raise InvalidArgumentError("A table's task must be named once, but both --task and --task-col are given. Leave one out.")
+    needed = ("run_col", "hparams", "objective") if chosen.get("task") else ("task_col", "run_col", "hparams", "objective")
+    missing = [key for key in needed if not chosen.get(key)]
+    if missing:
+        options = ", ".join("--" + key.replace("_", "-") for key in missing)
+        raise InvalidArgumentError(f"A table's columns must be named, but {options} is missing. Pass it, or a saved --mapping FILE.")
+    return chosen
+
+
+def load_mapping(path: Path, known: Iterable[str]) -> dict[str, Any]:
+    """Read the options that ``--save-mapping`` wrote.
+
+    Raises:
+        InvalidArgumentError: If the file is none of these.
+    """
+    from store import InvalidArgumentError
+    from store.importers.reading import MIB, UnreadableRecordError, json_object, read_text
+
+    try:
+        found = json_object(read_text(path, MIB))
+    except UnreadableRecordError as error:
+        raise InvalidArgumentError(
+            f"A mapping must be a JSON object that --save-mapping wrote, but {str(path)!r} is none: {error}. Write it anew."
+        ) from error
+    kinds = {"hparams": list, "metrics": list, "name": dict, "unit": dict}
+    for key, value in found.items():
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if key not in known or not isinstance(value, kinds.get(key, str)) or not all(isinstance(item, str) for item in items):
+            raise InvalidArgumentError(
+                f"A mapping must hold names of columns under {', '.join(known)}, but {str(path)!r} has {key!r}: {value!r:.60}. Correct it."
+            )
+    return found
+
+
+def take_table_in(
+    file: str, chosen: Mapping[str, Any], *, space: Path | None, dry_run: bool, explain: bool, history: Path | None, format: Format
+) -> None:
+    """Import a table as the options say, and print what came of it."""
     from metamodel.space import load_space_file
     from store import History
+    from store.connection import resolve_path
+    from store.importers.meaning import Answers
     from store.importers.table import TableColumns, import_table
 
     scales = None if space is None else load_space_file(space)
-    names = tuple(split_list(hparams) or ())
+    names = tuple(chosen["hparams"])
     if scales is not None:
         check_space_names(scales, names, space)
-    columns = TableColumns(task_col, run_col, names, objective, direction, step_col, time_col, tuple(split_list(metrics) or ()))
-    with History(history) as opened, output.progress("reading") as report:
+    told = (chosen.get(key) for key in ("direction", "step_col", "time_col"))
+    further = tuple(chosen.get("metrics") or ())
+    columns = TableColumns(chosen.get("task_col") or "", chosen["run_col"], names, chosen["objective"], *told, further)
+    answers = Answers(names=chosen.get("name") or {}, units=chosen.get("unit") or {}, batch=chosen.get("batch"))
+    joined, features = file_and_column(chosen.get("join")), file_and_column(chosen.get("task_features"))
+    only_look = dry_run or explain
+    is_new = only_look and not resolve_path(history).exists()  # a look leaves nothing behind, not even an empty history
+    with nullcontext() if is_new else History(history, create=not only_look) as opened, output.progress("reading") as report:
         found = import_table(
-            opened, file, columns, join=file_and_column(join), task_features=file_and_column(task_features), progress=report
+            opened,
+            file,
+            columns,
+            join=joined,
+            task_features=features,
+            task=chosen.get("task"),
+            answers=answers,
+            dry_run=only_look,
+            progress=report,
         )
     for line in found.notes:
         output.note(line)
+    if explain and format is Format.TABLE:
+        print_mapping(found.meaning.readings)
     print_import(found, scales, format)
+    print_questions(found.meaning.questions, is_written=found.is_written)
 
 
 def check_space_names(scales: Mapping[str, Any], names: Sequence[str], path: Path | None) -> None:
@@ -107,7 +209,8 @@ def print_import(found: ImportReport, scales: dict[str, Any] | None, format: For
 
     configs = [{canonical_name(name): value for name, value in config.items()} for config in found.configs]
     rows = scale_rows(configs, scales)
-    counts = output.record_dict(found, leave_out=("configs",))
+    counts = output.record_dict(found, leave_out=("configs", "meaning"))
+    counts |= {"readings": [output.record_dict(item) for item in found.meaning.readings], "questions": found.meaning.questions}
     if format is Format.JSON:
         columns = ("name", "scale", "range", "from", "outside")
         described = [{**dict(zip(columns, row, strict=True)), "outside": int(row[-1])} for row in rows]
@@ -118,7 +221,7 @@ def print_import(found: ImportReport, scales: dict[str, Any] | None, format: For
         {
             "rows": found.n_rows,
             "tasks": found.n_tasks,
-            "runs": f"{found.n_runs}, {found.n_new} of them new",
+            "runs": f"{found.n_runs}, {found.n_new} of them new" + (f", {found.n_updated} written anew" if found.n_updated else ""),
             "diverged": found.n_diverged,
             "metric values": f"{found.n_values} new",
             "configurations": len(configs),

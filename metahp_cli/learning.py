@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metahp_cli import output
+from metahp_cli.calibration import print_calibration, save_calibration
 from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 
 def refit(
+    model: Annotated[
+        str, typer.Option("--model", metavar="KIND", help="metahp, direct, maml or reptile; docs/meta-models.md says what they are.")
+    ] = "metahp",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, or a device as torch names it, e.g. cuda:0.")] = "auto",
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
@@ -23,26 +27,36 @@ def refit(
 ) -> None:
     """Learn from the whole history, at full quality.
 
-    Runs learn by themselves when they start; this is for when you want to wait for the best model.
+    Runs learn by themselves when they start; this is for when you want to wait for the best model, or another kind of it: from then on
+    that kind answers, and learns by itself.
 
-    Example: metahp refit --device cuda
+    Example: metahp refit --model maml
     """
     from metamodel import refit as refit_
+    from metamodel.kinds import check_kind
     from store import History
+
+    check_kind(model)  # refused before the history is read
 
     with History(history, create=False) as opened:
         with output.progress("learning from the history") as report:
-            refit_(opened, device, progress=report)
+            refit_(opened, device, model=model, progress=report)
         found = stored_models(opened)
     print_model(found[-1], format)
 
 
-def model(history: HistoryOption = None, format: FormatOption = Format.TABLE, debug: DebugOption = False) -> None:
+def model(
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw what its intervals hold here.")] = None,
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
     """Show the current meta-model.
 
-    Its kind, what it learned from, its age and its file.
+    Its kind, what it learned from, its age and its file, and whether its intervals hold what they claim; of the kind direct, how far
+    its predictions are from the best hyperparameters.
 
-    Example: metahp model
+    Example: metahp model --png calibration.png
     """
     from store import History, NotEnoughHistoryError
 
@@ -50,7 +64,11 @@ def model(history: HistoryOption = None, format: FormatOption = Format.TABLE, de
         found, path = stored_models(opened), opened.path
     if not found:
         raise NotEnoughHistoryError(f"A model must have been fitted, but {path} has none. Train, or call: metahp refit")
-    print_model(found[-1], format)
+    # One that was fitted for a single question about another kind does not serve.
+    shown = ([info for info in found if info.get("is_chosen", True)] or found)[-1]
+    print_model(shown, format)
+    if png is not None:
+        output.note(f"Drawn: {save_calibration(shown, png)}")
 
 
 def stored_models(history: History) -> list[dict[str, Any]]:
@@ -67,3 +85,26 @@ def print_model(info: Mapping[str, Any], format: Format) -> None:
     age = output.show_duration(output.age_s(info["created_utc"]))
     simple = {key: value for key, value in info.items() if isinstance(value, str | int | float)}
     output.print_fields({**simple, "created_utc": output.show_time(info["created_utc"]), "age": age})
+    print_calibration(info)
+    if info.get("accuracy"):
+        output.print_line("")
+        n_tasks = info["accuracy"]["n_tasks"]
+        output.print_table(*accuracy_rows(info["accuracy"]), title=f"Error of predicted hyperparameters on {n_tasks} tasks left out")
+
+
+def accuracy_rows(accuracy: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return column names and rows of what ``direct`` measured of itself.
+
+    Args:
+        accuracy: Errors by number of own runs known, and those of one answer for all tasks.
+    """
+    known = {("new task" if n == "0" else f"{n} runs known"): errors for n, errors in accuracy["after"].items()}
+    tables = {**known, "same for all tasks": accuracy["same_for_all"]}
+    shown = {"exact": "exactly right", "log10_error": "off, powers of ten", "log2_error": "off, doublings", "absolute_error": "off"}
+    rows = []
+    for name, measures in accuracy["same_for_all"].items():
+        for measure in measures:
+            values = [errors.get(name, {}).get(measure) for errors in tables.values()]
+            cells = ["-" if value is None else f"{value:.0%}" if measure == "exact" else f"{value:.2f}" for value in values]
+            rows.append([name, shown[measure], *cells])
+    return ["hyperparameter", "measure", *tables], rows

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from compare_baselines.live import ComparisonResult
 
 ALL_TASKS = "text,image,tabular,series,cnn,rnn,transformer,regression"
-ALL_METHODS = "default,grid,random,tpe,gp,metahp"
-"""What is compared unless somebody says otherwise."""
+ALL_METHODS = "default,grid,random,tpe,gp,metahp,direct,maml,reptile"
+"""What is trained, and by whom, unless somebody says otherwise."""
 
 
 def live(
     context: typer.Context,
     tasks: Annotated[str, typer.Option("--tasks", metavar="LIST", help="What is trained.")] = ALL_TASKS,
-    methods: Annotated[str, typer.Option("--methods", metavar="LIST", help="Also direct, maml and reptile.")] = ALL_METHODS,
+    methods: Annotated[str, typer.Option("--methods", metavar="LIST", help="Who chooses the hyperparameters.")] = ALL_METHODS,
     budget: Annotated[int, typer.Option("--budget", help="Evaluations of each method on each task.")] = 4,
     max_seconds: Annotated[
         float | None, typer.Option("--max-seconds", help="Seconds after which a method starts no further evaluation of a task.")
@@ -70,7 +70,9 @@ def print_result(result: ComparisonResult, format: Format) -> None:
         output.print_json(result.to_dict())
         return
     plan = result.plan
-    output.print_table(*quality_rows(result), title=f"Comparison {result.id}: size {plan.size}, {plan.budget} evaluations, {plan.seeds} seeds.")
+    output.print_table(
+        *quality_rows(result), title=f"Comparison {result.id}: size {plan.size}, {plan.budget} evaluations, {plan.seeds} seeds."
+    )
     output.print_table(*cost_rows(result), title="\nCost of a search")
     output.print_table(*accuracy_rows(result), title="\nDistance of the recommended hyperparameters from the best found")
     output.print_table(*standing_rows(result), title="\nOver all tasks: regret from 0 (best found) to 1 (median evaluation or worse)")

@@ -55,7 +55,8 @@ def replay(
     budget: Annotated[int, typer.Option("--budget", help="Evaluations on a new task.")] = 32,
     seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.")] = 3,
     methods: Annotated[
-        str, typer.Option("--methods", metavar="LIST", help="Also gp, which is slow, and module:Class of your own.")
+        str,
+        typer.Option("--methods", metavar="LIST", help="Also direct, maml, reptile, scratch; gp, which is slow; module:Class of your own."),
     ] = FAST_METHODS,
     space: Annotated[
         Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space; default: from the runs.")
@@ -66,9 +67,7 @@ def replay(
     ] = None,
     starter: Annotated[
         Path | None,
-        typer.Option(
-            "--starter", metavar="FILE", help="No past: the starter history alone; FILE maps names, docs/starter.md shows one."
-        ),
+        typer.Option("--starter", metavar="FILE", help="No past: the starter history alone; FILE maps names, docs/starter.md shows one."),
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw regret against evaluations here.")] = None,

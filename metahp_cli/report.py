@@ -21,10 +21,14 @@ def report(
     comparison: Annotated[
         str | None, typer.Option("--comparison", metavar="ID", help="A live comparison instead of the whole history: its id, or 'newest'.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="The page; default: report.html, unless --png is given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page; default: report.html, unless --png is given.")
+    ] = None,
     png: Annotated[
         Path | None,
-        typer.Option("--png", metavar="FOLDER|FILE", help="Draw every plot into a folder, or the one a file such as cost.png is named after."),
+        typer.Option(
+            "--png", metavar="FOLDER|FILE", help="Draw every plot into a folder, or the one a file such as cost.png is named after."
+        ),
     ] = None,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,

@@ -39,6 +39,8 @@ INPUT_SCALE = 2.0
 MAX_SUPPORT = 16
 """Runs of a task that adaptation sees in training, at most; few-shot is what it has to be good at."""
 TASKS_PER_STEP = 12
+WARM_UP = 0.1
+"""Part of a training in which the step size grows."""
 GRADIENT_NORM = 10.0
 """Largest norm of a meta-gradient: a task on which the inner steps overshoot must not undo the others."""
 
@@ -108,6 +110,8 @@ class Schedule:
 
 MAML = Schedule(n_outer=200, rate=3e-3, n_inner=3, inner_rate=0.05)
 REPTILE = Schedule(n_outer=300, rate=0.5, n_inner=5, inner_rate=0.05)
+REPTILE_RATE = 0.1
+"""Step size with which Reptile's networks are adapted to a new task: on the order of runs, whose loss is flatter than a squared error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,18 +270,29 @@ class Sampler:
 
 
 class Clock:
-    """Says when a training must end, and how far it is."""
+    """Says how far a training is, by its steps or by its time, whichever is further.
+
+    Step sizes follow it, so that a training with little time is a short one, and not one that was torn off.
+    """
 
     def __init__(self, n_steps: int, deadline_s: float | None, progress: Callable[[float, str], None] | None) -> None:
         self._n_steps, self._deadline_s, self._progress = n_steps, deadline_s, progress
         self._started = time.monotonic()
 
-    def is_over(self, step: int) -> bool:
-        """Say whether the time ran out after so many steps."""
+    def share(self, step: int) -> float:
+        """Return how far it is after so many steps, in [0, 1]."""
         spent = 0.0 if self._deadline_s is None else (time.monotonic() - self._started) / max(self._deadline_s, 1e-3)
+        share = min(max(step / self._n_steps, spent), 1.0)
         if self._progress is not None:
-            self._progress(min(max(step / self._n_steps, spent), 1.0), "learning to learn from past runs")
-        return spent >= 1.0
+            self._progress(share, "learning to learn from past runs")
+        return share
+
+
+def one_cycle(share: float) -> float:
+    """Return the step size at a point of the training, as part of the largest: up for a tenth of it, then down along a cosine."""
+    if share < WARM_UP:
+        return 0.04 + 0.96 * share / WARM_UP
+    return 0.5 + 0.5 * math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP))
 
 
 def fit_maml(start: Parameters, sampler: Sampler, schedule: Schedule, clock: Clock) -> Initialisation:
@@ -293,20 +308,19 @@ def fit_maml(start: Parameters, sampler: Sampler, schedule: Schedule, clock: Clo
     shape = (len(start[0]), 1, 1)
     logs = [torch.full(shape, math.log(schedule.inner_rate), device=p.device).requires_grad_() for p in start]
     # Step sizes live on a log scale and have a longer way to go than weights.
+    peaks = (schedule.rate, 3 * schedule.rate)
     optimizer = torch.optim.Adam([{"params": parameters}, {"params": logs}], lr=schedule.rate)
-    peaks = [schedule.rate, 3 * schedule.rate]
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=schedule.n_outer, pct_start=0.1)
     step = 0
-    for step in range(1, schedule.n_outer + 1):
+    while (share := clock.share(step)) < 1.0:
+        step += 1
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * one_cycle(share)
         index = sampler.tasks_of_step()
         loss = meta_loss(parameters, [log.exp() for log in logs], sampler.support(index), sampler.whole(index), schedule.n_inner).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([*parameters, *logs], GRADIENT_NORM)
         optimizer.step()
-        rate.step()
-        if clock.is_over(step):
-            break
     rates = [log.detach().exp() for log in logs]
     return Initialisation([p.detach() for p in parameters], rates, schedule.n_inner, step / schedule.n_outer)
 
@@ -319,15 +333,14 @@ def fit_reptile(start: Parameters, sampler: Sampler, schedule: Schedule, clock: 
     """
     parameters = [p.detach().clone() for p in start]
     step = 0
-    for step in range(1, schedule.n_outer + 1):
+    while (share := clock.share(step)) < 1.0:
+        step += 1
         index = sampler.tasks_of_step()
         trained = [p[:, None].expand(-1, index.shape[1], -1, -1) for p in parameters]
         for _ in range(schedule.n_inner):
             trained = inner_step(trained, sampler.runs(index, MAX_SUPPORT), schedule.inner_rate)
-        parameters = reptile_step(parameters, trained, schedule.rate * (1 - (step - 1) / schedule.n_outer))
-        if clock.is_over(step):
-            break
-    rates = [torch.full((len(p), 1, 1), schedule.inner_rate, device=p.device) for p in parameters]
+        parameters = reptile_step(parameters, trained, schedule.rate * (1 - share))
+    rates = [torch.full((len(p), 1, 1), REPTILE_RATE, device=p.device) for p in parameters]
     return Initialisation(parameters, rates, schedule.n_inner, step / schedule.n_outer)
 
 

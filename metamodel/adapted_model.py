@@ -110,10 +110,9 @@ class AdaptedModel(LearnedModel):
 
     @property
     def remark(self) -> str:
-        """Say where intervals are a guess."""
-        if self.residuals.n_tasks:
-            return ""
-        return f"{self.kind} has seen fewer than {MIN_LEFT_OUT} tasks, so how much it misses is not measured and its intervals are a guess"
+        """Say where intervals are a guess, or the training was too short."""
+        few = f"{self.kind} has seen fewer than {MIN_LEFT_OUT} tasks, so how much it misses is not measured and its intervals are a guess"
+        return "; ".join([*([] if self.residuals.n_tasks else [few]), *self.cut_short()])
 
     @classmethod
     @abstractmethod

@@ -16,7 +16,7 @@ from metamodel.calibration import Calibration
 from metamodel.encoding import OVERHANG, Encoder, fit_encoder
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
 from metamodel.learned import LearnedModel, TaskPosterior
-from metamodel.observations import TaskRuns, rank_scores
+from metamodel.observations import TaskRuns, own_scores
 from metamodel.posterior import OwnRuns, Posterior
 from metamodel.prior import PlainPrior
 from metamodel.recommendation import Unit
@@ -96,7 +96,8 @@ class Advisor:
             described = description or (own.description if own is not None else TaskDescription())
             self._posterior = model.posterior(runs, described, self._encoder.width - known.width, None if own is None else own.task_id)
         else:
-            self._posterior = Posterior(PlainPrior(fit_plain_gp(TrainingTask(inputs, rank_scores(outcomes)))), runs)
+            task = TrainingTask(inputs, own_scores(outcomes))
+            self._posterior = Posterior(PlainPrior(fit_plain_gp(task)), replace(runs, scores=task.scores))
         self._calibration = Calibration({}, {}) if model is None else model.calibration
         self._outcomes = outcomes
         self._inputs = inputs

@@ -15,8 +15,8 @@ from metamodel.space import Dimension, Space, is_number, sample_space
 N_RANDOM = 2048
 """Uniform candidates; with the local ones they find the posterior's maximum to well within its own noise."""
 N_LOCAL = 64
-LOCAL_SCALES = (0.2, 0.07)
-"""Widths of the two local rounds, in units of a dimension's range."""
+LOCAL_SCALES = (0.2, 0.07, 0.02, 0.006)
+"""Widths of the local rounds, in units of a dimension's range."""
 MAX_GRID = 2048
 """A space with no more configurations than this is listed in full."""
 MAX_LISTED = 12

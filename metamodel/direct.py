@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metamodel.adaptation import GRADIENT_NORM, Clock, Parameters, Tasks, outputs, random_network
+from metamodel.adaptation import GRADIENT_NORM, Clock, Parameters, Tasks, one_cycle, outputs, random_network
 from metamodel.task import TaskDescription
 from metamodel.task_gps import FloatArray
 
@@ -134,13 +134,14 @@ def fit_direct(tasks: Tasks, described: Tensor, fold: Tensor, n_members: int, se
     start = random_network(n_members, described.shape[1] + MAX_SET * (width + 2), generator, width)
     parameters = [p.to(device).requires_grad_() for p in start]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=WEIGHT_DECAY)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=N_STEPS, pct_start=0.1)
     sees = (fold[None, :] != torch.arange(n_members)[:, None]).float().to(device)
     shape = (n_members, n_tasks, longest)
     inputs, scores = tasks.inputs.expand(n_members, -1, -1, -1), tasks.scores.expand(n_members, -1, -1)
     step = 0
-    for step in range(1, N_STEPS + 1):
-        size = torch.rand(shape[:2], generator=generator).square().mul_(MAX_SET + 1).floor()
+    while (share := clock.share(step)) < 1.0:
+        step += 1
+        optimizer.param_groups[0]["lr"] = RATE * one_cycle(share)
+        size = torch.rand(shape[:2], generator=generator).mul_(MAX_SET + 1).floor()
         draws = torch.rand(shape, generator=generator).to(device).masked_fill(tasks.mask == 0, 2.0)
         shown = (draws.argsort(-1).argsort(-1) < size.to(device)[..., None]) * tasks.mask
         is_known = (torch.rand(shape[:2], generator=generator) > UNKNOWN_SHARE).to(device)
@@ -154,9 +155,6 @@ def fit_direct(tasks: Tasks, described: Tensor, fold: Tensor, n_members: int, se
         loss.sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
         optimizer.step()
-        rate.step()
-        if clock.is_over(step):
-            break
     return [p.detach().cpu() for p in parameters], step / N_STEPS
 
 

@@ -161,7 +161,7 @@ class DirectModel(LearnedModel):
             if self.residuals.n_tasks
             else f"and with fewer than {MIN_LEFT_OUT} tasks how good it is is not measured, so the intervals are a guess"
         )
-        return f"direct predicts the best configuration, not outcomes; {how}"
+        return "; ".join(["direct predicts the best configuration, not outcomes", how, *self.cut_short()])
 
     @classmethod
     def fit(

@@ -72,6 +72,12 @@ class LearnedModel(ABC):
         """What a reader of its recommendations should know; empty where there is nothing."""
         return ""
 
+    def cut_short(self) -> list[str]:
+        """Return a remark where too little time was left to learn; none otherwise."""
+        if self.share_done >= 0.5:
+            return []
+        return [f"its training was cut to {self.share_done:.0%}: run `metahp refit --model {self.kind}`"]
+
     @property
     @abstractmethod
     def share_done(self) -> float:

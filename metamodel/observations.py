@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,18 +16,22 @@ from scipy.stats import norm, rankdata
 
 from metamodel.batch import as_seen_by_model
 from metamodel.task import TaskDescription
+from store.learning import LearningRun, learning_runs
 from store.names import Direction
-from store.records import RunRecord, RunStatus
+from store.records import RunRecord, RunStatus, TaskRecord
 
 if TYPE_CHECKING:
     from store import History
 
 FloatArray = npt.NDArray[np.float64]
+AnyRun = RunRecord | LearningRun
 
 USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
 """Interrupted runs count where they reached a validation: the epochs reached say how far."""
 
 NEVER_LOGGED = "never logged"
+WIDE_RATIO = 1e3
+"""Losses that are positive and differ by more than this factor are read on a logarithmic scale."""
 MAX_STANDARDISED = 4.0
 """Standard deviations from the mean beyond which an outcome of a past task counts no further."""
 
@@ -156,6 +160,35 @@ def past_scores(values: FloatArray) -> FloatArray:
     return np.asarray(0.5 * rank_scores(values) + 0.5 * standardised, dtype=np.float64)
 
 
+def own_scores(values: FloatArray) -> FloatArray:
+    """Map the outcomes of one task to what a process learns that knows this task alone.
+
+    Nothing has to be comparable with other tasks, so distances are kept: many runs around an optimum differ by little, and their ranks
+    would not. What falls behind by more than twice the lead of the best is drawn in by its logarithm, since how bad it is does not matter;
+    losses that span orders of magnitude are read as logarithms altogether.
+
+    Args:
+        values: Oriented outcomes, shape ``(n,)``, finite.
+
+    Returns:
+        Shape ``(n,)``, increasing in the outcome, mean 0 and variance 1; 0 where all are equal.
+    """
+    if len(values) == 0:
+        return np.zeros(0)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        is_wide = bool((values < 0).all()) and values.min() / values.max() > WIDE_RATIO
+        scores = -np.log(-values) if is_wide else np.asarray(values, dtype=np.float64)
+        middle = np.median(scores)
+        lead = scores.max() - middle
+        behind = middle - 2.0 * lead - scores
+        if math.isfinite(lead) and lead > 0:
+            scores = np.where(behind > 0, middle - 2.0 * lead - lead * np.log1p(np.maximum(behind, 0.0) / lead), scores)
+        spread = float(scores.std())
+    if not math.isfinite(spread) or spread <= 0:
+        return rank_scores(values) if len(np.unique(values)) > 1 else np.zeros(len(values))
+    return np.asarray((scores - scores.mean()) / spread, dtype=np.float64)
+
+
 _cache: OrderedDict[tuple[Path, str], LearningTable] = OrderedDict()
 _parts: OrderedDict[Path, dict[str, tuple[tuple[str, ...], LearningTable]]] = OrderedDict()
 _KEPT_TABLES = 4
@@ -171,13 +204,16 @@ def learning_table(history: History) -> LearningTable:
     if key in _cache:
         _cache.move_to_end(key)
         return _cache[key]
-    before, parts = _parts.get(path, {}), {}
+    before = _parts.get(path, {})
     records = {task.id: task for task in history.tasks()}
-    for task_id, state in history.task_states().items():
-        record = records.get(task_id)
-        part_key = (state, "" if record is None else repr((record.name, record.description)))
-        known = before.get(task_id)
-        parts[task_id] = known if known and known[0] == part_key else (part_key, build_table(history.runs(task_id), records))
+    states = history.task_states()
+    keys = {task_id: (state, _told_by(records.get(task_id))) for task_id, state in states.items()}
+    parts = {task_id: before[task_id] for task_id, part_key in keys.items() if task_id in before and before[task_id][0] == part_key}
+    changed: dict[str, list[LearningRun]] = {task_id: [] for task_id in keys if task_id not in parts}
+    for run in learning_runs(history, None if len(changed) == len(keys) else list(changed)) if changed else ():
+        if run.task_id in changed:  # else a run whose task is newer than what was asked above
+            changed[run.task_id].append(run)
+    parts |= {task_id: (keys[task_id], build_table(runs, records)) for task_id, runs in changed.items()}
     table = _joined([part for _, part in parts.values()])
     if any(reason.endswith(NEVER_LOGGED) for reason in table.left_out):
         table = replace(table, logged_names=tuple(history.metric_names()))
@@ -190,6 +226,11 @@ def learning_table(history: History) -> LearningTable:
     return table
 
 
+def _told_by(record: TaskRecord | None) -> str:
+    """Return what a learning task takes from the record of its task."""
+    return "" if record is None else repr((record.name, record.description))
+
+
 def _joined(parts: list[LearningTable]) -> LearningTable:
     """Put the tables of single tasks together."""
     tasks = sorted((task for part in parts for task in part.tasks), key=lambda task: (task.task_id, task.objective))
@@ -199,28 +240,29 @@ def _joined(parts: list[LearningTable]) -> LearningTable:
     return LearningTable(tuple(tasks), dict(left_out), sum(part.n_finished for part in parts))
 
 
-def build_table(runs: list[RunRecord], task_records: Mapping[str, Any]) -> LearningTable:
+def build_table(runs: Sequence[AnyRun], task_records: Mapping[str, Any]) -> LearningTable:
     """Group runs into learning tasks by task and objective, counting what is left out and why."""
     left_out: Counter[str] = Counter()
-    groups: dict[tuple[str, str, Direction], list[RunRecord]] = {}
+    groups: dict[tuple[str, str | None, str | None], list[AnyRun]] = {}
     for run in runs:
         reason = _unusable(run)
         if reason is not None:
             left_out[reason] += 1
             continue
-        groups.setdefault((run.task_id, str(run.objective), Direction(str(run.direction))), []).append(run)
+        groups.setdefault((run.task_id, run.objective, run.direction), []).append(run)
     tasks = []
     for (task_id, objective, direction), members in groups.items():
         members.sort(key=lambda run: run.id)
         record = task_records.get(task_id)
-        tasks.append(_task_runs(task_id, objective, direction, members, record))
+        tasks.append(_task_runs(task_id, str(objective), Direction(str(direction)), members, record))
     tasks.sort(key=lambda task: (task.task_id, task.objective))
     return LearningTable(tuple(tasks), dict(left_out), sum(run.is_finished for run in runs))
 
 
-def _unusable(run: RunRecord) -> str | None:
+def _unusable(run: AnyRun) -> str | None:
     if run.status not in USABLE:
-        return f"status {run.status}"
+        # Which of the two an open run is changes with the time alone, and what is read here is kept.
+        return "running, or killed" if run.status in (RunStatus.RUNNING, RunStatus.STALE) else f"status {run.status}"
     if run.objective is None or run.direction is None:
         return "no objective"
     has_value = run.objective_best is not None and math.isfinite(run.objective_best)
@@ -229,7 +271,7 @@ def _unusable(run: RunRecord) -> str | None:
     return None
 
 
-def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[RunRecord], record: Any) -> TaskRuns:
+def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[AnyRun], record: Any) -> TaskRuns:
     sign = -1.0 if direction is Direction.MIN else 1.0
     is_diverged = np.array([run.status is RunStatus.DIVERGED for run in runs], dtype=bool)
     is_oom = np.array([run.status is RunStatus.OOM for run in runs], dtype=bool)
@@ -239,8 +281,8 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[Ru
     # A diverged run's best value before it broke is not what its configuration reaches.
     values[is_diverged | ~np.isfinite(values)] = math.nan
     description = dict(record.description) if record is not None else {}
-    for run in reversed(runs):
-        description = {**run.description, **description}
+    for known in {id(run.description): run.description for run in reversed(runs)}.values():  # most runs of a task share one
+        description = {**known, **description}
     return TaskRuns(
         task_id,
         record.name if record is not None else task_id,
@@ -257,7 +299,7 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[Ru
     )
 
 
-def _config(run: RunRecord) -> dict[str, Any]:
+def _config(run: AnyRun) -> dict[str, Any]:
     """Hyperparameters of a run, with the global batch as its batch size and the epochs it really got as its fidelity."""
     config = as_seen_by_model(run.hparams)
     was_cut = run.status is RunStatus.INTERRUPTED

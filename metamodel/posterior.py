@@ -18,11 +18,14 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from metamodel.kernels import cholesky
+from metamodel.observations import own_scores
 from metamodel.prior import Prior
 from metamodel.task_gps import FloatArray
 
 N_ORDER_DRAWS = 256
 """Draws from the prior whose sorted mean gives the expected order statistics; their error is far below the noise."""
+MIN_RUNS_FOR_DISTANCES = 3
+"""With two runs there is one distance, and nothing to compare it with."""
 VARIANT_CORRELATION = 0.8
 """Correlation between two versions of the model's source: related evidence, not an exact observation."""
 
@@ -35,11 +38,13 @@ class OwnRuns:
         inputs: Encoded, as the prior's, shape ``(n, d)``.
         outcomes: Oriented outcomes, shape ``(n,)``, finite.
         is_same_variant: Whether a run's model source is that of the run in question, shape ``(n,)``.
+        scores: Scores by which the prior was fitted, shape ``(n,)``; None where it comes from other tasks and only the order counts.
     """
 
     inputs: FloatArray
     outcomes: FloatArray
     is_same_variant: npt.NDArray[np.bool_]
+    scores: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,10 @@ class Posterior:
         noise = prior.noise_variance * torch.eye(len(self._own.outcomes), dtype=torch.double)
         covariance = prior.covariance(self._points, self._points) * _variant_correlation(self._same, self._same) + noise
         self._factor = cholesky(covariance)
-        scores = _expected_order_statistics(mean, self._factor, self._own.outcomes)
+        if self._own.scores is None:
+            scores = _expected_scores(mean, self._factor, self._own.outcomes)
+        else:
+            scores = torch.as_tensor(self._own.scores, dtype=torch.double).expand_as(mean)
         self.weights = _softmax(prior.log_weights + _order_evidence(mean, covariance, self._own.outcomes))
         self.own_scores = self.weights @ scores.numpy()
         self._whitened = torch.linalg.solve_triangular(self._factor, (scores - mean)[..., None], upper=False)
@@ -181,6 +189,27 @@ def _order_evidence(mean: Tensor, covariance: Tensor, outcomes: FloatArray) -> F
     gap = order * (mean[:, first] - mean[:, second]) / spread
     evidence: FloatArray = (torch.special.log_ndtr(gap) * order.abs()).sum(-1).numpy() * (2 / (n - 1))
     return evidence
+
+
+def _expected_scores(mean: Tensor, factor: Tensor, outcomes: FloatArray) -> Tensor:
+    """Score own runs half by their order, half by their distances on the scale that the order suggests.
+
+    The order alone would spread many runs around an optimum, which hardly differ, over the whole upper half.
+
+    Args:
+        mean: Prior mean, shape ``(e, n)``.
+        factor: Cholesky factor of the prior covariance with noise, shape ``(e, n, n)``.
+        outcomes: Oriented outcomes, shape ``(n,)``.
+
+    Returns:
+        Shape ``(e, n)``, increasing in the outcome.
+    """
+    expected = _expected_order_statistics(mean, factor, outcomes)
+    if len(outcomes) < MIN_RUNS_FOR_DISTANCES:
+        return expected
+    distances = torch.as_tensor(own_scores(outcomes))
+    middle = expected.mean(-1, keepdim=True)
+    return 0.5 * expected + 0.5 * (middle + (expected - middle).square().mean(-1, keepdim=True).sqrt() * distances)
 
 
 def _expected_order_statistics(mean: Tensor, factor: Tensor, outcomes: FloatArray) -> Tensor:

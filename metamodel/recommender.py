@@ -17,9 +17,9 @@ from metamodel.advisor import Advisor, Judgement
 from metamodel.batch import GLOBAL, PER_DEVICE, as_seen_by_model
 from metamodel.candidates import LOCAL_SCALES, conservative_space, grid, neighbours, starting_candidates
 from metamodel.explanation import describe_evidence
-from metamodel.fitting import Serving, serving_model
+from metamodel.fitting import Serving, serving_kind, serving_model
 from metamodel.kernels import one_thread
-from metamodel.kinds import check_kind
+from metamodel.kinds import DEFAULT, check_kind
 from metamodel.observations import LearningTable, TaskRuns, learning_table
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
 from metamodel.space import Space, limited, parse_space
@@ -148,13 +148,14 @@ def recommend(
         description = task if isinstance(task, TaskDescription) else own.description if own is not None else TaskDescription()
         is_pretrained = bool(description.is_pretrained)
         others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-        voice, silence = _starter(description, own, others, now, model)
+        kind = model or serving_kind(opened)
+        voice, silence = _starter(description, own, others, now, kind)
         if parsed is None and candidates is None:
             seen = (*others, *(voice.tasks if voice is not None else ()))
             parsed = limited(conservative_space(own, seen, now, allowed), limits or {})
             names = frozenset(parsed)
             others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-            voice, silence = _starter(description, own, others, now, model)
+            voice, silence = _starter(description, own, others, now, kind)
         unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
         if voice is not None:
             serving, others = Serving(voice.model), (*others, *voice.tasks)
@@ -229,12 +230,12 @@ def _speaking_tasks(
 
 
 def _starter(
-    description: TaskDescription, own: TaskRuns | None, others: Sequence[TaskRuns], now: Mapping[str, Any], kind: str | None
+    description: TaskDescription, own: TaskRuns | None, others: Sequence[TaskRuns], now: Mapping[str, Any], kind: str
 ) -> tuple[Voice | None, str]:
     """Ask the starter history; return what it says, or why it says nothing. The optimizer is that of the last run, if it is not known."""
     last = own.configs[-1] if own is not None and own.configs else {}
     current = {**{name: last[name] for name in ("optimizer", "model_family") if name in last}, **now}
-    answer = consult(description, current, others) if kind in (None, "metahp") else ""
+    answer = consult(description, current, others) if kind == DEFAULT else ""
     return (None, answer) if isinstance(answer, str) else (answer, "")
 
 

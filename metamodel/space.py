@@ -152,16 +152,17 @@ def parse_space(space: Mapping[str, BaseDistribution | Sequence[Any]]) -> Space:
 
 
 def _parse_dimension(raw: str, value: Any) -> Dimension:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    if not isinstance(value, list | tuple):  # optuna takes 50 ms to import, and a plain list does not need it
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    if isinstance(value, CategoricalDistribution):
-        value = list(value.choices)
-    if isinstance(value, FloatDistribution | IntDistribution):
-        low, high = float(value.low), float(value.high)
-        _check_bounds(raw, low, high, value.log)
-        is_int = isinstance(value, IntDistribution)
-        step = None if value.step is None or (value.log and not is_int) else float(value.step)
-        return Dimension(raw, None, low, high, value.log, is_int, step)
+        if isinstance(value, FloatDistribution | IntDistribution):
+            low, high = float(value.low), float(value.high)
+            _check_bounds(raw, low, high, value.log)
+            is_int = isinstance(value, IntDistribution)
+            step = None if value.step is None or (value.log and not is_int) else float(value.step)
+            return Dimension(raw, None, low, high, value.log, is_int, step)
+        if isinstance(value, CategoricalDistribution):
+            value = list(value.choices)
     if isinstance(value, tuple) and len(value) == 2 and all(is_number(item) for item in value):
         raise SpaceError(
             f"A pair of numbers in a space must say whether it is an interval or two choices, but {raw!r} got {value!r}. "

@@ -29,6 +29,7 @@ from metamodel.learned import is_teaching
 from metamodel.model import MetaModel
 from metamodel.observations import TaskRuns, past_scores
 from metamodel.prior import HistoryPrior
+from metamodel.space import is_number
 from metamodel.task import TaskDescription
 from metamodel.task_gps import TaskGPs, TrainingTask
 from store.errors import ModelFileError
@@ -49,6 +50,8 @@ MAX_PARAMETERS = 5_000_000
 """The largest network it speaks about: some ten times the largest it has, where good learning rates begin to be smaller."""
 MAX_TRAIN_OF_UNBUILT = 100_000
 """Where a network is built later and its size is not known, it is taken for small if its data set is no larger than this."""
+TIMES_LONGEST = 10
+"""How many times the steps of its own longest run it speaks about: longer training wants smaller learning rates."""
 UNKNOWN_OPTIMIZER = {"Adam": 0.7, "SGD": 0.3}
 """Shares of the two kinds where the optimizer is not known."""
 ABSENT = {"weight_decay": 0.0, "dropout": 0.0, "warmup_ratio": 0.0, "lr_scheduler": "constant"}
@@ -83,10 +86,12 @@ class StarterModel(MetaModel):
     Attributes:
         say: How much each task counts in this question, shape ``(T,)``; 0 for those that are not asked.
         n_own: How many of them, the last ones, are the user's own.
+        weight: How much one of these counts.
     """
 
     say: FloatArray
     n_own: int = 0
+    weight: float = OWN_TASK_WEIGHT
 
     def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> HistoryPrior:
         """Return what is believed of a task before its own runs; see ``MetaModel.prior``."""
@@ -94,7 +99,7 @@ class StarterModel(MetaModel):
         weights = self.say.copy()
         weights[:n_starter] *= self.relatedness.weights(features, self.say[:n_starter] > 0)
         weights[:n_starter] /= weights[:n_starter].sum()
-        share = self.n_own / (self.n_own + 1 / OWN_TASK_WEIGHT)
+        share = self.n_own / (self.n_own + 1 / self.weight)
         weights[:n_starter] *= 1 - share
         weights[n_starter:] = share / max(self.n_own, 1)
         rows = torch.as_tensor(np.flatnonzero(weights))
@@ -169,7 +174,8 @@ class Family:
             raise ModelFileError(f"The runs of the starter history must be readable, but {str(path)!r} is not: {error}.") from error
         if not isinstance(loaded, MetaModel) or len(listed) != loaded.task_gps.n_tasks:
             raise ModelFileError(f"The model of the starter history must hold its {len(listed)} tasks, but {name}.json does not.")
-        self.model = loaded
+        self.name, self.model = name, loaded
+        self.longest = max(int(task["longest"]) for task in listed)
         self._listed, self._labels = listed, labels
         self._made: dict[int, TaskRuns] = {}
 
@@ -258,6 +264,12 @@ def consult(description: TaskDescription, current: Mapping[str, Any], others: Se
     family = shipped(str(family_of(description, current)))
     if family is None:
         return ""
+    steps = planned_steps(description, current)
+    if steps is not None and steps > TIMES_LONGEST * family.longest:
+        return (
+            f"the starter history says nothing: it knows short training and speaks of up to {TIMES_LONGEST * family.longest:,} steps of "
+            f"{family.name} networks, and this one takes {steps:,}"
+        )
     kind = optimizer_of(current.get("optimizer"))
     say = family.say("Adam" if kind == "AdamW" else kind)
     tasks = tuple(family.task(int(i)) for i in np.flatnonzero(say))
@@ -300,6 +312,17 @@ def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str |
     return next((family for family, words in _FAMILY_WORDS if words.search(spoken)), None)
 
 
+def planned_steps(description: TaskDescription, current: Mapping[str, Any]) -> int | None:
+    """Return how many steps a run is going to take, None where that is not known."""
+    told = current.get("max_steps")
+    if is_number(told) and told > 0:
+        return int(told)
+    epochs, size = current.get("num_epochs"), current.get("batch_size")
+    if not (is_number(epochs) and is_number(size) and epochs > 0 and size > 0 and description.n_train):
+        return None
+    return math.ceil(epochs * math.ceil(description.n_train / size))
+
+
 def optimizer_of(name: object) -> str | None:
     """Return ``SGD``, ``Adam`` or ``AdamW`` for any usual spelling of it, None for any other."""
     spoken = str(name or "").strip().lower().replace("-", "_")
@@ -316,15 +339,22 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def joined(model: MetaModel, say: FloatArray, others: Sequence[TaskRuns]) -> StarterModel:
-    """Put the user's other tasks beside those of the starter, under its hyperparameters: nothing is fitted."""
+def joined(model: MetaModel, say: FloatArray, others: Sequence[TaskRuns], weight: float = OWN_TASK_WEIGHT) -> StarterModel:
+    """Put the user's other tasks beside those of the starter, under its hyperparameters: nothing is fitted.
+
+    Args:
+        model: Of a family.
+        say: How much each of its tasks counts.
+        others: The user's own tasks.
+        weight: How much one of them counts; see ``OWN_TASK_WEIGHT``.
+    """
     encoder = StarterEncoder(model.encoder.columns)
     wider = {n: tuple(WIDER * width for width in widths) for n, widths in model.calibration.half_widths.items()}
     calibration = Calibration(wider, model.calibration.coverage, model.calibration.n_tasks)
     own = [task for task in others if is_teaching(task)]
     gps = model.task_gps if not own else _with_own(model.task_gps, encoder, own)
     say = np.concatenate([say, np.ones(len(own))])
-    return StarterModel(gps, model.relatedness, calibration, encoder, model.info, say, len(own))
+    return StarterModel(gps, model.relatedness, calibration, encoder, model.info, say, len(own), weight)
 
 
 def _with_own(gps: TaskGPs, encoder: Encoder, own: Sequence[TaskRuns]) -> TaskGPs:

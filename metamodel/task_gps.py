@@ -91,8 +91,9 @@ class Hyperparameters:
 
     @classmethod
     def initial(cls, d: int, *, is_plain: bool = False, device: str = "cpu") -> Hyperparameters:
-        """Return the medians of the priors for ``d`` columns."""
+        """Return where a fit starts, for ``d`` columns."""
         length = _PLAIN_LENGTH[0] if is_plain else _LENGTH[0]
+        # From much noise downwards: a fit that starts with little explains noise by short length scales, and stays there.
         values = (torch.full((d,), math.log(length)), torch.tensor(0.0), torch.tensor(_LOG_NOISE[0]), torch.tensor(0.0))
         return cls(*(value.to(device) for value in values))
 
@@ -104,13 +105,16 @@ class Hyperparameters:
         median, spread = _PLAIN_LENGTH if is_plain else _LENGTH
         length = ((self.log_length - math.log(median)) / spread).square().sum()
         amplitude = (self.log_amplitude / 0.5).square()
-        noise = ((self.log_noise - _LOG_NOISE[0]) / _LOG_NOISE[1]).square()
+        noise_median, noise_spread = _PLAIN_LOG_NOISE if is_plain else _LOG_NOISE
+        noise = ((self.log_noise - noise_median) / noise_spread).square()
         return -0.5 * (length + amplitude + noise + (self.mean / 0.3).square())
 
 
 _LENGTH = (1.0, 0.7)
 _PLAIN_LENGTH = (1.5, 0.8)
 _LOG_NOISE = (-1.2, 0.7)
+"""Scores of past tasks are noisy even where outcomes are not: the rank of a run depends on which others were made."""
+_PLAIN_LOG_NOISE = (-2.3, 1.3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from store import fresh_schema
+
 if TYPE_CHECKING:
     from sqlite_utils import Database, Migrations
 
@@ -162,7 +164,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (m001_first_tables, m002_in
 def build_migrations(version: int | None = None) -> Migrations:
     """Return the migrations up to a schema version, by default all, in order, as ``sqlite_utils`` runs them.
 
-    ``sqlite_utils`` costs about a second to import, so it is imported here: only a new or an old history pays.
+    ``sqlite_utils`` costs a third of a second to import, so it is imported here: only an old history pays.
     """
     from sqlite_utils import Migrations
 
@@ -172,6 +174,11 @@ def build_migrations(version: int | None = None) -> Migrations:
     return migrations
 
 
+def is_empty(connection: sqlite3.Connection) -> bool:
+    """Say whether a database has no table yet."""
+    return connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is None
+
+
 def migrate(connection: sqlite3.Connection, version: int | None = None) -> None:
     """Bring an open history to the current schema; the caller holds the write transaction.
 
@@ -179,8 +186,11 @@ def migrate(connection: sqlite3.Connection, version: int | None = None) -> None:
         connection: In autocommit mode (``isolation_level=None``), inside ``BEGIN IMMEDIATE``.
         version: An older schema version to stop at: for taking in what was exported from it.
     """
-    from sqlite_utils import Database
+    if version is None and is_empty(connection):
+        fresh_schema.create(connection, [step.__name__ for step in MIGRATIONS])
+    else:
+        from sqlite_utils import Database
 
-    build_migrations(version).apply(Database(connection))
+        build_migrations(version).apply(Database(connection))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION if version is None else version}")

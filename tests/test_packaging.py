@@ -111,7 +111,7 @@ def test_what_was_installed_fits_together(installed: Path, tmp_path: Path) -> No
 def test_the_launcher_in_the_checkout_is_the_command() -> None:
     done = subprocess.run([sys.executable, "cli.py", "--help"], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.startswith("Usage: metahp ")
-    assert len((ROOT / "cli.py").read_text().splitlines()) == 3
+    assert len((ROOT / "cli.py").read_text().splitlines()) <= 5
 
 
 def test_every_constraint_is_exact_and_covers_every_dependency() -> None:

@@ -1,8 +1,8 @@
 """The real data of the live tasks: from files in a folder, or whole from the Hugging Face hub.
 
 Files of ``--data-dir`` (or of ``datasets/`` in it): ``imdb.parquet`` (columns ``split``, ``text``, ``label``), ``cifar10_jpeg.npz`` (packed
-JPEGs: ``train_bytes``, ``train_offsets``, ``y_train``, the same for ``test``), ``titanic.csv`` (the 12 usual columns) and ``electricity.csv``
-(hourly load; the last column of numbers named ``load``, ``mw`` or the like, in the order of time).
+JPEGs: ``train_bytes``, ``train_offsets``, ``y_train``, the same for ``test``), ``titanic.csv`` (the 12 usual columns) and
+``electricity.csv`` (the load of each hour in the order of time, in its last column of numbers, one named ``imputed`` apart).
 
 On the hub: ``stanfordnlp/imdb`` (Maas et al. 2011), ``uoft-cs/cifar10`` (Krizhevsky 2009), ``julien-c/titanic-survival``, and the hourly
 electricity of ``autogluon/chronos_datasets`` (the Monash archive, Godahewa et al. 2021; the clients' sum).
@@ -14,6 +14,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,8 @@ def no_hub(what: str, error: Exception) -> str:
     """Say in one sentence that something could not be loaded from the hub."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return (
-        f"{what} must be loaded from the Hugging Face hub, but that failed: {reason:.200} Pass --data-dir with local files and --size small or "
-        "tiny, which need no network, or set HF_ENDPOINT behind a proxy."
+        f"{what} must be loaded from the Hugging Face hub, but that failed: {reason:.200} Pass --data-dir with local files and --size "
+        "small or tiny, which need no network, or set HF_ENDPOINT behind a proxy."
     )
 
 
@@ -142,7 +143,7 @@ def load_images(folder: Path | None) -> Images:
 
     def part(name: str) -> npt.NDArray[np.uint8]:
         packed, offsets = archive[f"{name}_bytes"], archive[f"{name}_offsets"]
-        return _decoded([packed[start:end].tobytes() for start, end in zip(offsets[:-1], offsets[1:], strict=True)])
+        return _decoded([packed[start:end].tobytes() for start, end in pairwise(offsets)])
 
     return Images(part("train"), archive["y_train"].astype(np.int64), part("test"), archive["y_test"].astype(np.int64))
 
@@ -190,10 +191,13 @@ def load_electricity(folder: Path | None) -> npt.NDArray[np.float64]:
 
     path = data_file(folder, "electricity")
     table = csv.read_csv(path)
-    numbers = [item.name for item in table.schema if (types.is_floating(item.type) or types.is_integer(item.type)) and item.name != "imputed"]
+    numbers = [
+        item.name for item in table.schema if (types.is_floating(item.type) or types.is_integer(item.type)) and item.name != "imputed"
+    ]
     if not numbers:
         raise InvalidArgumentError(_wrong_columns(path, ("a column of numbers, the load",), table.column_names))
-    return np.asarray(table[numbers[-1]].to_numpy(), np.float64)
+    load: npt.NDArray[np.float64] = np.asarray(table[numbers[-1]].to_numpy(), np.float64)
+    return load
 
 
 def _wrong_columns(path: Path, needed: Sequence[str], found: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ class Past:
 
     Attributes:
         kind: ``history``, ``starter`` or ``tasks``.
-        path: The history.
+        path: The history; for ``starter`` that of the comparison, which is not read.
         comparison: Id of the comparison whose other tasks are the past; for ``tasks``.
         before_utc: Only runs started before this moment; for ``history``, so that a continued comparison sees the same past.
     """
@@ -41,7 +41,7 @@ class Past:
     before_utc: str | None = None
 
 
-def choose_past(wanted: str, history: History, own: bool, comparison: str, created_utc: str) -> Past:
+def choose_past(wanted: str, history: History, own: bool, comparison: str, created_utc: str, methods: Sequence[str] = ()) -> Past:
     """Return where the past comes from.
 
     Args:
@@ -50,6 +50,7 @@ def choose_past(wanted: str, history: History, own: bool, comparison: str, creat
         own: Whether the user named it: an own history goes before the starter history.
         comparison: The comparison's id.
         created_utc: When it was created.
+        methods: What is compared: the starter history speaks through one meta-model alone, and all must know the same.
 
     Raises:
         InvalidArgumentError: If what is wanted is not there.
@@ -59,28 +60,33 @@ def choose_past(wanted: str, history: History, own: bool, comparison: str, creat
     n_tasks = sum(1 for _ in _speaking(history)) if wanted in ("auto", "history") else 0
     if wanted == "history" and n_tasks < MIN_OTHER_TASKS:
         raise InvalidArgumentError(
-            f"A past of one's own takes {MIN_OTHER_TASKS} tasks with {MIN_OTHER_RUNS} finished runs each, but {history.path} has {n_tasks}. "
-            "Leave --past out to learn from the other tasks of the comparison."
+            f"A past of one's own takes {MIN_OTHER_TASKS} tasks with {MIN_OTHER_RUNS} finished runs each, but {history.path} has "
+            f"{n_tasks}. Leave --past out to learn from the other tasks of the comparison."
         )
     if n_tasks >= MIN_OTHER_TASKS and (own or wanted == "history"):
         return Past("history", history.path, None, created_utc)
-    if wanted in ("auto", "starter"):
-        starter = starter_history()
-        if starter is not None:
-            return Past("starter", starter)
-        if wanted == "starter":
-            raise InvalidArgumentError("A starter history must be there, but this installation has none. Leave --past out.")
+    learners = {name for name in methods if METHODS[name].uses_past}
+    if wanted == "starter" and starter_tasks() is None:
+        raise InvalidArgumentError(
+            "The starter history must be there and allowed, but it is not. Unset METAHP_STARTER, or leave --past out."
+        )
+    if wanted == "starter" or (wanted == "auto" and learners == {"metahp"} and starter_tasks() is not None):
+        return Past("starter", history.path)
     return Past("tasks", history.path, comparison)
 
 
-def starter_history() -> Path | None:
-    """Return the history that comes with the package, None where it has none or ``METAHP_STARTER`` switches it off."""
-    try:
-        from metamodel import starter
-    except ImportError:  # this version has none
-        return None
-    found = starter.starter_history()
-    return None if found is None else Path(found)
+def starter_tasks() -> str | None:
+    """Return the list of what the starter history knows as text; None where it is not there or ``METAHP_STARTER`` forbids it."""
+    from metamodel import starter
+
+    path = Path(starter.__file__).parent / starter.FOLDER / starter.TASKS
+    return None if starter.is_off() or not path.is_file() else path.read_text(encoding="utf-8").lower()
+
+
+def may_ask_starter(past: Past, task: LiveTask) -> bool:
+    """Say whether the starter history may speak in a search: it is the past, and does not know the task's data."""
+    known = starter_tasks() if past.kind == "starter" else None
+    return known is not None and not any(word in known for word in task.same_data)
 
 
 def describe_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str]) -> str:
@@ -88,14 +94,16 @@ def describe_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str])
     if past.kind == "tasks":
         sources = ", ".join(name for name in methods if not METHODS[name].uses_past)
         return f"the other tasks of this comparison: the runs of {sources} on tasks with other data"
+    if past.kind == "starter":
+        silent = [task.name for task in tasks if not may_ask_starter(past, task)]
+        return "the starter history" + (f"; not for {', '.join(silent)}, whose data it knows" if silent else "")
     with History(past.path, create=False) as history:
         counts = {task.name: [item for item in _speaking(history) if not is_same_data(item, task)] for task in tasks}
         n_runs = max((sum(item.n_finished for item in items) for items in counts.values()), default=0)
         n_tasks = max((len(items) for items in counts.values()), default=0)
         hidden = sorted({item.name for task in tasks for item in _speaking(history) if item not in counts[task.name]})
-    name = "your own history" if past.kind == "history" else "the starter history"
     left_out = f"; {', '.join(hidden)} never where the same data is under test" if hidden else ""
-    return f"{name}, up to {n_tasks} tasks with {n_runs} runs{left_out}"
+    return f"your own history, up to {n_tasks} tasks with {n_runs} runs{left_out}"
 
 
 def check_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str]) -> None:
@@ -109,15 +117,15 @@ def check_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str]) ->
         return
     if not set(methods) & {"random", "grid", "tpe", "gp"}:
         raise InvalidArgumentError(
-            f"{', '.join(learners)} must have a past, and the other tasks can only be one where other methods search them, but --methods is "
-            f"{','.join(methods)}. Add random, or pass --history with runs of your own."
+            f"{', '.join(learners)} must have a past, and the other tasks can only be one where other methods search them, but --methods "
+            f"is {','.join(methods)}. Add random, or pass --history with runs of your own."
         )
     for task in tasks:
         others = [other.name for other in tasks if not _shares_data(other, task)]
         if len(others) < MIN_OTHER_TASKS:
             raise InvalidArgumentError(
-                f"{', '.join(learners)} must have a past, but --tasks leaves only {len(others)} with other data than {task.name}, and it takes "
-                f"{MIN_OTHER_TASKS}. Name more of {', '.join(TASKS)}, or pass --history with runs of your own."
+                f"{', '.join(learners)} must have a past, but --tasks leaves only {len(others)} with other data than {task.name}, and it "
+                f"takes {MIN_OTHER_TASKS}. Name more of {', '.join(TASKS)}, or pass --history with runs of your own."
             )
 
 
@@ -130,6 +138,8 @@ def write_past(past: Past, task: LiveTask, target: Path) -> int:
         target: The new history.
     """
     with History(past.path, create=False) as source, History(target) as history:
+        if past.kind == "starter":
+            return 0
         chosen = [item for item in _speaking(source, with_live=past.kind == "tasks") if not is_same_data(item, task)]
         share = max(MIN_OTHER_RUNS, MAX_RUNS // max(len(chosen), 1))
         runs = [run for item in chosen for run in _of_past(source, past, item)[-share:]]

@@ -66,7 +66,8 @@ def find_plan(history: History, comparison_id: str | None) -> StoredPlan:
     plans = read_plans(history)
     if not plans:
         raise InvalidArgumentError(
-            f"A live comparison must have been made, but {history.path} has none. Call: metahp compare-baselines live --history {history.path}"
+            f"A live comparison must have been made, but {history.path} has none. "
+            f"Call: metahp compare-baselines live --history {history.path}"
         )
     if comparison_id is None:
         return plans[-1]

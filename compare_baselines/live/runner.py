@@ -19,7 +19,7 @@ from compare_baselines.live.results import KEY, ComparisonResult, Plan
 from compare_baselines.live.searchers import METHODS, find_searcher
 from compare_baselines.live.tasks import find_tasks
 from compare_baselines.live.tasks.base import LiveTask, check_size
-from compare_baselines.live.units import MAX_DEATHS, Unit, carry_out
+from compare_baselines.live.units import Unit, carry_out
 from store import History, open_history
 from store.errors import InvalidArgumentError, StorageError
 from store.ids import new_id, utc_now
@@ -108,7 +108,9 @@ def _check(settings: Settings) -> list[LiveTask]:
         if number < 1:
             raise InvalidArgumentError(f"The number of {name} must be at least 1, but got {number}.")
     if settings.max_seconds is not None and settings.max_seconds <= 0:
-        raise InvalidArgumentError(f"The seconds of a search must be positive, but got {settings.max_seconds}. Leave them out for no limit.")
+        raise InvalidArgumentError(
+            f"The seconds of a search must be positive, but got {settings.max_seconds}. Leave them out for no limit."
+        )
     if os.environ.get("METAHP", "").strip().lower() in {"off", "0", "false", "no"}:
         raise InvalidArgumentError("A comparison records every run, but METAHP=off switches recording off. Unset it.")
     if not settings.methods or len(set(settings.methods)) < len(settings.methods):
@@ -130,7 +132,7 @@ def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], te
     created_utc = utc_now() if known is None else known.created_utc
     identity = settings.comparison or new_id() if known is None else known.id
     if known is None:
-        past = choose_past(settings.past, history, settings.has_own_history, identity, created_utc)
+        past = choose_past(settings.past, history, settings.has_own_history, identity, created_utc, settings.methods)
     else:
         tell(f"Going on with comparison {identity}.")
         past = choose_past(known.plan.past, history, True, identity, created_utc)
@@ -153,8 +155,8 @@ def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], te
     infos = {task.name: task.info() for task in find_tasks(plan.tasks)}
     names = {task.name: task.history_name(plan.size) for task in find_tasks(plan.tasks)}
     if known is None or known.plan != plan:
-        note = {"id": identity, "plan": plan.to_dict(), "tasks": {name: asdict(info) for name, info in infos.items()}, "names": names}
-        note["tasks"] = {name: {**values, "metrics": list(values["metrics"])} for name, values in note["tasks"].items()}
+        told = {name: {**asdict(info), "metrics": list(info.metrics)} for name, info in infos.items()}
+        note = {"id": identity, "plan": plan.to_dict(), "tasks": told, "names": names}
         history.start_run(task=PLANS, framework=FRAMEWORK, description={KEY: note}).finish()
     return StoredPlan(identity, created_utc, plan, infos, names)
 
@@ -166,8 +168,8 @@ def _same(history: History, settings: Settings) -> StoredPlan | None:
         known = next((item for item in plans if item.id == settings.comparison), None)
         if known is not None and known.plan.size != settings.size:
             raise InvalidArgumentError(
-                f"A comparison has one size, but {known.id} is {known.plan.size} and --size is {settings.size}. Pass --size {known.plan.size}, "
-                "or another --comparison."
+                f"A comparison has one size, but {known.id} is {known.plan.size} and --size is {settings.size}. Pass --size "
+                f"{known.plan.size}, or another --comparison."
             )
         return known
     asked = (settings.tasks, settings.methods, settings.budget, settings.seeds, settings.size, settings.max_seconds)
@@ -189,7 +191,8 @@ def _n_searches(plan: Plan) -> int:
 def _units(history: History, stored: StoredPlan, settings: Settings, past: Past) -> list[Unit]:
     """Return the searches that are not at their end, those that need a past last, the longest tasks first."""
     plan, result = stored.plan, read_comparison(history, stored.id)
-    threads = max(1, (os.cpu_count() or 1) // settings.jobs)
+    # More threads only slow small matrices down.
+    threads = max(1, (os.cpu_count() or 1) // settings.jobs) if plan.size == "full" else 1
     found = []
     for method in sorted(plan.methods, key=lambda name: METHODS[name].uses_past):
         for task in plan.tasks:
@@ -238,11 +241,13 @@ def _in_this_process(units: Sequence[Unit]) -> Iterator[Unit]:
 
 
 def _in_processes(units: Sequence[Unit], jobs: int) -> Iterator[Unit]:
-    """Carry units out in processes; where one dies, those that did not finish are tried again, each dying evaluation twice."""
+    """Carry units out in processes; where one dies, those that did not finish are tried again, as long as that leads anywhere."""
     waiting = list(units)
-    for _ in range(MAX_DEATHS * sum(unit.plan.budget for unit in units) + 1):
-        if not waiting:
-            return
+    n_rows = -1
+    while waiting:
+        n_before, n_rows = n_rows, _n_rows(waiting[0])
+        if n_rows == n_before:
+            raise StorageError(f"Processes must survive their start, but they died before {waiting[0].label} began. Try --jobs 1.")
         # spawn: a forked child would inherit torch's threads and the history's open connections.
         with ProcessPoolExecutor(min(jobs, len(waiting)), get_context("spawn")) as pool:
             futures = {pool.submit(carry_out, unit): unit for unit in waiting}
@@ -257,7 +262,12 @@ def _in_processes(units: Sequence[Unit], jobs: int) -> Iterator[Unit]:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    raise StorageError(f"Processes must survive at least their start, but they keep dying before {waiting[0].label}. See --jobs 1.")
+
+
+def _n_rows(unit: Unit) -> int:
+    """Return how many runs the history has: a process that died in an evaluation has left one."""
+    with History(unit.history, create=False) as history:
+        return sum(item.n_runs for item in history.tasks())
 
 
 @contextmanager

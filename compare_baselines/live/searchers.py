@@ -7,13 +7,14 @@ interrupted goes on exactly as it would have gone on, from what the history says
 from __future__ import annotations
 
 import difflib
-import inspect
 import math
+import os
 import time
 import warnings
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from metamodel.recommendation import Recommendation
 
+STARTER = "METAHP_STARTER"
 MAX_STARTUP = 5
 """Random configurations with which TPE and the Gaussian process start, as in replay; a third of the budget where that is less."""
 
@@ -52,6 +54,7 @@ class Problem:
         seed: Seed of the search.
         budget: Evaluations in all.
         past: History with the runs of other tasks and, of this one, those of this search alone; None for methods that use none.
+        asks_starter: Whether the starter history may speak.
     """
 
     task: LiveTask
@@ -59,6 +62,7 @@ class Problem:
     seed: int
     budget: int
     past: Path | None = None
+    asks_starter: bool = False
 
     def seed_of(self, method: str, index: int) -> int:
         """Return the seed of one decision."""
@@ -79,9 +83,6 @@ class Searcher(ABC):
 
     name: ClassVar[str]
     uses_past: ClassVar[bool] = False
-
-    def check(self) -> None:  # noqa: B027  # most methods need nothing
-        """Raise where the method cannot work here, before anything is trained."""
 
     @abstractmethod
     def propose(self, problem: Problem, tried: Sequence[Tried]) -> Proposal | None:
@@ -163,40 +164,27 @@ class MetaHP(Searcher):
 
     name = "metahp"
     uses_past = True
-    model: ClassVar[str | None] = None
-    """Name of another meta-model; None: the one ``recommend`` uses by itself."""
-
-    def check(self) -> None:
-        """Say where a meta-model is not there.
-
-        Raises:
-            InvalidArgumentError: If this version has no such meta-model.
-        """
-        from metamodel import recommend
-
-        if self.model is not None and "model" not in inspect.signature(recommend).parameters:
-            raise InvalidArgumentError(
-                f"A method must be available, but this version of metamodel has no model {self.name!r}. Leave it out of --methods."
-            )
+    model: ClassVar[str] = "metahp"
+    """Kind of meta-model that answers."""
 
     def propose(self, problem: Problem, tried: Sequence[Tried]) -> Proposal | None:
         """Ask for what a run would teach most."""
-        from metamodel import TaskDescription, recommend
+        from metamodel import recommend
 
         task, size = problem.task, problem.size
-        description = TaskDescription(name=task.history_name(size), objective=task.logged_objective, direction=task.direction)
-        further: dict[str, Any] = {} if self.model is None else {"model": self.model}
-        found = recommend(
-            problem.past,
-            description,
-            space=space_in_force(task, size),
-            mode="explore",
-            current=task.in_force(task.defaults, size),
-            device="cpu",
-            seed=problem.seed,
-            **further,
-        )[0]
-        if found.config and not (found.decision == "abstain" and not tried and is_thin(found)):
+        optimizer = {} if task.optimizer is None else {"optimizer": task.optimizer}
+        with starter(problem.asks_starter):
+            found = recommend(
+                problem.past,
+                task.describe(size),
+                space=space_in_force(task, size),
+                mode="explore",
+                current={**task.in_force(task.defaults, size), **optimizer},
+                model=self.model,
+                device="cpu",
+                seed=problem.seed,
+            )[0]
+        if found.config and not (not tried and is_thin(found)):
             return Proposal(task.as_in_grid(found.config, size), _prediction(found), found.reason)
         if not tried:
             return Proposal(dict(task.defaults), None, f"kept the defaults: {found.reason}")
@@ -230,18 +218,30 @@ METHODS: dict[str, type[Searcher]] = {each.name: each for each in (Default, Grid
 
 
 def find_searcher(name: str) -> Searcher:
-    """Return a method by its name, checked.
+    """Return a method by its name.
 
     Raises:
-        InvalidArgumentError: If there is no such method, or it cannot work here.
+        InvalidArgumentError: If there is no such method.
     """
     if name not in METHODS:
         close = difflib.get_close_matches(name, list(METHODS), n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? Possible" if close else "possible"
         raise InvalidArgumentError(f"A method must be known, but got {name!r}; {hint} are {', '.join(METHODS)}.")
-    searcher = METHODS[name]()
-    searcher.check()
-    return searcher
+    return METHODS[name]()
+
+
+@contextmanager
+def starter(is_asked: bool) -> Iterator[None]:
+    """Let the starter history speak or not, whatever the user's switch says: what a method learns from is what was printed."""
+    before = os.environ.get(STARTER)
+    os.environ[STARTER] = "1" if is_asked else "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[STARTER]
+        else:
+            os.environ[STARTER] = before
 
 
 def timed_proposal(searcher: Searcher, problem: Problem, tried: Sequence[Tried]) -> tuple[Proposal | None, float]:
@@ -262,15 +262,15 @@ def ask(problem: Problem, tried: Sequence[Tried], sampler: BaseSampler) -> dict[
     from optuna.trial import TrialState, create_trial
 
     space = problem.task.space()
-    direction = "maximize" if problem.task.direction == "max" else "minimize"
+    is_max = problem.task.direction == "max"
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # degenerate fits say so at every call
-            study = optuna.create_study(direction=direction, sampler=sampler)
+            study = optuna.create_study(direction="maximize" if is_max else "minimize", sampler=sampler)
             known = [item.value for item in tried if item.value is not None]
-            worst = (min(known) if direction == "maximize" else max(known)) if known else None
+            worst = (min(known) if is_max else max(known)) if known else None
             for item in tried:
                 value = worst if item.value is None else item.value
                 if value is None:

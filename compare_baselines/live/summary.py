@@ -121,7 +121,9 @@ def regret_curve(search: SearchResult, everyone: Sequence[SearchResult], directi
     low, middle = float(losses.min()), float(np.median(losses))
     # Where most evaluations are as good as the best, the worst sets the scale.
     span = middle - low if middle > low else float(losses.max()) - low
-    curve = [1.0 if value is None else min(1.0, (sign * value - low) / span) if span > 0 else 0.0 for value in search.best_so_far(direction)]
+    curve = [
+        1.0 if value is None else min(1.0, (sign * value - low) / span) if span > 0 else 0.0 for value in search.best_so_far(direction)
+    ]
     return np.array((curve + curve[-1:] * budget)[:budget], dtype=np.float64)
 
 

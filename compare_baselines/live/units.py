@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compare_baselines.live.past import Past, add_own, write_past
+from compare_baselines.live.past import Past, add_own, may_ask_starter, write_past
 from compare_baselines.live.reading import evaluations_by_search, is_complete, outcomes, seconds_of, value_of
 from compare_baselines.live.results import KEY, Plan
 from compare_baselines.live.searchers import Problem, Proposal, Tried, find_searcher, timed_proposal
@@ -105,7 +105,8 @@ class _Search:
         self._prepare()
         if self.past is not None:
             add_own(self.history, [self.history.run(run.id) for run in done], self.past)
-        problem = Problem(self.task, unit.plan.size, unit.seed, unit.plan.budget, self.past)
+        asks_starter = may_ask_starter(unit.past, self.task)
+        problem = Problem(self.task, unit.plan.size, unit.seed, unit.plan.budget, self.past, asks_starter)
         tried = [Tried(run.description[KEY]["config"], value_of(run)) for run in done]
         proposal, decision_s = timed_proposal(self.searcher, problem, tried)
         if proposal is None:

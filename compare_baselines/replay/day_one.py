@@ -126,10 +126,10 @@ class Starter(MetaHP):
         Raises:
             InvalidArgumentError: If there is a past, or the starter history is switched off.
         """
+        super().learn(replace(past, tasks=()))
         if past.tasks or is_off():
             reason = "METAHP_STARTER switches it off" if is_off() else f"there are {len(past.tasks)} past tasks"
             raise InvalidArgumentError(f"The method 'starter' needs the starter history and no other, but {reason}. Use replay --starter.")
-        super().learn(past)
 
     def start(self, task: NewTask) -> None:
         """Say what is known of the task's runs."""

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -66,6 +66,8 @@ def chosen_after(benchmark: Benchmark, method: str, fold: int, seed: int, n_poin
     return found
 
 
+Job = tuple[str, int, int]
+"""Method, fold and seed."""
 _shared: dict[str, Benchmark] = {}
 
 
@@ -76,8 +78,18 @@ def _initialise(benchmark: Benchmark) -> None:
     _shared["benchmark"] = benchmark
 
 
-def _work(job: tuple[str, int, int]) -> tuple[tuple[str, int, int], dict[str, tuple[float, float]]]:
+def _work(job: Job) -> tuple[Job, dict[str, tuple[float, float]]]:
     return job, chosen_after(_shared["benchmark"], *job)
+
+
+def _carry_out(benchmark: Benchmark, jobs: Sequence[Job], n_workers: int) -> Iterator[tuple[Job, dict[str, tuple[float, float]]]]:
+    if n_workers == 1:
+        _initialise(benchmark)
+        yield from map(_work, jobs)
+        return
+    with ProcessPoolExecutor(n_workers, get_context("spawn"), _initialise, (benchmark,)) as pool:
+        for future in as_completed([pool.submit(_work, job) for job in jobs]):
+            yield future.result()
 
 
 def compare(benchmark: Benchmark, methods: Sequence[str], workers: int | None = None) -> dict[str, Any]:
@@ -89,18 +101,16 @@ def compare(benchmark: Benchmark, methods: Sequence[str], workers: int | None = 
         workers: Processes; None for one a core.
 
     Returns:
-        ``{"n_points", "n_seeds", "tasks": [...], "points": [best of the points alone], "methods": {name: {"choice": [...], "best": [...]}}}``,
-        a value a task, mean over seeds.
+        ``{"n_points", "n_seeds", "tasks", "points", "methods": {name: {"choice", "best"}}}``: a value a task, mean over seeds; ``points``
+        is the regret of the best of the points alone.
     """
     n_folds, seeds = len(benchmark.folds()), benchmark.protocol.seeds
     jobs = [(method, fold, seed) for method in methods for fold in range(n_folds) for seed in range(seeds)]
     values: dict[str, dict[str, list[tuple[float, float]]]] = {method: {} for method in methods}
     _ = benchmark.points
-    with ProcessPoolExecutor(min(workers or os.cpu_count() or 1, len(jobs)), get_context("spawn"), _initialise, (benchmark,)) as pool:
-        for future in as_completed([pool.submit(_work, job) for job in jobs]):
-            (method, _, _), found = future.result()
-            for task, pair in found.items():
-                values[method].setdefault(task, []).append(pair)
+    for (method, _, _), found in _carry_out(benchmark, jobs, min(workers or os.cpu_count() or 1, len(jobs))):
+        for task, pair in found.items():
+            values[method].setdefault(task, []).append(pair)
     tasks = sorted(next(iter(values.values())))
     tried = {task: [given_points(task, seed, len(benchmark.pools[task])) for seed in range(seeds)] for task in tasks}
     points = [float(np.mean([benchmark.pools[task].regret[points].min() for points in tried[task]])) for task in tasks]
@@ -110,7 +120,10 @@ def compare(benchmark: Benchmark, methods: Sequence[str], workers: int | None = 
 
 
 def difference(report: Mapping[str, Any], method: str, peer: str, figure: str = "choice") -> tuple[float, float, float]:
-    """Return the mean paired difference of regret of two methods over tasks, and the ends of its 95 % interval; below 0 the first is better."""
+    """Return the mean paired difference of regret of two methods, and the ends of its 95 % interval over tasks.
+
+    Below 0 the first is better.
+    """
     left, right = (np.array(report["methods"][name][figure])[:, None] for name in (method, peer))
     mean, interval = paired_difference(left, right)
     return float(mean[0]), float(interval[0, 0]), float(interval[0, 1])
@@ -120,8 +133,8 @@ def section(name: str, report: Mapping[str, Any]) -> str:
     """Return the table of one recorded table as Markdown."""
     peers = [peer for peer in SCRATCH if peer in report["methods"]]
     seeds = f"{report['n_seeds']} seed{'s' if report['n_seeds'] > 1 else ''}"
-    lines = [f"### {name}", "", f"{len(report['tasks'])} tasks, {seeds}. Best of the {report['n_points']} points alone: "]
-    lines[-1] += f"{show_regret(float(np.mean(report['points'])))}.", ""
+    alone = show_regret(float(np.mean(report["points"])))
+    lines = [f"### {name}", "", f"{len(report['tasks'])} tasks, {seeds}. Best of the {report['n_points']} points alone: {alone}.", ""]
     head = ["method", "regret of its choice", "best of all six", *(f"choice minus {peer}" for peer in peers)]
     lines += [f"| {' | '.join(head)} |", f"| --- | {' | '.join(['---:'] * (len(head) - 1))} |"]
     for method, found in sorted(report["methods"].items(), key=lambda pair: float(np.mean(pair[1]["choice"]))):
@@ -144,6 +157,16 @@ def write_page(path: Path) -> None:
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
+def _store(name: str, report: dict[str, Any]) -> dict[str, Any]:
+    """Keep figures; methods measured earlier on the same points stay beside the new ones."""
+    path = FIGURES / f"{name}-same-points.json"
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if all(old.get(key) == report[key] for key in ("n_points", "n_seeds", "tasks", "points")):
+        report = {**report, "methods": {**old["methods"], **report["methods"]}}
+    path.write_text(json.dumps(report), encoding="utf-8")
+    return report
+
+
 def main() -> None:
     """Measure what is asked for and write the page."""
     parser = argparse.ArgumentParser(description="Compare methods on the same points and write docs/meta-models.md.")
@@ -158,7 +181,7 @@ def main() -> None:
     for table in () if given.write else [table for table in TABLES if table.name in (given.only or [t.name for t in TABLES])]:
         with load_table(table, given.seeds or table.seeds) as (_, benchmark):
             report = compare(benchmark, methods, given.workers)
-        (FIGURES / f"{table.name}-same-points.json").write_text(json.dumps(report), encoding="utf-8")
+        report = _store(table.name, report)
         print(section(table.name, report), flush=True)
     write_page(ROOT / "docs" / "meta-models.md")
 

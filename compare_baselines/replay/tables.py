@@ -38,7 +38,8 @@ SCENARIO_SHOWN = (1, 5, 16, 32)
 QUICK_SEEDS = 1
 
 
-def _lcbench_space() -> dict[str, BaseDistribution]:
+def lcbench_space() -> dict[str, BaseDistribution]:
+    """Return the scales that the authors of lcbench give."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     return {
@@ -133,7 +134,7 @@ def load_table(table: Table, seeds: int) -> Iterator[tuple[History, Benchmark]]:
         join = None if table.join is None else (folder / table.join[0], table.join[1])
         features = None if table.features is None else (folder / table.features[0], table.features[1])
         import_table(history, folder / table.file, table.columns, join=join, task_features=features)
-        yield history, load_benchmark(history, Protocol(seeds=seeds), _lcbench_space() if table.has_space else None)
+        yield history, load_benchmark(history, Protocol(seeds=seeds), lcbench_space() if table.has_space else None)
 
 
 def measure(

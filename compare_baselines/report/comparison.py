@@ -10,12 +10,14 @@ from compare_baselines.report.comparison_curves import standings_section, tasks_
 from compare_baselines.report.comparison_models import advice_section, calibration_section, curves_section, importance_section, regret_at
 from compare_baselines.report.comparison_tables import cost_section, table_section
 from compare_baselines.report.parts import Report
-from compare_baselines.report.wording import clean, count, listed, show_duration, show_energy, show_share
+from compare_baselines.report.wording import NOTHING, clean, count, listed, show_duration, show_energy, show_share
 
 if TYPE_CHECKING:
     from store import History
 
 OURS = "metahp"
+FEW_TASKS = 6
+"""Tasks below which an interval over tasks is to be read with care."""
 
 
 def comparison_report(history: History, comparison_id: str | None = None) -> Report:
@@ -61,10 +63,10 @@ def _tiles(result: ComparisonResult) -> tuple[tuple[str, str, str], ...]:
         (f"{len(result.plan.methods)}", "methods", f"on {count(len(result.plan.tasks), 'task')}, {count(result.plan.seeds, 'seed')}"),
         (f"{len(done):,}", "models trained", f"{n_failed:,} of them failed" if n_failed else "none failed"),
         (show_duration(sum(search.seconds for search in result.searches)), "of searching", "all methods together"),
-        (show_duration(sum(cpu)) if cpu else "–", "of CPU time", f"in {count(len(cpu), 'training')}"),
+        (show_duration(sum(cpu)) if cpu else NOTHING, "of CPU time", f"in {count(len(cpu), 'training')}"),
         (show_energy(sum(joules)), "energy", f"measured in {n_measured:,} of {len(done):,} trainings")
         if joules
-        else ("–", "energy", "not measured"),
+        else (NOTHING, "energy", "not measured"),
     )
 
 
@@ -89,8 +91,8 @@ def _winner(result: ComparisonResult) -> str:
     first, others = order[0], ", ".join(f"{clean(item.method)} {item.regret[-1]:.3f}" for item in order[1:4])
     low, high = first.ci95[-1]
     return (
-        f"After {count(result.plan.budget, 'evaluation')} {clean(first.method)} is closest to the best that anybody found: mean normalised regret "
-        f"{first.regret[-1]:.3f} (95 % interval {low:.3f} to {high:.3f}), then {others}. 0 is the best."
+        f"After {count(result.plan.budget, 'evaluation')} {clean(first.method)} is closest to the best that anybody found: mean "
+        f"normalised regret {first.regret[-1]:.3f} (95 % interval {low:.3f} to {high:.3f}), then {others}. 0 is the best."
     )
 
 
@@ -104,7 +106,9 @@ def _against_ours(result: ComparisonResult) -> str:
     texts = [f"clearly better than {listed(better, 9)}"] if better else []
     texts += [f"clearly worse than {listed(worse, 9)}"] if worse else []
     texts += [f"not to be told from {listed(open_, 9)}"] if open_ else []
-    return f"{OURS} is {'; '.join(texts)} (paired 95 % intervals over {count(len(result.plan.tasks), 'task')})."
+    n = len(result.plan.tasks)
+    caution = "; with so few tasks that says little about another one" if n < FEW_TASKS else ""
+    return f"{OURS} is {'; '.join(texts)} (paired 95 % intervals over {count(n, 'task')}{caution})."
 
 
 def _end(item: MethodStanding) -> tuple[float, float]:
@@ -135,9 +139,8 @@ def _time_saved(result: ComparisonResult) -> str:
         known = [line.mean for line in lines if line is not None and line.mean is not None]
         if known:
             mean = sum(known) / len(known)
-            where = f"{len(known)} of {count(len(lines), 'task')}"
             share = f"{show_share(mean)} less" if mean >= 0 else f"{show_share(-mean)} more"
-            texts.append(f"{share} time than {baseline} (on {where}, where it came that far)")
+            texts.append(f"{share} time than {baseline} (it came that far on {len(known)} of {count(len(lines), 'task')})")
     return f"To be as good as the best of the other, {OURS} needed {' and '.join(texts)}." if texts else ""
 
 

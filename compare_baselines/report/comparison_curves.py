@@ -10,7 +10,7 @@ from scipy.stats import t as student_t
 
 from compare_baselines.live.results import ComparisonResult, SearchResult
 from compare_baselines.report.parts import SEQUENCE, Gallery, Kind, Part, Plot, Prose, Section, Series, Table, Tone, slugs
-from compare_baselines.report.wording import clean, count, show_number
+from compare_baselines.report.wording import NOTHING, clean, count, show_number
 
 MAX_STEPS = 300
 """Points of a curve over seconds."""
@@ -80,13 +80,23 @@ def _over_methods(result: ComparisonResult, what: str) -> Plot:
         tuple(series),
         x_title="evaluations",
         y_title=titles[what][1],
-        x_ticks=_whole_ticks(result.plan.budget),
+        x_ticks=whole_ticks(result.plan.budget),
         note="A method that stops early, as the defaults do after one, keeps what it has." if what == "regret" else "",
         height=420 if what == "regret" else 340,
     )
 
 
-def _whole_ticks(budget: int) -> tuple[tuple[float, str], ...]:
+def _around(series: Sequence[Series]) -> tuple[float, float] | None:
+    """Return the range of the lines with a margin: bands of few seeds can be so wide that the lines would be flat."""
+    known = [value for one in series for value in one.y if value is not None]
+    if not known:
+        return None
+    margin = 0.18 * (max(known) - min(known)) or 0.05 * abs(max(known)) or 0.05
+    return min(known) - margin, max(known) + margin
+
+
+def whole_ticks(budget: int) -> tuple[tuple[float, str], ...]:
+    """Return whole numbers from 1 to a budget, at most a dozen."""
     step = max(1, math.ceil(budget / 12))
     return tuple((float(k), str(k)) for k in sorted({1, *range(step, budget + 1, step)}))
 
@@ -106,16 +116,16 @@ def _standings_table(result: ComparisonResult) -> Table:
             a, b = item.difference_ci95[-1]
             cells += [f"{item.difference[-1]:+.3f}", f"{a:+.3f} to {b:+.3f}"]
         else:
-            cells += ["–", "–"]
+            cells += [NOTHING, NOTHING]
         rows.append(tuple(cells))
         marked = {1 + place for place, k in enumerate(ks) if item.regret[k - 1] == lowest[place]}
         best.append(frozenset(marked | ({len(ks) + 2} if item.mean_rank[-1] == best_rank else set())))
     return Table(
-        f"Standing after {count(budget, 'evaluation')}, over {count(len(result.plan.tasks), 'task')} and {count(result.plan.seeds, 'seed')}",
+        f"Standing after {count(budget, 'evaluation')}, {count(len(result.plan.tasks), 'task')} and {count(result.plan.seeds, 'seed')}",
         columns,
         tuple(rows),
         tuple(best),
-        note="Metahp minus it: difference of mean regrets, below 0 where metahp is better; its interval is bootstrapped over tasks in pairs.",
+        note="Metahp minus it: difference of mean regrets, below 0 where metahp is better; 95 % interval bootstrapped over tasks in pairs.",
     )
 
 
@@ -133,7 +143,11 @@ def tasks_section(result: ComparisonResult) -> Section:
 def _band_words(n_seeds: int) -> str:
     if n_seeds >= 3:
         return "Bands are 95 % intervals of that mean (Student's t)."
-    return "Bands reach from the worse to the better seed." if n_seeds == 2 else "One seed: there is no band, and luck cannot be told from skill."
+    return (
+        "Bands reach from the worse to the better seed."
+        if n_seeds == 2
+        else "One seed: there is no band, and luck cannot be told from skill."
+    )
 
 
 def _searches(result: ComparisonResult, task: str, method: str) -> list[SearchResult]:
@@ -170,7 +184,8 @@ def _over_evaluations(result: ComparisonResult, task: str, name: str) -> Plot:
         series,
         x_title="evaluations",
         y_title=f"best validation {info.objective} so far",
-        x_ticks=_whole_ticks(budget),
+        x_ticks=whole_ticks(budget),
+        y_range=_around(series),
         height=400,
     )
 
@@ -198,6 +213,7 @@ def _over_seconds(result: ComparisonResult, task: str, name: str) -> Plot:
         x_title="seconds of the search, decisions included",
         y_title=f"best validation {info.objective} so far",
         x_is_log=first > 0 and last / first >= LOG_FROM,
+        y_range=_around(series),
         note="A line starts when every seed has its first value, and goes on level where the search has ended.",
         height=400,
     )

@@ -9,11 +9,11 @@ import numpy as np
 from compare_baselines.live.results import ComparisonResult, Evaluation, SearchResult
 from compare_baselines.live.summary import regret_curve
 from compare_baselines.report.advice_section import held_interval, prediction_plot
-from compare_baselines.report.comparison_curves import drawn_last, style
+from compare_baselines.report.comparison_curves import drawn_last, style, whole_ticks
 from compare_baselines.report.facts import standings, varied_names
 from compare_baselines.report.importance import importances, mean_importances
 from compare_baselines.report.parts import Gallery, Kind, Part, Plot, Prose, Section, Series, Tone, slugs
-from compare_baselines.report.wording import clean, count, show_number, show_share
+from compare_baselines.report.wording import clean, count, show_share
 from metamodel.recommendation import Unit
 from store import History
 
@@ -46,17 +46,20 @@ def advice_section(result: ComparisonResult) -> Section:
         found = [regret_at(result, task, method, k) for method, k in ((DEFAULT, 1), (OURS, 1), (OURS, result.plan.budget))]
         known = [value for value in found if value is not None]
         if len(known) == 3:
-            lines.append((task, *known))
+            lines.append((task, known))
     if not lines:
         return Section("Recommended against default", about, ())
-    names = [task for task, *_ in lines]
-    x = [value for _, default, first, last in lines for value in (default, first, last, None)]
-    y = [value for task, *_ in lines for value in (task, task, task, None)]
-    kinds = (("default", 1, Tone.MUTED, "square"), ("first recommendation", 2, Tone.ORANGE, "diamond-open"))
-    kinds += ((f"best of {result.plan.budget} recommendations", 3, Tone.ORANGE, "diamond"),)
+    names = [task for task, _ in lines]
+    x = [value for _, known in lines for value in (*known, None)]
+    y = [value for task, _ in lines for value in (task, task, task, None)]
+    kinds: tuple[tuple[str, int, Tone, str], ...] = (
+        ("default", 0, Tone.MUTED, "square"),
+        ("first recommendation", 1, Tone.ORANGE, "diamond-open"),
+    )
+    kinds += ((f"best of {result.plan.budget} recommendations", 2, Tone.ORANGE, "diamond"),)
     series = [Series("span", x, y, Kind.LINE, Tone.FAINT, hover=[""] * len(x), in_legend=False, is_strong=True)]
     for label, place, tone, symbol in kinds:
-        values = [float(line[place]) for line in lines]
+        values = [known[place] for _, known in lines]
         hover = [f"{clean(name)}, {label}: regret {value:.3f}" for name, value in zip(names, values, strict=True)]
         series.append(Series(label, values, names, Kind.POINTS, tone, hover=hover, symbol=symbol, is_strong=True))
     plot = Plot(
@@ -87,7 +90,9 @@ def importance_section(result: ComparisonResult) -> Section:
         text = "No task has enough trainings with different hyperparameters yet."
         return Section("Which hyperparameters mattered", about, (Prose(text),) if result.searches else ())
     means = mean_importances([shares for shares, _ in found.values()])
-    plots = [("Mean over tasks", _share_plot("importance", "Share in what decided, mean over tasks", {n: m for n, (m, _) in means.items()}))]
+    plots = [
+        ("Mean over tasks", _share_plot("importance", "Share in what decided, mean over tasks", {n: m for n, (m, _) in means.items()}))
+    ]
     for (task, (shares, n)), name in zip(found.items(), slugs(list(found)), strict=True):
         title = f"Share in what decided between {count(n, 'training')} of {clean(task)}"
         plots.append((task, _share_plot(f"importance-{name}", title, shares)))
@@ -134,9 +139,11 @@ def curves_section(history: History, result: ComparisonResult) -> Section:
         if series:
             info = result.tasks[task]
             title = f"Validation {clean(info.objective)} on {clean(task)} while the chosen configuration was trained"
-            plots.append(
-                (task, Plot(f"learning-curves-{name}", title, tuple(series), x_title="epoch", y_title=f"validation {info.objective}", height=400))
-            )
+            y_title = f"validation {info.objective}"
+            ends = {x for one in series for x in one.x}
+            ticks = whole_ticks(int(max(ends))) if all(x == int(x) for x in ends) and max(ends) >= 1 else ()
+            plot = Plot(f"learning-curves-{name}", title, tuple(series), x_title="epoch", y_title=y_title, x_ticks=ticks, height=400)
+            plots.append((task, plot))
     about = "One line a method: the training of the configuration it chose in the end, with the first seed."
     return Section("Learning curves", about, (Gallery("Task", tuple(plots)),) if plots else ())
 
@@ -157,7 +164,10 @@ def _curve(history: History, result: ComparisonResult, search: SearchResult, bes
 
 def calibration_section(result: ComparisonResult) -> Section:
     """Show whether what the meta-models expected came out."""
-    about = "A prediction comes with an interval that should hold the outcome four times out of five. Too often is modest, too seldom is overconfident."
+    about = (
+        "A prediction comes with an interval that should hold the outcome four times out of five. "
+        "Held more often, it could be narrower; held less often, it promises too much."
+    )
     parts: list[Part] = []
     pairs = [(search, item) for search in result.searches for item in search.evaluations if item.prediction is not None]
     for method in dict.fromkeys(search.method for search, _ in pairs):
@@ -196,7 +206,9 @@ def _rank(result: ComparisonResult, search: SearchResult, item: Evaluation) -> f
     if len(peers) < MIN_PEERS or item.value is None:
         return None
     sign = -1.0 if result.tasks[search.task].direction == "min" else 1.0
-    worse = [1.0 if peer.value is None or sign * peer.value < sign * item.value else 0.5 if peer.value == item.value else 0.0 for peer in peers]
+    worse = [
+        1.0 if peer.value is None or sign * peer.value < sign * item.value else 0.5 if peer.value == item.value else 0.0 for peer in peers
+    ]
     return sum(worse) / len(worse)
 
 
@@ -204,6 +216,6 @@ def _held(method: str, words: str, known: list[tuple[float, float, float, float]
     n_held = sum(low <= outcome <= high for _, low, high, outcome in known)
     low, high = held_interval(n_held, len(known))
     return (
-        f"{clean(method)}, {words}: {n_held:,} of {count(len(known), 'outcome')} inside the 80 % interval, {show_share(n_held / len(known))} "
-        f"(95 % interval {show_share(low)} to {show_share(high)})."
+        f"{clean(method)}, {words}: {n_held:,} of {count(len(known), 'outcome')} inside the 80 % interval, "
+        f"{show_share(n_held / len(known))} (95 % interval {show_share(low)} to {show_share(high)})."
     )

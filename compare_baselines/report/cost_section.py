@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from compare_baselines.report.facts import BROKEN, Facts, TaskFacts
 from compare_baselines.report.parts import Kind, Part, Plot, Prose, Section, Series, Table, Tone
-from compare_baselines.report.wording import clean, count, listed, show_duration, show_energy, show_share
+from compare_baselines.report.wording import NOTHING, clean, count, listed, show_duration, show_energy, show_share
 from store.records import RunRecord, RunStatus
 
 MAX_BARS = 20
@@ -21,7 +21,10 @@ _GROUPS: tuple[tuple[str, Tone, Callable[[RunRecord], bool]], ...] = (
 
 def cost_section(facts: Facts) -> Section:
     """Show what all runs cost together."""
-    about = "Wall time is the sum over runs. Energy is what a counter of the device, or its measured power, says; where nothing was measured, nothing is estimated."
+    about = (
+        "Wall time is the sum over runs. Energy is what a counter of the device, or its measured power, says; "
+        "where nothing was measured, nothing is estimated."
+    )
     if not facts.n_runs:
         return Section("Cost", "", ())
     parts: list[Part] = []
@@ -99,9 +102,9 @@ def _cost_row(facts: Facts, tasks: list[TaskFacts], name: str) -> tuple[str, ...
     return (
         clean(name),
         f"{len(runs):,}",
-        _of(show_duration(wall), len(walls), len(runs)) if walls else "–",
-        show_share(lost / wall) if wall > 0 else "–",
-        _of(show_duration(sum(cpus)), len(cpus), len(runs)) if cpus else "–",
+        _of(show_duration(wall), len(walls), len(runs)) if walls else NOTHING,
+        show_share(lost / wall) if wall > 0 else NOTHING,
+        _of(show_duration(sum(cpus)), len(cpus), len(runs)) if cpus else NOTHING,
         _of(show_duration(sum(gpus)), len(gpus), len(runs)) if any(gpus) else "none",
         _of(show_energy(sum(joules)), len(joules), len(runs)) if joules else "not measured",
     )

@@ -149,7 +149,7 @@ def read_facts(history: History) -> Facts:
         n_by_status=Counter(run.status for run in runs),
         advice=advice,
         totals={run_id: used for run_id, used in totals.items() if _says_something(used)},
-        model=models[-1]["info"] if models else {},
+        model=([row["info"] for row in models if row["info"].get("is_chosen", True)] or [{}])[-1],
         n_comparisons=len(plans),
     )
 

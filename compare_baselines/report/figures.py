@@ -20,8 +20,8 @@ _AXIS_FONT = 12
 
 
 def inert(text: str, longest: int = 80) -> str:
-    """Return a foreign text that Plotly draws letter by letter."""
-    return clean(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Return a foreign text that Plotly draws letter by letter: no tag, and no formula, which stands between dollar signs."""
+    return clean(text, longest).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("$", "&#36;")
 
 
 def inert_lines(text: str) -> str:
@@ -135,7 +135,11 @@ def _layout(plot: Plot) -> dict[str, Any]:
         "margin": {"l": 64, "r": 20, "t": 14 if n_named <= 1 else 44, "b": 54},
         "paper_bgcolor": "@ground:0",
         "plot_bgcolor": "@ground:0",
-        "font": {"color": "@text", "size": 13, "family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"},
+        "font": {
+            "color": "@text",
+            "size": 13,
+            "family": "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif",
+        },
         "hoverlabel": {"bgcolor": "@ground", "bordercolor": "@faint", "font": {"color": "@text", "size": 12}, "align": "left"},
         "hovermode": "closest",
         "showlegend": n_named > 1,

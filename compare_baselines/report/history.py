@@ -18,7 +18,7 @@ from compare_baselines.report.facts import BROKEN, Facts, read_facts
 from compare_baselines.report.importance_section import importance_section, ordered_names, task_importances
 from compare_baselines.report.parts import Report
 from compare_baselines.report.runs_section import curves_section, runs_section, time_span, total_time
-from compare_baselines.report.wording import clean, count, listed, show_energy, show_number, show_share
+from compare_baselines.report.wording import NOTHING, clean, count, listed, show_energy, show_number, show_share
 
 if TYPE_CHECKING:
     from store import History
@@ -60,7 +60,11 @@ def _tiles(facts: Facts, n_tasks: int) -> tuple[tuple[str, str, str], ...]:
     n_finished = sum(run.is_finished for run in facts.runs())
     n_recommended = sum(int(task.is_recommended.sum()) for task in facts.tasks)
     joules, n_measured = energy_total(facts)
-    energy = ("–", "energy", "not measured") if joules is None else (show_energy(joules), "energy", f"measured in {count(n_measured, 'run')}")
+    energy = (
+        (NOTHING, "energy", "not measured")
+        if joules is None
+        else (show_energy(joules), "energy", f"measured in {count(n_measured, 'run')}")
+    )
     return (
         (f"{facts.n_runs:,}", "runs", f"{n_finished:,} finished, {n_broken:,} diverged or failed"),
         (f"{n_tasks:,}", "tasks" if n_tasks != 1 else "task", "data, model and objective"),
@@ -72,9 +76,15 @@ def _tiles(facts: Facts, n_tasks: int) -> tuple[tuple[str, str, str], ...]:
 
 def _findings(facts: Facts, shares: Mapping[int, Mapping[str, float]]) -> list[str]:
     """Return what a reader should take away, the most important first."""
-    found = [text for text in (_worth(facts), _best_by_advice(facts), mattered_text(facts.tasks, shares), _lost(facts), _last_gain(facts)) if text]
+    found = [
+        text
+        for text in (_worth(facts), _best_by_advice(facts), mattered_text(facts.tasks, shares), _lost(facts), _last_gain(facts))
+        if text
+    ]
     if not facts.n_runs:
-        found.append("Record a run first: add MetaHPCallback to your trainer, or use History.start_run; metahp import takes in what you have.")
+        found.append(
+            "Record a run first: add MetaHPCallback to your trainer, or use History.start_run; metahp import takes in what you have."
+        )
     return found
 
 

@@ -121,9 +121,9 @@ def importances(configs: Sequence[Mapping[str, Any]], standing: FloatArray, name
     Returns:
         Name -> share, summing to 1; empty where there are too few runs, or nothing varied.
     """
-    judged = np.flatnonzero(~np.isnan(standing))
+    judged = np.flatnonzero(~np.isnan(standing)).tolist()
     if len(judged) > MAX_RUNS:
-        judged = np.sort(np.random.default_rng(seed).choice(judged, MAX_RUNS, replace=False))
+        judged = sorted(np.random.default_rng(seed).choice(judged, MAX_RUNS, replace=False).tolist())
     if len(judged) < MIN_RUNS or len(np.unique(standing[judged])) < 2:
         return {}
     found = columns([configs[i] for i in judged], names)[:MAX_NAMES]

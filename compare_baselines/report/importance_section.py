@@ -38,8 +38,8 @@ def ordered_names(facts: Facts, shares: Mapping[int, Mapping[str, float]]) -> di
 def importance_section(facts: Facts, shares: Mapping[int, Mapping[str, float]]) -> Section:
     """Show the share of each hyperparameter in what decided how runs stand."""
     about = (
-        "How much of the difference between the runs of a task goes back to each hyperparameter (functional analysis of variance of the runs' "
-        "ranks). Only what was varied can matter here, and only within the values that were tried."
+        "How much of the difference between the runs of a task goes back to each hyperparameter (functional analysis of variance "
+        "of the runs' ranks). Only what was varied can matter here, and only within the values that were tried."
     )
     if not facts.n_runs:
         return Section("What mattered", "", ())
@@ -50,7 +50,9 @@ def importance_section(facts: Facts, shares: Mapping[int, Mapping[str, float]]) 
         tasks = [(facts.tasks[index], found) for index, found in shares.items()]
         plots = [("Mean over tasks", _mean_plot([found for _, found in tasks]))] if len(tasks) > 1 else []
         names = slugs([task.name for task, _ in tasks])
-        plots += [(f"{task.name} ({task.objective})", _task_plot(task, found, name)) for (task, found), name in zip(tasks, names, strict=True)]
+        plots += [
+            (f"{task.name} ({task.objective})", _task_plot(task, found, name)) for (task, found), name in zip(tasks, names, strict=True)
+        ]
         parts.append(Gallery("Task", tuple(plots)))
     lines = []
     candidates = [(i, task) for i, task in enumerate(facts.tasks) if task.objective and task.names and task.best is not None][:MAX_TASKS]
@@ -64,7 +66,7 @@ def importance_section(facts: Facts, shares: Mapping[int, Mapping[str, float]]) 
 
 
 def _mean_plot(found: Sequence[Mapping[str, float]]) -> Plot:
-    means = list(mean_importances(found).items())[:MAX_AXES + 4]
+    means = list(mean_importances(found).items())[: MAX_AXES + 4]
     series = [
         Series(
             "mean over tasks",
@@ -91,7 +93,14 @@ def _task_plot(task: TaskFacts, shares: Mapping[str, float], name: str) -> Plot:
 
 def _share_plot(name: str, title: str, series: tuple[Series, ...], n: int) -> Plot:
     return Plot(
-        name, title, series, x_title="share of the variance of ranks", x_is_percent=True, x_range=(0.0, 1.0), is_sideways=True, height=130 + 30 * n
+        name,
+        title,
+        series,
+        x_title="share of the variance of ranks",
+        x_is_percent=True,
+        x_range=(0.0, 1.0),
+        is_sideways=True,
+        height=130 + 30 * n,
     )
 
 
@@ -135,12 +144,17 @@ def parallel_plot(task: TaskFacts, names: Sequence[str], name: str) -> Plot | No
     return Plot(
         f"parallel-{name}",
         f"Where the good values of {clean(task.name)} lie",
-        (_rules(len(axes)), *(_scale(column, at, is_turned=at == len(axes) - 1 and task.direction == "min") for at, column in enumerate(axes)), *series),
+        (
+            _rules(len(axes)),
+            *(_scale(column, at, is_turned=at == len(axes) - 1 and task.direction == "min") for at, column in enumerate(axes)),
+            *series,
+        ),
         x_ticks=tuple((float(at), f"{clean(column.name, 26)}{' (log)' if column.is_log else ''}") for at, column in enumerate(axes)),
         x_range=(-0.4, len(axes) - 0.6),
         y_range=(-0.1, 1.1),
         has_frame=False,
-        note=(f"{n_left:,} of {len(judged):,} runs are not drawn. " if n_left else "") + "A run is a line; the last axis is its result, good is up. "
+        note=(f"{n_left:,} of {len(judged):,} runs are not drawn. " if n_left else "")
+        + "A run is a line; the last axis is its result, good is up. "
         "A click on the legend hides a group.",
         height=440,
     )

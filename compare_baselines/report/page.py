@@ -22,6 +22,7 @@ from compare_baselines.report.wording import clean, show_size
 from store.errors import HistoryPathError, MissingDependencyError
 
 _LONGEST_CELL = 160
+_WIDE_COLUMNS = 9
 _SHORT_CELL = 24  # stays on one line
 _SIZE = "\x00size\x00"  # stands for the file's own size until it is known; no text of the page can hold it
 
@@ -60,10 +61,11 @@ def render_page(report: Report) -> str:
     figures: list[dict[str, Any]] = []
     body = "".join(_body(report, figures))
     plotly, script, style = plotly_source(), _own("page.js"), _own("page.css")
-    policy = f"default-src 'none'; script-src {_digest(plotly)} {_digest(script)}; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+    policy = f"default-src 'none'; script-src {_digest(plotly)} {_digest(script)}; "
+    policy += "style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
     parts = [
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n',
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}; base-uri \'none\'; form-action \'none\'">\n',
+        f"<meta http-equiv=\"Content-Security-Policy\" content=\"{html.escape(policy)}; base-uri 'none'; form-action 'none'\">\n",
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n',
         '<meta name="referrer" content="no-referrer">\n<link rel="icon" href="data:,">\n',
         f"<title>{_text(report.title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{body}</main>\n",
@@ -150,7 +152,8 @@ def _place(plot: Plot, figures: list[dict[str, Any]]) -> str:
     figures.append(figure(plot))
     number = len(figures) - 1
     label = f'role="img" aria-label="{_text(plot.title)}"'
-    return f'<div class="plot" id="plot{number}" data-figure="{number}" data-file="{_text(plot.name)}" {label} style="height:{plot.height}px"></div>\n'
+    place = f'id="plot{number}" data-figure="{number}" data-file="{_text(plot.name)}"'
+    return f'<div class="plot" {place} {label} style="height:{plot.height}px"></div>\n'
 
 
 def _plot(plot: Plot, figures: list[dict[str, Any]]) -> str:
@@ -168,11 +171,17 @@ def _gallery(gallery: Gallery, figures: list[dict[str, Any]]) -> str:
             figures.append(figure(plot))
         attributes = f'value="{number + index}" data-file="{_text(plot.name)}" data-note="{_text(plot.note)}"'
         options.append(f"<option {attributes}>{_text(label, 60)}</option>")
-    choice = f'<label>{_text(gallery.label)}<select data-plot="plot{number}">{"".join(options)}</select></label>' if len(options) > 1 else ""
+    choice = (
+        f'<label>{_text(gallery.label)}<select data-plot="plot{number}">{"".join(options)}</select></label>' if len(options) > 1 else ""
+    )
     hidden = "" if first.note else " hidden"
     note = f'<p class="note" id="plot{number}-note"{hidden}>{_text(first.note)}</p>\n'
     more = f'<p class="note">{_text(gallery.note)}</p>\n' if gallery.note else ""
     return f'<div class="part">\n<div class="bar"><h3>{_text(first.title)}</h3>{choice}</div>\n{place}{note}{more}</div>\n'
+
+
+def _short(cell: str) -> str:
+    return " short" if len(cell) <= _SHORT_CELL else ""
 
 
 def _table(table: Table) -> str:
@@ -182,14 +191,13 @@ def _table(table: Table) -> str:
     lines = []
     for number, row in enumerate(table.rows):
         best = table.best[number] if table.best else frozenset()
-        cells = (
-            f'<td class="{kinds[index]}{" short" if len(cell) <= _SHORT_CELL else ""}{" best" if index in best else ""}">{_text(cell, _LONGEST_CELL)}</td>'
-            for index, cell in enumerate(row)
-        )
+        kinds_of = (f"{kind}{_short(cell)}{' best' if at in best else ''}" for at, (kind, cell) in enumerate(zip(kinds, row, strict=True)))
+        cells = (f'<td class="{kind}">{_text(cell, _LONGEST_CELL)}</td>' for kind, cell in zip(kinds_of, row, strict=True))
         lines.append(f"<tr>{''.join(cells)}</tr>\n")
     note = f'<p class="note">{_text(table.note)}</p>\n' if table.note else ""
+    wide = ' class="wide"' if len(table.columns) > _WIDE_COLUMNS else ""
     title = f"<h3>{_text(table.title)}</h3>\n" if table.title else ""
     return (
         f'<div class="part">\n{title}<div class="scroll" tabindex="0">'
-        f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(lines)}</tbody>\n</table></div>\n{note}</div>\n"
+        f"<table{wide}>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{''.join(lines)}</tbody>\n</table></div>\n{note}</div>\n"
     )

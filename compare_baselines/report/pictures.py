@@ -50,20 +50,37 @@ def save_pictures(report: Report, path: str | Path) -> list[Path]:
     """
     path = Path(path)
     plots = {plot.name: plot for plot in report.plots()}
-    try:
-        if path.suffix.lower() != ".png":
-            path.mkdir(parents=True, exist_ok=True)
-            return [draw(plot, path / f"{name}.png") for name, plot in plots.items()]
+    if path.suffix.lower() == ".png":
         if path.stem not in plots:
             raise InvalidArgumentError(
                 f"A picture's file must have the name of a plot, but got {path.name!r}; "
-                f"possible are {', '.join(f'{name}.png' for name in plots) or 'none: nothing can be drawn yet'}. Name a folder for all of them."
+                f"possible are {', '.join(f'{name}.png' for name in plots) or 'none, since nothing can be drawn yet'}. "
+                "Name a folder for all of them."
             )
-        return [draw(plots[path.stem], path)]
+        return [save_picture(plots[path.stem], path)]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HistoryPathError(
-            f"Pictures must go where files can be written, but {str(path)!r} gives: {error.strerror or error}. Name another place with --png."
-        ) from error
+        raise _unwritable(path, error) from error
+    return [save_picture(plot, path / f"{name}.png") for name, plot in plots.items()]
+
+
+def save_picture(plot: Plot, path: Path) -> Path:
+    """Draw one picture into a file.
+
+    Raises:
+        HistoryPathError: If the file cannot be written.
+    """
+    try:
+        return draw(plot, path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> HistoryPathError:
+    return HistoryPathError(
+        f"Pictures must go where files can be written, but {str(path)!r} gives: {error.strerror or error}. Name another place with --png."
+    )
 
 
 def draw(plot: Plot, path: Path) -> Path:
@@ -208,4 +225,6 @@ def _finish(axes: Axes, plot: Plot) -> None:
     handles, names = axes.get_legend_handles_labels()
     kept = dict(zip(names, handles, strict=True))
     if 1 < len(kept) <= _MAX_LEGEND:
-        axes.legend(kept.values(), kept.keys(), fontsize=8.5, frameon=False, ncols=min(len(kept), 4), loc="lower left", bbox_to_anchor=(0, 1.06))
+        axes.legend(
+            kept.values(), kept.keys(), fontsize=8.5, frameon=False, ncols=min(len(kept), 4), loc="lower left", bbox_to_anchor=(0, 1.06)
+        )

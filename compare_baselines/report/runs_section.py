@@ -10,7 +10,7 @@ import numpy as np
 
 from compare_baselines.report.facts import BROKEN, OPEN, Facts, TaskFacts
 from compare_baselines.report.parts import Gallery, Kind, Part, Plot, Prose, Section, Series, Table, Tone, slugs
-from compare_baselines.report.wording import clean, count, moment, show_config, show_duration, show_number
+from compare_baselines.report.wording import NOTHING, clean, count, moment, show_config, show_duration, show_number
 
 if TYPE_CHECKING:
     from store import History
@@ -64,12 +64,17 @@ def _all_tasks(facts: Facts) -> Plot:
     ]
     kept = _thinned(marks, MAX_MARKS, [mark[2] for mark in marks])
     series = []
-    for is_recommended, label, tone, symbol in ((False, "your own choice", Tone.BLUE, "circle"), (True, "recommended", Tone.ORANGE, "diamond")):
+    for is_recommended, label, tone, symbol in (
+        (False, "your own choice", Tone.BLUE, "circle"),
+        (True, "recommended", Tone.ORANGE, "diamond"),
+    ):
         chosen = [mark for mark in kept if mark[2] is is_recommended]
         if chosen:
             x, y, _, hover = zip(*chosen, strict=True)
             series.append(Series(label, x, y, Kind.POINTS, tone, hover=hover, symbol=symbol))
-    all_broken = [(moment(run.started_utc), _hover(task, i)) for task in facts.tasks for i, run in enumerate(task.runs) if run.status in BROKEN]
+    all_broken = [
+        (moment(run.started_utc), _hover(task, i)) for task in facts.tasks for i, run in enumerate(task.runs) if run.status in BROKEN
+    ]
     broken = _thinned([mark for mark in all_broken if mark[0] is not None], MAX_MARKS // 4)
     if broken:
         x, hover = zip(*broken, strict=True)
@@ -106,7 +111,10 @@ def _one_task(task: TaskFacts, name: str) -> Plot:
     steps = [point for i, point in zip(order, path, strict=True) if i in improves] + path[-1:]
     kept = _thinned(order, MAX_MARKS_OF_TASK, [bool(task.is_recommended[i]) or i in improves for i in order])
     series = [Series("best so far", [x for x, _ in steps], [y for _, y in steps], Kind.STEP, Tone.INK)]
-    for is_recommended, label, tone, symbol in ((False, "your own choice", Tone.BLUE, "circle"), (True, "recommended", Tone.ORANGE, "diamond")):
+    for is_recommended, label, tone, symbol in (
+        (False, "your own choice", Tone.BLUE, "circle"),
+        (True, "recommended", Tone.ORANGE, "diamond"),
+    ):
         chosen = [i for i in kept if bool(task.is_recommended[i]) is is_recommended]
         if chosen:
             x, y = [starts[i] for i in chosen], [float(task.values[i]) for i in chosen]
@@ -202,7 +210,9 @@ def curves_section(history: History, facts: Facts) -> Section:
 def _curves(history: History, task: TaskFacts, name: str) -> Plot | None:
     ranked = sorted((i for i in range(len(task)) if not math.isnan(task.standing[i])), key=lambda i: -task.standing[i])
     ranked += [i for i, run in enumerate(task.runs) if run.status in OPEN]
-    chosen = ranked[:_TOP_CURVES] + [ranked[_TOP_CURVES:][i] for i in _evenly(list(range(len(ranked) - _TOP_CURVES)), MAX_CURVES - _TOP_CURVES)]
+    chosen = ranked[:_TOP_CURVES] + [
+        ranked[_TOP_CURVES:][i] for i in _evenly(list(range(len(ranked) - _TOP_CURVES)), MAX_CURVES - _TOP_CURVES)
+    ]
     drawn, uses_epochs = [], True
     for i in chosen:
         logged = history.metrics(task.runs[i].id, task.objective)
@@ -232,7 +242,9 @@ def _curves(history: History, task: TaskFacts, name: str) -> Plot | None:
         tuple(series),
         x_title="epoch" if uses_epochs else "step",
         y_title=task.objective,
-        note=f"{count(len(drawn), 'run')}: the best {_TOP_CURVES} and others evenly over the ranking; {n_left:,} more not drawn." if n_left > 0 else "",
+        note=f"{count(len(drawn), 'run')}: the best {_TOP_CURVES} and others evenly over the ranking; {n_left:,} more not drawn."
+        if n_left > 0
+        else "",
         height=400,
     )
 
@@ -248,4 +260,4 @@ def time_span(facts: Facts) -> str:
 def total_time(facts: Facts) -> str:
     """Say how long all runs took together."""
     known = [run.wall_s for run in facts.runs() if run.wall_s is not None]
-    return show_duration(sum(known)) if known else "–"
+    return show_duration(sum(known)) if known else NOTHING

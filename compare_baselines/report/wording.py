@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+NOTHING = "\u2013"
+"""What stands where there is no figure."""
 LONGEST = 60
 """Characters of a name that are shown: a longer one would push everything else off the page."""
 
@@ -36,9 +38,9 @@ def moment(utc: str | None) -> str | None:
 def show_number(value: float | None) -> str:
     """Write a number with four significant digits; a dash where there is none."""
     if value is None or math.isnan(value):
-        return "–"
+        return NOTHING
     if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
+        return "∞" if value > 0 else "\u2212∞"
     if value == int(value) and abs(value) < 1e6:
         return f"{int(value)}"
     return f"{value:.4g}"
@@ -61,14 +63,14 @@ def show_config(config: Mapping[str, Any], names: Sequence[str] | None = None, m
 def show_share(value: float | None) -> str:
     """Write a share in percent; only what is nothing at all is 0 %."""
     if value is None or math.isnan(value):
-        return "–"
+        return NOTHING
     return "< 1 %" if 0 < value < 0.005 else "> 99 %" if 0.995 < value < 1 else f"{value:.0%}".replace("%", " %")
 
 
 def show_duration(seconds: float | None) -> str:
     """Write a duration: ``0.8 s``, ``12 min``, ``3.4 h``, ``2.1 days``."""
     if seconds is None or not math.isfinite(seconds):
-        return "–"
+        return NOTHING
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     for unit, size, limit in (("min", 60.0, 120.0), ("h", 3600.0, 96.0)):
@@ -95,7 +97,8 @@ def show_size(n_bytes: int) -> str:
 
 def count(number: int, noun: str) -> str:
     """Write a number with its noun: ``1 run``, ``2,000 runs``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    ending = "es" if noun.endswith(("ch", "sh", "s", "x")) else "s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}{ending}"
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:

@@ -202,6 +202,31 @@ def _tokens(spec: DataSpec) -> _Made:
     return rows, np.where(flip, rng.integers(label.max() + 1, size=spec.n), label), False
 
 
+def _teacher(spec: DataSpec) -> _Made:
+    """What a random deep network says of random inputs: surfaces that one hidden layer finds hard."""
+    rng = np.random.default_rng([spec.seed, 7])
+    n_features, width, depth = spec.options["n_features"], 24, spec.options.get("depth", 3)
+    inputs = rng.normal(size=(spec.n, n_features))
+    hidden = inputs
+    for i in range(depth):
+        weights = rng.normal(size=(hidden.shape[1], width)) * (2.0 if i else 1.5) / np.sqrt(hidden.shape[1])
+        hidden = np.tanh(hidden @ weights + 0.3 * rng.normal(size=width))
+    n_classes = spec.options.get("n_classes")
+    outputs = hidden @ rng.normal(size=(width, n_classes or 1))
+    outputs = (outputs - outputs.mean(0)) / outputs.std(0) + spec.options.get("noise", 0.1) * rng.normal(size=outputs.shape)
+    return (inputs, outputs[:, 0], True) if n_classes is None else (inputs, outputs.argmax(1), False)
+
+
+def _checkerboard(spec: DataSpec) -> _Made:
+    """Black and white squares in the plane, among columns of noise."""
+    rng = np.random.default_rng([spec.seed, 8])
+    n_squares = spec.options.get("n_squares", 3)
+    plane = rng.random((spec.n, 2))
+    label = np.floor(plane * n_squares).astype(np.int64).sum(1) % 2
+    flip = rng.random(spec.n) < spec.options.get("noise", 0.02)
+    return np.concatenate([plane, rng.random((spec.n, spec.options.get("n_noise", 0)))], axis=1), label ^ flip, False
+
+
 _MAKERS: Mapping[str, Callable[[DataSpec], _Made]] = {
     "bundled": _bundled,
     "classification": _classification,
@@ -210,4 +235,6 @@ _MAKERS: Mapping[str, Callable[[DataSpec], _Made]] = {
     "bars": _bars,
     "waves": _waves,
     "tokens": _tokens,
+    "teacher": _teacher,
+    "checkerboard": _checkerboard,
 }

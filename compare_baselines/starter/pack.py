@@ -129,6 +129,10 @@ def learning_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[TaskRuns]:
     return found
 
 
+def _steps(config: Mapping[str, Any], n_train: int) -> int:
+    return int(config["num_epochs"]) * math.ceil(n_train / int(config["batch_size"]))
+
+
 def _thinned(runs: list[Any], objective: str, sign: float) -> list[Any]:
     """Keep as many runs as a process holds, the best and even shares of the others: what is asked later is what was learned from."""
     if len(runs) <= MAX_TASK_RUNS:
@@ -211,7 +215,13 @@ def pack(source: Path, target: Path) -> dict[str, Any]:
             write_prior_runs(mine, folder / f"{family}-runs.safetensors")
             fit(family, mine, folder)
             families[family] = [
-                {"id": task.task_id, "kind": task.task_id.rpartition(", ")[2], "description": task.description.to_dict()} for task in mine
+                {
+                    "id": task.task_id,
+                    "kind": task.task_id.rpartition(", ")[2],
+                    "longest": max(_steps(config, int(task.description.n_train or 0)) for config in task.configs),
+                    "description": task.description.to_dict(),
+                }
+                for task in mine
             ]
         data = {task["description"]["name"]: task["data"] for task in tasks}
         content = {"provenance": about, "hyperparameters": HYPERPARAMETERS, "labels": LABELS, "families": families, "data": data}

@@ -19,20 +19,39 @@ BATCH_SIZES = (8, 512)
 MAX_DROPOUT = 0.6
 MAX_WARM_UP = 0.3
 NUM_LAYERS = (1, 6)
-NUM_EPOCHS = {"mlp": (5, 150), "cnn": (4, 32), "rnn": (4, 32), "transformer": (4, 32)}
 SCHEDULES = ("constant", "linear", "cosine")
 WIDTHS = {"mlp": (16, 512), "cnn": (4, 24), "rnn": (8, 32), "transformer": (8, 32)}
-GROUP = 8
-"""Configurations trained in one pass; each has its own eighth of the range of learning rates."""
-N_GROUPS = {
-    "mlp": {"SGD": 8, "Adam": 8},
-    "cnn": {"SGD": 4, "Adam": 4},
-    "rnn": {"SGD": 3, "Adam": 5},
-    "transformer": {"SGD": 2, "Adam": 6},
+
+
+@dataclass(frozen=True)
+class Regime:
+    """How the networks of a task are drawn.
+
+    Attributes:
+        epochs: Fewest and most.
+        n_groups: Groups for SGD, and for Adam and AdamW, half each.
+        group: Configurations trained in one pass; each has its own part of the range of learning rates.
+        least_batches: Batches an epoch has at least, where a data set is so small that the largest batch would be all of it.
+        max_seconds: What a group may cost on one slow core by ``estimated_seconds``; larger draws are drawn again.
+    """
+
+    epochs: tuple[int, int]
+    n_groups: tuple[int, int]
+    group: int = 8
+    least_batches: int = 1
+    max_seconds: float = 3.0
+
+
+MLP = Regime((5, 150), (8, 8), max_seconds=12.0)
+SHORT = {"cnn": Regime((4, 32), (4, 4)), "rnn": Regime((4, 32), (3, 5)), "transformer": Regime((4, 32), (2, 6))}
+LONG = {
+    "cnn": Regime((15, 150), (2, 2), 16, 4, 14.0),
+    "rnn": Regime((15, 150), (1, 3), 16, 4, 12.0),
+    "transformer": Regime((15, 150), (1, 3), 16, 4, 9.0),
 }
-"""Groups of a task for each kind of optimizer; ``Adam`` are Adam and AdamW, half each."""
-MAX_SECONDS = {"mlp": 12.0, "cnn": 3.0, "rnn": 3.0, "transformer": 3.0}
-"""What a group may cost on one slow core by ``estimated_seconds``; larger draws are drawn again."""
+"""Dozens of steps, and hundreds: how long one trains decides which learning rates are good."""
+N_LONG = {"cnn": 14, "rnn": 14, "transformer": 14}
+"""Of each family, so many data sets are learned at length as well."""
 
 
 @dataclass(frozen=True)
@@ -43,16 +62,23 @@ class StarterTask:
         data: The data set.
         family: One of ``FAMILIES``.
         objective: What tuning is judged by: ``val_accuracy`` or ``val_loss``.
+        is_long: Whether it is one of the trainings at length.
     """
 
     data: DataSpec
     family: str
     objective: str
+    is_long: bool = False
 
     @property
     def name(self) -> str:
         """Name, unique."""
-        return f"{self.data.name} {self.family}"
+        return f"{self.data.name} {self.family}" + (" long" if self.is_long else "")
+
+    @property
+    def regime(self) -> Regime:
+        """How its networks are drawn."""
+        return MLP if self.family == "mlp" else (LONG if self.is_long else SHORT)[self.family]
 
     @property
     def direction(self) -> str:
@@ -62,7 +88,7 @@ class StarterTask:
     @property
     def seed(self) -> int:
         """Seed of everything drawn for this task."""
-        return zlib.crc32(f"{SEED} {self.name}".encode())
+        return zlib.crc32(f"{SEED} {self.data.name} {self.family}".encode())
 
 
 @dataclass(frozen=True)
@@ -80,28 +106,30 @@ def starter_tasks() -> list[StarterTask]:
     tasks = []
     for family, specs in by_family.items():
         for i, spec in enumerate(specs):
-            is_regression = spec.options.get("is_regression", False) or spec.options.get("which") in {
-                "diabetes",
-                "edges",
-                "next value",
-                "count",
-            }
             # Some watch the loss of a classification; the others its accuracy.
-            objective = "val_loss" if is_regression or i % 4 == 3 else "val_accuracy"
+            objective = "val_loss" if _is_regression(spec) or i % 4 == 3 else "val_accuracy"
             tasks.append((i / len(specs), StarterTask(spec, family, objective)))
+            if i < N_LONG.get(family, 0):
+                tasks.append((i / len(specs), StarterTask(spec, family, objective, is_long=True)))
     return [task for _, task in sorted(tasks, key=lambda pair: pair[0])]
+
+
+def _is_regression(spec: DataSpec) -> bool:
+    named = spec.options.get("which") in {"diabetes", "edges", "next value", "count"}
+    return named or bool(spec.options.get("is_regression")) or (spec.make == "teacher" and "n_classes" not in spec.options)
 
 
 def groups(task: StarterTask, data: Data) -> list[Group]:
     """Draw the configurations of a task."""
     rng = np.random.default_rng(task.seed)
     found = []
-    for kind, count in N_GROUPS[task.family].items():
+    for kind, count in zip(("SGD", "Adam"), task.regime.n_groups, strict=True):
         for _ in range(count):
             shared = _shared(task, data, rng)
-            strata = rng.permutation(GROUP)
-            configs = tuple(_config(kind, shared, (strata[i] + rng.random()) / GROUP, i, rng) for i in range(GROUP))
-            seeds = tuple(int(seed) for seed in rng.integers(2**31, size=GROUP))
+            size = task.regime.group
+            strata = rng.permutation(size)
+            configs = tuple(_config(kind, shared, (strata[i] + rng.random()) / size, i, rng) for i in range(size))
+            seeds = tuple(int(seed) for seed in rng.integers(2**31, size=size))
             found.append(Group(configs, seeds, int(rng.integers(2**31))))
     return found
 
@@ -127,14 +155,15 @@ def _config(kind: str, shared: dict[str, Any], unit: float, index: int, rng: np.
 
 
 def _shared(task: StarterTask, data: Data, rng: np.random.Generator) -> dict[str, Any]:
+    largest = BATCH_SIZES[1] if task.regime.least_batches == 1 else min(BATCH_SIZES[1], len(data.train_y) // task.regime.least_batches)
     while True:
         shared = {
             "num_layers": _log_integer(*NUM_LAYERS, rng),
             "hidden_size": _width(task.family, rng),
-            "batch_size": min(_log_integer(*BATCH_SIZES, rng), len(data.train_y)),
-            "num_epochs": _log_integer(*NUM_EPOCHS[task.family], rng),
+            "batch_size": min(_log_integer(BATCH_SIZES[0], largest, rng), len(data.train_y)),
+            "num_epochs": _log_integer(*task.regime.epochs, rng),
         }
-        if estimated_seconds(task.family, data, shared) <= MAX_SECONDS[task.family]:
+        if estimated_seconds(task.family, data, shared, task.regime.group) <= task.regime.max_seconds:
             return shared
 
 
@@ -147,7 +176,7 @@ def _width(family: str, rng: np.random.Generator) -> int:
     return max(8, width // 4 * 4) if family == "transformer" else width  # heads must divide it
 
 
-def estimated_seconds(family: str, data: Data, shared: dict[str, Any]) -> float:
+def estimated_seconds(family: str, data: Data, shared: dict[str, Any], group: int = 8) -> float:
     """Return about what a group costs on one slow core: overhead of its steps, and work of its samples."""
     layers, width, size = shared["num_layers"], shared["hidden_size"], shared["batch_size"]
     positions = math.prod(data.input_shape) if family == "cnn" else data.input_shape[0]
@@ -159,7 +188,7 @@ def estimated_seconds(family: str, data: Data, shared: dict[str, Any]) -> float:
     else:
         step = {"cnn": 3 * layers, "rnn": positions * layers, "transformer": 8 * layers}[family]
         sample = {"cnn": 1.2e-4, "rnn": 2.3e-4, "transformer": 2.3e-4}[family] * positions * layers * (width + 8)
-    return float(shared["num_epochs"] * (steps * step + samples * sample) / 1000)
+    return float(shared["num_epochs"] * (steps * step + samples * sample * group / 8) / 1000)
 
 
 def _made(which: str, n: int, seed: int, **options: Any) -> DataSpec:
@@ -197,6 +226,14 @@ def _tables() -> list[DataSpec]:
         _made("friedman3", 500, 19, is_regression=True, noise=0.2),
         _made("classification", 3000, 20, n_features=16, n_informative=10, n_classes=3, n_clusters_per_class=3, class_sep=0.8),
         _made("classification", 700, 21, n_features=100, n_informative=30, n_classes=4, class_sep=2.0, flip_y=0.05),
+        DataSpec("teacher-3c-3000-22", "teacher", 3000, {"n_features": 12, "n_classes": 3}, 22),
+        DataSpec("checkerboard-2400-23", "checkerboard", 2400, {"n_squares": 3, "n_noise": 1}, 23),
+        _made("classification", 4000, 24, n_features=20, n_informative=8, n_classes=4, n_clusters_per_class=5, class_sep=1.2),
+        DataSpec("teacher-2000-25", "teacher", 2000, {"n_features": 8, "depth": 2, "noise": 0.05}, 25),
+        DataSpec("teacher-6c-5000-26", "teacher", 5000, {"n_features": 25, "n_classes": 6, "depth": 2}, 26),
+        _made("gaussian_quantiles", 3000, 27, n_features=10, n_classes=5),
+        DataSpec("checkerboard-4000-28", "checkerboard", 4000, {"n_squares": 4, "noise": 0.0}, 28),
+        DataSpec("teacher-2c-2500-29", "teacher", 2500, {"n_features": 40, "n_classes": 2, "depth": 3, "noise": 0.3}, 29),
     ]
 
 
@@ -266,4 +303,4 @@ def describe(task: StarterTask, data: Data) -> dict[str, Any]:
 
 def n_networks(tasks: Sequence[StarterTask]) -> int:
     """Return how many networks are trained in all."""
-    return sum(GROUP * sum(N_GROUPS[task.family].values()) for task in tasks)
+    return sum(task.regime.group * sum(task.regime.n_groups) for task in tasks)

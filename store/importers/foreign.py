@@ -17,6 +17,8 @@ from store.records import RunStatus, Source
 
 MAX_POINTS = 1_000
 """Values kept of one metric of one run: what a learning curve needs, far below what a logger of every step writes."""
+_BUFFERED = 50 * MAX_POINTS
+"""Values of one metric held while a source is read."""
 MAX_METRICS = 100
 """Metrics kept of one run; per-layer histograms and the like are more."""
 MAX_HPARAMS = 500
@@ -119,6 +121,15 @@ class RunSource(Protocol):
         """Yield every record once; what cannot be read is a ``LeftOut`` with its reason."""
 
 
+def part_of(progress: Progress, start: float, share: float) -> Progress:
+    """Return what reports a part of a whole: from ``start`` on, ``share`` of it."""
+
+    def report(done: float, text: str) -> None:
+        progress(start + share * done, text)
+
+    return report
+
+
 def curve_of(points: Iterable[Point], *, started_s: float | None = None, limit: int = MAX_POINTS) -> Curve | None:
     """Return values in the order of their steps, the last one of each step, thinned; None if there are none.
 
@@ -131,6 +142,8 @@ def curve_of(points: Iterable[Point], *, started_s: float | None = None, limit: 
     for point in points:
         if -MAX_STEP < point[0] < MAX_STEP:
             by_step[point[0]] = point
+        if len(by_step) > _BUFFERED:
+            by_step = {kept[0]: kept for kept in thinned([by_step[step] for step in sorted(by_step)], _BUFFERED // 2)}
     ordered = thinned([by_step[step] for step in sorted(by_step)], limit)
     if not ordered:
         return None
@@ -143,6 +156,14 @@ def curve_of(points: Iterable[Point], *, started_s: float | None = None, limit: 
         None if all(time is None for time in times) else times,
         None if all(epoch is None for epoch in epochs) else epochs,
     )
+
+
+def gather(points: dict[str, list[Point]], name: str, point: Point) -> None:
+    """Note a value of a metric; a curve that grows beyond what is kept of it anyway is thinned on the way."""
+    values = points.setdefault(name, [])
+    values.append(point)
+    if len(values) > _BUFFERED:
+        points[name] = thinned(values, _BUFFERED // 2)
 
 
 def thinned(points: list[Point], limit: int) -> list[Point]:

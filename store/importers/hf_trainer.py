@@ -14,7 +14,7 @@ from typing import Any
 
 from store.bulk import Curve
 from store.errors import InvalidArgumentError
-from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, number_of
+from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, gather, number_of
 from store.importers.inert_pickle import Stub, read_saved_object
 from store.importers.intake import counted
 from store.importers.reading import MIB, UnreadableRecordError, existing, files_below, json_object, read_text, written_utc
@@ -110,7 +110,7 @@ def _run(output: Path, paths: list[Path], place: str) -> Record:
         key=(output.name, _identity(arguments, entries)),
         task=_task(place, arguments),
         curves=curves,
-        facts={"folder": output.name, "training_args": missing or "read"},
+        facts={"folder": output.name, "training_args": missing or "read", "steps": _steps(state)},
         epochs_reached=number_of(state.get("epoch")),
         batch="per-device",
     )
@@ -119,6 +119,12 @@ def _run(output: Path, paths: list[Path], place: str) -> Record:
     run.wall_s = next((number_of(entry["train_runtime"]) for entry in reversed(entries) if "train_runtime" in entry), None)
     run.started_utc = written_utc(path)
     return run
+
+
+def _steps(state: Mapping[str, Any]) -> str:
+    """Say how far a run got: a state does not tell whether one that is short of its end stopped, broke off or still goes on."""
+    done, planned = number_of(state.get("global_step")), number_of(state.get("max_steps"))
+    return f"{done or 0:.0f}" + (f" of {planned:.0f}" if planned is not None and planned > 0 else "")
 
 
 def _arguments(folders: list[Path]) -> tuple[dict[str, Any], str]:
@@ -179,7 +185,7 @@ def _curves(entries: list[dict[str, Any]]) -> dict[str, Curve]:
         for name, value in entry.items():
             number = number_of(value)
             if number is not None and name not in _NOT_METRICS:
-                points.setdefault(str(name), []).append((int(step), number, epoch, None))
+                gather(points, str(name), (int(step), number, epoch, None))
     return {name: curve for name, values in points.items() if (curve := curve_of(values)) is not None}
 
 

@@ -127,7 +127,7 @@ def import_source(
         raise InvalidArgumentError(
             f"What {source.kind} recorded must have one meaning, but it can be read in more than one way: {'; '.join(report.questions)}."
         )
-    known = _known_digests(history, [run.id for run in finished])
+    known = known_digests(history, [run.id for run in finished])
     for run in finished:
         digest = known.get(run.id, "")
         report.n_new += run.id not in known
@@ -290,7 +290,7 @@ def _finished_run(
         return LeftOut(f"has values of {objective!r} above 1, which was said to be a fraction", where)
     if factor != 1.0 and objective in curves:
         curves[objective] = with_fields(curves[objective], values=[value * factor for value in curves[objective].values])
-    hparams, names = _hparams(run, answers, meaning)
+    hparams, names = stored_hparams(run, answers, meaning)
     done = FinishedRun(
         id=run_id(report.kind, run),
         task=run.task,
@@ -316,7 +316,7 @@ def _finished_run(
     return with_fields(done, description={"origin": {**origin, "digest": _digest_of(done)}})
 
 
-def _hparams(run: ForeignRun, answers: Answers, meaning: Meaning) -> tuple[dict[str, Any], dict[str, str]]:
+def stored_hparams(run: ForeignRun, answers: Answers, meaning: Meaning) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the hyperparameters as they are stored, and under which names."""
     hparams = dict(run.hparams)
     for raw, scale in meaning.scales.items():
@@ -354,8 +354,8 @@ def _digest_of(run: FinishedRun) -> str:
     return hashlib.sha256(json.dumps([told, hparams]).encode()).hexdigest()[:16]
 
 
-def _known_digests(history: History | None, ids: Sequence[str]) -> dict[str, str | None]:
-    """Return id -> digest of the runs that the history has; None for one that was recorded and not imported."""
+def known_digests(history: History | None, ids: Sequence[str]) -> dict[str, str | None]:
+    """Return id -> digest of those runs that the history has; None for one that was not imported from a source."""
     if history is None:
         return {}
     found: dict[str, str | None] = {}

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import InvalidArgumentError
-from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, flattened, number_of
+from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, flattened, gather, number_of
 from store.importers.intake import counted
 from store.importers.reading import MIB, UnreadableRecordError, csv_rows, existing, files_below, read_text, written_utc
 from store.importers.yaml_text import parse_yaml_mapping
 
 METRICS, HPARAMS = "metrics.csv", "hparams.yaml"
 _MAX_METRICS_BYTES = 256 * MIB
-_DEFAULT_NAME = "lightning_logs"
-"""What the logger calls a folder that nobody named: the folder above says more."""
+_DEFAULT_NAMES = frozenset({"lightning_logs", "runs"})
+"""What loggers call a folder that nobody named: the folder above says more."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +50,23 @@ class LightningSource:
         for index, path in enumerate(files):
             report(index)
             try:
-                yield _run(path)
+                yield _run(path, folder)
             except UnreadableRecordError as error:
                 yield LeftOut(str(error), f"{path.parent.parent.name}/{path.parent.name}")
 
 
-def task_of(folder: Path) -> str:
-    """Return what the runs of a logger's folder are called together: its name, or the one above where that is the default."""
-    experiment = folder.parent if re.fullmatch(r"version_\d+", folder.name) else folder
-    if experiment.name == _DEFAULT_NAME and experiment.parent.name:
-        return experiment.parent.name
-    return experiment.name or _DEFAULT_NAME
+def task_of(folder: Path, root: Path) -> str:
+    """Return what runs are called together: the name of the folder they lie in, or of the one above where that is a logger's default.
+
+    Args:
+        folder: The folder of one run.
+        root: The folder that was given; a run that is given alone is called after itself.
+    """
+    is_version = re.fullmatch(r"version_\d+", folder.name) is not None
+    together = folder.parent if is_version or folder != root else folder
+    if together.name in _DEFAULT_NAMES and together.parent.name:
+        return together.parent.name
+    return together.name or "runs"
 
 
 def read_hparams(folder: Path) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def read_hparams(folder: Path) -> dict[str, Any]:
     path = folder / HPARAMS
     if not path.exists():
         return {}
-    text = read_text(path, 4 * MIB)
+    text = read_text(path, MIB)
     if text.strip() in {"", "{}"}:
         return {}
     return {name: value for name, value in flattened(parse_yaml_mapping(text)).items() if not isinstance(value, list) or len(value) <= 20}
@@ -84,7 +90,7 @@ def version_of(folder: Path) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _run(path: Path) -> Record:
+def _run(path: Path, root: Path) -> Record:
     folder = path.parent
     points: dict[str, list[Point]] = {}
     first: list[tuple[str, str]] = []
@@ -96,7 +102,7 @@ def _run(path: Path) -> Record:
             raise UnreadableRecordError("metrics.csv has rows without a step")
         last_epoch = epoch if epoch is not None and math.isfinite(epoch) else last_epoch
         for name, value in _values(row):
-            points.setdefault(name, []).append((int(step), value, epoch, None))
+            gather(points, name, (int(step), value, epoch, None))
     hparams = read_hparams(folder)
     if not points and not hparams:
         return LeftOut("has neither metrics nor hyperparameters", f"{folder.parent.name}/{folder.name}", is_bad=False)
@@ -105,7 +111,7 @@ def _run(path: Path) -> Record:
     digest = hashlib.sha256(repr((sorted(hparams.items(), key=lambda item: item[0]), first)).encode()).hexdigest()[:16]
     return ForeignRun(
         key=(folder.parent.name, folder.name, digest),
-        task=task_of(folder),
+        task=task_of(folder, root),
         hparams=hparams,
         curves=curves,
         facts={"folder": f"{folder.parent.name}/{folder.name}"},

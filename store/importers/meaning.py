@@ -144,6 +144,8 @@ def read_hyperparameters(runs: Sequence[ForeignRun], answers: Answers) -> Meanin
 def _why(raw: str, name: str, answers: Answers) -> str:
     if raw in answers.names:
         return "you said so"
+    if name != canonical_name(raw):
+        return f"{canonical_name(raw)} is there under its own name"
     if name == raw and name not in CANONICAL_ALIASES:
         part = canonical_name(re.split(r"[./]", raw)[-1])
         if part != raw and part in CANONICAL_ALIASES:
@@ -151,8 +153,6 @@ def _why(raw: str, name: str, answers: Answers) -> str:
         return "no common name is known: it keeps its own"
     if name == raw:
         return "its canonical name"
-    if name != canonical_name(raw):
-        return f"{canonical_name(raw)} is there under its own name"
     return "a known spelling"
 
 

@@ -21,7 +21,7 @@ from store.bulk import Curve
 from store.errors import InvalidArgumentError, MissingDependencyError
 from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, utc_text, value_of_text
 from store.importers.intake import counted
-from store.importers.reading import MIB, UnreadableRecordError, existing, read_text
+from store.importers.reading import MIB, UnreadableRecordError, existing, read_text, sqlite_address
 from store.importers.yaml_text import parse_yaml_mapping
 from store.privacy import redact_text
 from store.records import RunStatus
@@ -149,13 +149,15 @@ def _metric_lines(text: str) -> Iterator[Point]:
 
 def _database_runs(path: Path, progress: Progress) -> Iterator[Record]:
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(sqlite_address(path), uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if not {"experiments", "runs", "params", "metrics"} <= tables:
                 raise InvalidArgumentError(f"A source must be MLflow's database, but {str(path)!r} lacks its tables. Give the right file.")
-            query = "SELECT r.*, e.name AS experiment FROM runs AS r JOIN experiments AS e USING (experiment_id) "
+            query = (
+                "SELECT r.*, e.name AS experiment FROM runs AS r JOIN experiments AS e USING (experiment_id) "
                 "ORDER BY r.start_time, r.run_uuid"
+            )
             rows = connection.execute(query).fetchall()
             report = counted(progress, len(rows), "runs")
             for index, row in enumerate(rows):
@@ -252,7 +254,8 @@ def _server_run(client: Any, experiment: str, found: Any) -> Record:
         run.hparams = {name: value_of_text(value) for name, value in list(params.items())[:_MAX_PARAMS]}
         curves: dict[str, Curve | None] = {}
         for name in list(data.metrics)[:MAX_METRICS]:
-            points = ((item.step, float(item.value), None, item.timestamp / 1000) for item in client.get_metric_history(info.run_id, name))
+            asked = client.get_metric_history(info.run_id, name)
+            points = ((item.step, _value(float(item.value), False), None, item.timestamp / 1000) for item in asked)
             curves[name] = curve_of(points, started_s=_seconds(info.start_time))
         run.curves = {name: curve for name, curve in curves.items() if curve is not None}
     except (UnreadableRecordError, TypeError, ValueError) as error:

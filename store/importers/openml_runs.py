@@ -34,8 +34,8 @@ MEASURES = (
     "precision",
 )
 """OpenML's own measures that are most common; a dump's other numeric columns count as measures only if ``--objective`` names them."""
-_MAX_DUMP_BYTES = 1024 * MIB
-_MAX_ROWS = 2_000_000
+_MAX_DUMP_BYTES = 256 * MIB
+_MAX_ROWS = 500_000
 _MAX_PARAMETERS = 100_000
 _ABOUT = frozenset(
     str.split(
@@ -83,6 +83,8 @@ class OpenmlSource:
         for index, row in enumerate(runs.values()):
             report(index)
             if row.hparams:
+                if "flow_name" in row.facts:
+                    row.hparams.setdefault("flow", row.facts["flow_name"])  # what is compared on a task is the algorithm as well
                 row.task_features = features.get(str(row.facts["task_id"]), {})
                 yield row
             else:
@@ -110,10 +112,10 @@ def _arff_rows(text: str, path: Path) -> list[dict[str, Any]]:
     try:
         found = arff.load(io.StringIO(text), return_type=arff.DENSE_GEN)
         names = [str(name) for name, _ in found["attributes"]]
-        rows = []
+        rows: list[dict[str, Any]] = []
         for row in found["data"]:
             if len(rows) >= _MAX_ROWS:
-                break
+                raise UnreadableRecordError(f"a table has more than {_MAX_ROWS} rows")
             rows.append(dict(zip(names, row, strict=False)))
         return rows
     except (arff.ArffException, ValueError, IndexError, RecursionError) as error:
@@ -231,15 +233,15 @@ def _features(rows: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, float
 def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]], dict[str, Mapping[str, float]]]:
     """Ask OpenML for the evaluations of tasks, and for what it knows of these."""
     try:
+        tasks = [int(part) for part in source.place.removeprefix("task:").split(",")]
+    except ValueError as error:
+        raise InvalidArgumentError(f"OpenML's tasks must be given as task:31,37, but got {source.place!r}.") from error
+    try:
         import openml
     except ImportError as error:
         raise MissingDependencyError(
             f"Reading from OpenML needs openml, but it cannot be imported: {error}. pip install 'lightning-metahp[openml]'"
         ) from error
-    try:
-        tasks = [int(part) for part in source.place.removeprefix("task:").split(",")]
-    except ValueError as error:
-        raise InvalidArgumentError(f"OpenML's tasks must be given as task:31,37, but got {source.place!r}.") from error
     rows: list[dict[str, Any]] = []
     features: dict[str, Mapping[str, float]] = {}
     try:

@@ -22,11 +22,11 @@ from urllib.parse import unquote
 
 from store.bulk import Curve
 from store.errors import InvalidArgumentError, MetaHPError
-from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, curve_of, utc_of
+from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, curve_of, part_of, utc_of
 from store.importers.intake import counted
 from store.importers.meaning import shortened
-from store.importers.reading import existing
-from store.privacy import redact_text
+from store.importers.reading import existing, sqlite_address
+from store.privacy import redact, redact_text
 from store.records import RunStatus
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ class OptunaSource:
                 raise InvalidArgumentError(f"A study must be in the storage, but there is no {missing[0]!r}; it has: {names}.")
             chosen = [study for study in found if not self.studies or study.study_name in self.studies]
             for index, study in enumerate(chosen):
-                start = index / len(chosen)
-                yield from _trials(storage, study, lambda share, text, start=start: progress(start + share / len(chosen), text))
+                yield from _trials(storage, study, part_of(progress, index / len(chosen), 1 / len(chosen)))
 
 
 def _trials(storage: BaseStorage, study: FrozenStudy, progress: Progress) -> Iterator[Record]:
@@ -126,13 +125,13 @@ def _run(study: FrozenStudy, trial: FrozenTrial, names: list[str], directions: l
     return ForeignRun(
         key=(),
         task=study.study_name,
-        hparams={**_constants(trial), **trial.params},
+        hparams=dict(trial.params),
         curves=_curves(trial, names, separate),
         status=status,
         objective=names[0] if len(names) == 1 else None,
         direction=directions[0] if len(names) == 1 else None,
         distributions={name: json.loads(distribution_to_json(kind)) for name, kind in trial.distributions.items()},
-        facts={"study": study.study_name, "trial": trial.number, "state": trial.state.name.lower()},
+        facts={"study": study.study_name, "trial": trial.number, "state": trial.state.name.lower(), **_notes(trial)},
         started_utc=utc_of(trial.datetime_start),
         ended_utc=utc_of(trial.datetime_complete),
         wall_s=None if trial.duration is None else trial.duration.total_seconds(),
@@ -142,13 +141,14 @@ def _run(study: FrozenStudy, trial: FrozenTrial, names: list[str], directions: l
     )
 
 
-def _constants(trial: FrozenTrial) -> dict[str, Any]:
-    """Return what the user noted of a trial: plain numbers and short words; anything else is no hyperparameter."""
-    return {
-        f"user.{name}": value
-        for name, value in trial.user_attrs.items()
-        if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 100)
+def _notes(trial: FrozenTrial) -> dict[str, Any]:
+    """Return what the user noted of a trial. As often as not these are results: they are kept with the run, not learned from."""
+    noted = {
+        name[:100]: redact(value, name)
+        for name, value in list(trial.user_attrs.items())[:100]
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 200)
     }
+    return {"user_attrs": noted} if noted else {}
 
 
 def _curves(trial: FrozenTrial, names: list[str], separate: bool) -> dict[str, Curve]:
@@ -204,7 +204,7 @@ def _sqlite(path: Path) -> Iterator[BaseStorage]:
     with tempfile.TemporaryDirectory(prefix="metahp-import-") as folder:
         copy = Path(folder) / "study.db"
         try:
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as source, closing(sqlite3.connect(copy)) as target:
+            with closing(sqlite3.connect(sqlite_address(path), uri=True)) as source, closing(sqlite3.connect(copy)) as target:
                 tables = {row[0] for row in source.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
                 if not {"studies", "trials", "alembic_version"} <= tables:
                     raise _unreadable(str(path), "it is a SQLite file without studies")
@@ -227,13 +227,14 @@ def _sqlite(path: Path) -> Iterator[BaseStorage]:
 def _database(place: str) -> Iterator[BaseStorage]:
     import optuna
 
+    kinds: tuple[type[Exception], ...] = (*_errors(), ImportError)
     try:
         storage = optuna.storages.RDBStorage(place, skip_table_creation=True)
         yield storage
         storage.engine.dispose()
     except MetaHPError:
         raise
-    except (*_errors(), ImportError) as error:
+    except kinds as error:
         raise _unreadable(redact_text(place), redact_text(f"{type(error).__name__}: {error}")) from error
 
 

@@ -99,14 +99,14 @@ def csv_rows(text: str, max_rows: int = 2_000_000) -> Iterator[dict[str, str]]:
     """Yield the rows of a CSV text by column name; cells too many or too few are left out.
 
     Raises:
-        UnreadableRecordError: If it is no CSV text.
+        UnreadableRecordError: If it is no CSV text, or has more rows than ``max_rows``.
     """
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
         names = next(reader, [])
         for number, row in enumerate(reader):
             if number >= max_rows:
-                return
+                raise UnreadableRecordError(f"a table has more than {max_rows} rows")
             yield dict(zip(names, row, strict=False))
     except csv.Error as error:
         raise UnreadableRecordError("a file is not CSV") from error
@@ -122,6 +122,18 @@ def existing(path: str | Path, what: str) -> Path:
     if not found.exists():
         raise InvalidArgumentError(f"A source must exist, but there is nothing at {str(path)!r}. Give the path of {what}.")
     return found
+
+
+def sqlite_address(path: Path) -> str:
+    """Return the URI that opens a SQLite file for reading and leaves nothing beside it.
+
+    A file in WAL mode gets two companions from whoever opens it, a reader who may not write cannot remove them. Where they are not there
+    yet, nobody is using the file, and it can be opened as one that does not change.
+    """
+    with path.open("rb") as file:
+        header = file.read(20)
+    is_quiet = header[18:20] == b"\2\2" and not path.with_name(path.name + "-wal").exists()
+    return f"{path.as_uri()}?mode=ro{'&immutable=1' if is_quiet else ''}"
 
 
 def files_below(folder: Path) -> Iterator[Path]:

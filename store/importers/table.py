@@ -1,4 +1,4 @@
-"""Recorded tables (CSV, JSON Lines, Parquet) become a history: one run for each pair of task and run in the table.
+"""Recorded tables (CSV, JSON Lines, Parquet, data sets of the Hub) become a history: one run for each pair of task and run in the table.
 
 pyarrow is imported when a table is read, never with ``store``.
 """
@@ -10,15 +10,20 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from store.bulk import Curve, FinishedRun
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
 from store.ids import utc_now
+from store.importers.foreign import ForeignRun
+from store.importers.intake import known_digests, stored_hparams
+from store.importers.meaning import Answers, Meaning, read_hyperparameters
+from store.importers.table_files import kind_of, read_csv, read_table
 from store.names import resolve_direction
+from store.privacy import redact_text
 
 if TYPE_CHECKING:
     from store.history import History
@@ -27,7 +32,6 @@ _LABEL_DIGITS = 7
 """Numbers of runs are padded to this width inside an id, so that ids sort as the numbers do."""
 _EXACT = 2.0**53
 """From here on a floating-point number is not every whole number."""
-_SUFFIXES = "csv, tsv, jsonl, ndjson, json, parquet or pq"
 
 
 @dataclass(frozen=True)
@@ -70,55 +74,73 @@ class ImportReport:
         n_tasks: Tasks in it.
         n_runs: Runs in it.
         n_new: Runs that were not in the history before.
+        n_updated: Runs that were, and have other values now.
         n_diverged: Runs whose last value is not finite.
         n_values: Metric values that came in.
         configs: Each distinct configuration once, by raw name.
         left_out: Columns that were not taken.
         notes: What was read otherwise than it stands there, one line each.
+        n_empty: Runs without any value of the objective, which are left out.
+        meaning: How the names are read, where the caller asked for it.
+        is_written: Whether the history was changed.
     """
 
     n_rows: int = 0
     n_tasks: int = 0
     n_runs: int = 0
     n_new: int = 0
+    n_updated: int = 0
     n_diverged: int = 0
     n_values: int = 0
     configs: list[dict[str, Any]] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    n_empty: int = 0
+    meaning: Meaning = field(default_factory=Meaning)
+    is_written: bool = False
 
 
 def import_table(
-    history: History,
+    history: History | None,
     path: str | Path,
     columns: TableColumns,
     *,
     join: tuple[str | Path, str] | None = None,
     task_features: tuple[str | Path, str] | None = None,
+    task: str | None = None,
+    answers: Answers | None = None,
+    dry_run: bool = False,
     progress: Callable[[float, str], None] | None = None,
 ) -> ImportReport:
     """Take a recorded table into a history. Doing it twice changes nothing: ids follow from what the table says of a run.
 
     Args:
-        history: Where the runs go.
-        path: CSV, JSON Lines or Parquet, told by the suffix.
+        history: Where the runs go; None only with ``dry_run``.
+        path: CSV, JSON Lines or Parquet, told by the suffix; a folder of ``save_to_disk``; or ``hf:OWNER/NAME[:SPLIT]``.
         columns: Which column means what.
         join: A second table with hyperparameters, and the key column that both have.
         task_features: A table with one row a task, and its column with the task.
+        task: Name of the one task of all rows, in the place of a column.
+        answers: What the caller says of names, units and batch sizes; open questions are then asked, and each run keeps its origin. None:
+            everything as it stands, and a run that is known is left as it is.
+        dry_run: Only say what would come in.
         progress: Called with a fraction in [0, 1] and a text.
 
     Returns:
-        What came in.
+        What came in, or would.
 
     Raises:
-        InvalidArgumentError: If a file or a column is missing or malformed, or a run has several rows and no step column.
+        InvalidArgumentError: If a file or a column is missing or malformed, a run has several rows and no step column, or a question
+            is open.
         ObjectiveError: If the direction is unknown.
         MissingDependencyError: If pyarrow is missing.
         StorageError: If the history cannot be written.
     """
     direction = str(resolve_direction(columns.objective, columns.direction))
     notes: list[str] = []
-    table = _read_labels_exactly(read_table(path), path, (columns.task, columns.run))
+    table = _read_labels_exactly(read_table(path), path, (columns.run,) if task is not None else (columns.task, columns.run))
+    if task is not None:
+        columns, table = _with_task(table, columns, task)
     joined = None if join is None else _keyed_rows(join[0], join[1], columns.hparams, notes)
     features = {} if task_features is None else _task_features(*task_features)
     keys = [] if join is None else [join[1]]
@@ -133,52 +155,25 @@ def import_table(
         data[keys[0]] = joined.matching(data[keys[0]])
     report = ImportReport(n_rows=table.num_rows, notes=tuple(notes))
     report.left_out = tuple(name for name in table.column_names if name not in wanted)
-    rows = _Rows(data, columns, direction, joined, join[1] if join else None, own)
-    counts = history.add_finished_runs(_watched(rows, report, progress), features)
-    report.n_new, report.n_values = counts["runs"], counts["metrics"]
+    rows = _Rows(data, columns, direction, joined, join[1] if join else None, own, answers, place=redact_text(str(path)))
+    if answers is not None:
+        report.meaning = rows.meaning = read_hyperparameters(list(rows.configurations()), answers)
+        if report.meaning.questions and not dry_run:
+            raise InvalidArgumentError(
+                f"A table must have one meaning, but it can be read in more than one way: {'; '.join(report.meaning.questions)}."
+            )
+    if dry_run or history is None:
+        ids = [run.id for run in _watched(rows, report, progress)]
+        report.n_new = len(ids) - len(known_digests(history, ids))
+    else:
+        counts = history.add_finished_runs(_watched(rows, report, progress), features)
+        report.n_new, report.n_updated = counts["runs"], counts["runs_updated"]
+        report.n_values, report.is_written = counts["metrics"], True
+    report.n_empty = rows.n_empty
+    if rows.n_empty:
+        runs = "1 run has" if rows.n_empty == 1 else f"{rows.n_empty} runs have"
+        report.notes += (f"{runs} no value of {columns.objective!r} and cannot come in",)
     return report
-
-
-def read_table(path: str | Path) -> Any:
-    """Read a file into an Arrow table.
-
-    Raises:
-        InvalidArgumentError: If it is missing, malformed or of another format.
-        MissingDependencyError: If pyarrow is missing.
-    """
-    path = Path(path)
-    kind = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    try:
-        import pyarrow as pa
-        import pyarrow.csv
-        import pyarrow.json
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError(f"Reading tables needs pyarrow, but it cannot be imported: {error}. pip install pyarrow") from error
-    if not path.is_file():
-        raise InvalidArgumentError(f"A table must be an existing file, but {str(path)!r} is none. Check the path.")
-    try:
-        if kind in {"parquet", "pq"}:
-            return pyarrow.parquet.read_table(path)
-        if kind in {"csv", "tsv"}:
-            return _read_csv(path, kind)
-        if kind in {"json", "jsonl", "ndjson"}:
-            return pyarrow.json.read_json(path)
-    except (pa.ArrowException, OSError) as error:
-        hint = "Write one object a line." if kind in {"json", "jsonl", "ndjson"} else "Check the file."
-        why = " ".join(str(error).split())
-        raise InvalidArgumentError(f"A table must be readable as {kind}, but {str(path)!r} is not: {why}. {hint}") from error
-    raise InvalidArgumentError(f"A table must be CSV, JSON Lines or Parquet, but got {path.name!r}. Its name must end in {_SUFFIXES}.")
-
-
-def _read_csv(path: str | Path, kind: str, types: Mapping[str, Any] | None = None) -> Any:
-    import pyarrow.csv
-
-    return pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(delimiter="\t" if kind == "tsv" else ","),
-        convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True, column_types=dict(types or {})),
-    )
 
 
 @dataclass(frozen=True)
@@ -231,13 +226,23 @@ def _check_columns(present: Sequence[str], needed: Sequence[str], path: str | Pa
         raise InvalidArgumentError(f"A column must be named once, but {str(path)!r} has {double[0]!r} several times. Rename the others.")
 
 
+def _with_task(table: Any, columns: TableColumns, task: str) -> tuple[TableColumns, Any]:
+    """Add a column that says the same task in every row."""
+    import pyarrow as pa
+
+    name = "task"
+    while name in table.column_names:
+        name += "_"
+    return replace(columns, task=name), table.append_column(name, pa.array([task] * table.num_rows, pa.string()))
+
+
 def _read_labels_exactly(table: Any, path: str | Path, names: Sequence[str]) -> Any:
     """Read a CSV again with its labels as text where they are numbers too large to be told apart as such."""
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.csv
 
-    kind = Path(path).name.lower().removesuffix(".gz").rpartition(".")[2]
+    kind = kind_of(path)
     inexact = [
         name
         for name in names
@@ -246,7 +251,7 @@ def _read_labels_exactly(table: Any, path: str | Path, names: Sequence[str]) -> 
         and pa.types.is_floating(table.schema.field(name).type)
         and (pyarrow.compute.max(pyarrow.compute.abs(table.column(name))).as_py() or 0.0) >= _EXACT
     ]
-    return table if not inexact else _read_csv(path, kind, dict.fromkeys(inexact, pa.string()))
+    return table if not inexact else read_csv(path, dict.fromkeys(inexact, pa.string()))
 
 
 def _with_numbers(table: Any, columns: TableColumns, path: str | Path) -> Any:
@@ -315,7 +320,7 @@ def _as_number(text: Any) -> int | float | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Rows:
     """A sorted table as finished runs."""
 
@@ -325,16 +330,34 @@ class _Rows:
     joined: _Keyed | None
     key: str | None
     own: Sequence[str]
+    answers: Answers | None = None
+    meaning: Meaning | None = None
+    place: str = ""
+    n_empty: int = 0
+
+    def configurations(self) -> Iterator[ForeignRun]:
+        """Yield the hyperparameters of each run, to say what they mean."""
+        for task, run, rows in self._groups():
+            yield ForeignRun((), str(task), self._hparams(task, run, rows))
+
+    def _groups(self) -> Iterator[tuple[Any, Any, slice]]:
+        tasks, runs = self.data[self.columns.task], self.data[self.columns.run]
+        for (task, run), group in groupby(range(len(tasks)), key=lambda i: (tasks[i], runs[i])):
+            indices = list(group)
+            yield task, run, slice(indices[0], indices[-1] + 1)
 
     def __iter__(self) -> Iterator[FinishedRun]:
         """Yield the runs in the order of task and run."""
         now = utc_now()
-        tasks, runs = self.data[self.columns.task], self.data[self.columns.run]
-        for (task, run), group in groupby(range(len(tasks)), key=lambda i: (tasks[i], runs[i])):
-            indices = list(group)
-            yield self._run(task, run, slice(indices[0], indices[-1] + 1), now)
+        self.n_empty = 0
+        for task, run, rows in self._groups():
+            done = self._run(task, run, rows, now)
+            if done is None:
+                self.n_empty += 1
+            else:
+                yield done
 
-    def _run(self, task: Any, run: Any, rows: slice, now: str) -> FinishedRun:
+    def _run(self, task: Any, run: Any, rows: slice, now: str) -> FinishedRun | None:
         columns = self.columns
         steps = self._steps(task, run, rows)
         hparams = self._hparams(task, run, rows)
@@ -342,17 +365,32 @@ class _Rows:
         curves = {}
         for name in (columns.objective, *columns.metrics):
             values = self.data[name][rows]
-            curves[name] = Curve(steps, [math.nan if value is None else float(value) for value in values], seconds)
+            kept = [i for i, value in enumerate(values) if value is not None]
+            if kept:  # an empty cell: nothing was logged at this step
+                elapsed = None if seconds is None else [seconds[i] for i in kept]
+                curves[name] = Curve([steps[i] for i in kept], [float(values[i]) for i in kept], elapsed)
+        if columns.objective not in curves:
+            return None
+        names: dict[str, str] = {}
+        stored = hparams
+        if self.answers is not None and self.meaning is not None:
+            stored, names = stored_hparams(ForeignRun((), str(task), hparams), self.answers, self.meaning)
+        description: dict[str, Any] = {}
+        if self.answers is not None:  # recorded tables for a replay are many runs, and need no more than their values
+            origin = {"importer": "table", "place": self.place, "run": str(run), "digest": _digest_of(curves, stored, names)}
+            description = {"origin": origin}
         is_epoch = columns.step is not None and "epoch" in columns.step.lower()
         return FinishedRun(
             _run_id(columns.objective, str(task), run, hparams),
             str(task),
-            hparams,
+            stored,
             columns.objective,
             self.direction,
             curves,
             started_utc=now,
-            epochs_reached=float(steps[-1]) if is_epoch else None,
+            epochs_reached=float(curves[columns.objective].steps[-1]) if is_epoch else None,
+            names=names,
+            description=description,
         )
 
     def _steps(self, task: Any, run: Any, rows: slice) -> list[int]:
@@ -397,7 +435,7 @@ class _Rows:
             row = self.joined.rows[key]
             found = {name: row[name] if name in row else found[name] for name in self.columns.hparams}
         # An empty cell: this run does not have the hyperparameter.
-        return {name: value for name, value in found.items() if value is not None and value == value}
+        return {name: value for name, value in found.items() if value is not None and value == value and value not in ("nan", "NaN")}
 
 
 def _watched(rows: _Rows, report: ImportReport, progress: Callable[[float, str], None] | None) -> Iterator[FinishedRun]:
@@ -423,6 +461,12 @@ def _run_id(objective: str, task: str, run: Any, hparams: Mapping[str, Any]) -> 
     is_whole = (isinstance(run, int) or (isinstance(run, float) and run.is_integer())) and run >= 0
     label = f"{int(run):0{_LABEL_DIGITS}d}" if is_whole else re.sub(r"[^A-Za-z0-9]+", "_", str(run))[:24]
     return f"{_digest((objective, task))}-{label}-{_digest((str(run), sorted(hparams.items())))}"
+
+
+def _digest_of(curves: Mapping[str, Curve], hparams: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return what changes when a run went on, or is read otherwise."""
+    values = sorted((name, curve.steps, curve.values) for name, curve in curves.items())
+    return _digest((values, sorted(hparams.items()), sorted(names.items())))
 
 
 def _digest(value: Any) -> str:

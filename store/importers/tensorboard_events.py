@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import InvalidArgumentError, MissingDependencyError
-from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, utc_text
+from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, gather, utc_text
 from store.importers.intake import counted
 from store.importers.lightning_csv import read_hparams, task_of
 from store.importers.reading import MIB, UnreadableRecordError, existing, files_below
@@ -27,6 +27,8 @@ _MAX_RECORD_BYTES = MIB // 4
 _MAX_FILE_BYTES = 2**32
 _MAX_RECORDS = 20_000_000
 _HPARAMS = "_hparams_/"
+_PARTS = frozenset({"train", "validation", "val", "eval", "test"})
+"""Folders in which Keras and others write the curves of one run on each part of the data."""
 _HP_METRIC = "hp_metric"
 """Lightning's placeholder, -1 unless somebody logs it."""
 
@@ -65,7 +67,7 @@ class TensorBoardSource:
                 read[place] = _events(paths, protos)
             except UnreadableRecordError as error:
                 read[place] = error
-        yield from _runs(read)
+        yield from _runs(read, folder)
 
 
 @dataclass
@@ -154,7 +156,7 @@ def _take(found: _Events, event: Any, make_plugin: Any) -> None:
             continue
         number = _scalar(value)
         if number is not None and (value.tag in found.points or len(found.points) < 2 * MAX_METRICS):
-            found.points.setdefault(value.tag[:200], []).append((event.step, number, None, event.wall_time))
+            gather(found.points, value.tag[:200], (event.step, number, None, event.wall_time))
 
 
 def _scalar(value: Any) -> float | None:
@@ -190,10 +192,16 @@ def _take_hparams(found: _Events, plugin: Any) -> None:
         found.status = outcomes.get(plugin.session_end_info.status)
 
 
-def _runs(read: dict[Path, _Events | UnreadableRecordError]) -> Iterator[Record]:
+def _runs(read: dict[Path, _Events | UnreadableRecordError], root: Path) -> Iterator[Record]:
     """Put the folders that ``add_hparams`` made to the runs above them, and yield the runs."""
     merged: dict[Path, _Events] = {}
     for place, found in read.items():
+        if isinstance(found, _Events) and place.name in _PARTS and not found.hparams and place != root:
+            whole = merged.setdefault(place.parent, _Events([f"{place.name}/{name}" for name in found.names]))
+            whole.points |= {f"{place.name}/{tag}": points for tag, points in found.points.items()}
+            whole.first_s, whole.last_s = min(whole.first_s, found.first_s), max(whole.last_s, found.last_s)
+            whole.n_damaged += found.n_damaged
+            continue
         above = merged.get(place.parent)
         if isinstance(found, UnreadableRecordError):
             yield LeftOut(str(found), f"{place.parent.name}/{place.name}")
@@ -207,7 +215,7 @@ def _runs(read: dict[Path, _Events | UnreadableRecordError]) -> Iterator[Record]
         else:
             merged[place] = found
     for place, found in merged.items():
-        yield _run(place, found)
+        yield _run(place, found, root)
 
 
 def _is_side_writer(place: Path, found: _Events) -> bool:
@@ -215,7 +223,7 @@ def _is_side_writer(place: Path, found: _Events) -> bool:
     return len(found.points) == 1 and place.name.startswith(next(iter(found.points)).replace("/", "_"))
 
 
-def _run(place: Path, found: _Events) -> Record:
+def _run(place: Path, found: _Events, root: Path) -> Record:
     where = f"{place.parent.name}/{place.name}"
     if found.n_damaged and not found.points:
         return LeftOut("an event file is damaged, or none", where)
@@ -238,7 +246,7 @@ def _run(place: Path, found: _Events) -> Record:
     reached = [value for value in epochs.values() if math.isfinite(value)]
     return ForeignRun(
         key=(place.name, min(found.names)),  # the name of an event file holds the moment, the host and the process
-        task=task_of(place),
+        task=task_of(place, root),
         hparams=hparams,
         curves=curves,
         status=found.status,

@@ -15,9 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import InvalidArgumentError
-from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, flattened, number_of, utc_of
+from store.importers.foreign import (
+    MAX_METRICS,
+    ForeignRun,
+    LeftOut,
+    Point,
+    Progress,
+    Record,
+    curve_of,
+    flattened,
+    gather,
+    number_of,
+    part_of,
+    utc_of,
+)
 from store.importers.intake import counted
-from store.importers.reading import MIB, existing
+from store.importers.reading import MIB, existing, sqlite_address
 
 _MAX_JSON_BYTES = MIB
 _OWN = ("_Username", "_Created", "_Group")
@@ -46,10 +59,8 @@ class TrackioSource:
         if not files:
             raise InvalidArgumentError(f"A folder of Trackio must hold files ending in .db, but {str(path)!r} holds none. Check the path.")
         for index, file in enumerate(files):
-            start = index / len(files)
-            part = 1 / len(files)
             try:
-                yield from _project(file, lambda share, text, start=start, part=part: progress(start + part * share, text))
+                yield from _project(file, part_of(progress, index / len(files), 1 / len(files)))
             except sqlite3.Error as error:
                 if len(files) == 1:
                     raise InvalidArgumentError(f"A source must be a file of Trackio, but {str(file)!r} is none: {error}.") from error
@@ -57,7 +68,7 @@ class TrackioSource:
 
 
 def _project(file: Path, progress: Progress) -> Iterator[Record]:
-    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(sqlite3.connect(sqlite_address(file), uri=True)) as connection:
         connection.row_factory = sqlite3.Row
         columns = {row["name"] for row in connection.execute("PRAGMA table_info(metrics)")}
         if not {"run_name", "step", "metrics", "timestamp"} <= columns:
@@ -88,7 +99,7 @@ def _run(connection: sqlite3.Connection, project: str, identity: str, run_id: st
         for metric, value in values.items():
             number = number_of(value)  # Trackio writes NaN and infinities as texts
             if number is not None and (metric in points or len(points) < MAX_METRICS):
-                points.setdefault(metric[:200], []).append((row["step"], number, None, None if moment is None else moment.timestamp()))
+                gather(points, metric[:200], (row["step"], number, None, None if moment is None else moment.timestamp()))
     config: dict[str, Any] = {}
     if has_configs:
         found = connection.execute(f"SELECT config FROM configs WHERE {identity} = ?", (run_id,)).fetchone()

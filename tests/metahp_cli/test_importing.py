@@ -74,3 +74,60 @@ def test_bad_input_is_one_line(call, table: Path, tmp_path: Path, extra: tuple[s
     assert answer.code == 1
     assert message in answer.err
     assert len(answer.err.strip().splitlines()) == 1
+
+
+def test_options_can_be_saved_and_used_again_with_one_of_them_changed(call, table: Path, tmp_path: Path) -> None:
+    saved, history = tmp_path / "runs.mapping.json", tmp_path / "h.db"
+    first = call(
+        "import", "table", table, *OPTIONS, "--name", "lr=weight_decay", "--save-mapping", saved, "--dry-run", "--history", history
+    )
+    assert first.code == 0, first.err
+    assert json.loads(saved.read_text())["name"] == {"lr": "weight_decay"}
+    assert not history.exists()
+    call("import", "table", table, "--mapping", saved, "--history", history)
+    with History(history) as opened:
+        assert {tuple(run.hparams) for run in opened.runs()} == {("weight_decay",)}
+    call("import", "table", table, "--mapping", saved, "--direction", "min", "--name", "lr=learning_rate", "--history", tmp_path / "2.db")
+    with History(tmp_path / "2.db") as opened:
+        assert {(tuple(run.hparams), run.direction) for run in opened.runs()} == {(("learning_rate",), "min")}
+
+
+@pytest.mark.parametrize("content", ["[]", "{broken", '{"task_col": 5}', '{"columns": "a"}', '{"hparams": [1]}', "<html></html>"])
+def test_a_mapping_that_is_none_is_one_line(call, table: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "m.json").write_text(content)
+    answer = call("import", "table", table, *OPTIONS, "--mapping", tmp_path / "m.json", "--history", tmp_path / "h.db")
+    assert answer.code == 1
+    assert answer.err.startswith("Error: A mapping must")
+    assert len(answer.err.strip().splitlines()) == 1
+
+
+def test_columns_that_every_table_needs_are_asked_for(call, table: Path, tmp_path: Path) -> None:
+    answer = call("import", "table", table, "--task-col", "dataset", "--history", tmp_path / "h.db")
+    assert "--run-col, --hparams, --objective is missing" in answer.err
+
+
+def test_explaining_a_table_shows_the_mapping_and_writes_nothing(call, table: Path, tmp_path: Path) -> None:
+    answer = call("import", "table", table, *OPTIONS, "--explain", "--history", tmp_path / "h.db")
+    assert "a known spelling" in answer.out
+    assert "Nothing was written" in answer.err
+    assert not (tmp_path / "h.db").exists()
+
+
+def test_a_share_in_percent_is_asked_about_in_tables_too(call, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("dataset,run,dropout,val_acc\na,1,50,0.5\na,2,10,0.6\n")
+    words = ("import", "table", path, "--task-col", "dataset", "--run-col", "run", "--hparams", "dropout", "--objective", "val_acc")
+    answer = call(*words, "--history", tmp_path / "h.db")
+    assert answer.code == 1
+    assert "pass --unit dropout=percent" in answer.err
+    assert call(*words, "--unit", "dropout=percent", "--history", tmp_path / "h.db").code == 0
+    with History(tmp_path / "h.db") as opened:
+        assert sorted(run.hparams["dropout"] for run in opened.runs()) == [0.1, 0.5]
+
+
+def test_a_table_of_one_task_needs_no_column_for_it(call, table: Path, tmp_path: Path) -> None:
+    words = ("import", "table", table, "--run-col", "run", "--hparams", "lr", "--objective", "val_acc", "--history", tmp_path / "h.db")
+    assert call(*words, "--task", "vintages").code == 0
+    with History(tmp_path / "h.db") as opened:
+        assert len(opened.runs("vintages")) == 5
+    assert "both --task and --task-col" in call(*words, "--task", "a", "--task-col", "dataset").err

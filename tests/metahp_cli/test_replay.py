@@ -67,3 +67,16 @@ def test_bad_input_is_one_line(call, recorded: Path, extra: tuple[object, ...], 
     assert answer.code == 1
     assert message in answer.err
     assert len(answer.err.strip().splitlines()) == 1
+
+
+def test_a_replay_of_the_first_day_needs_a_mapping_and_no_past(call, recorded: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("METAHP_STARTER")
+    (tmp_path / "mapping.json").write_text('{"known": {"model_family": "mlp", "optimizer": "Adam"}}')
+    options = ("--budget", 2, "--seeds", 1, "--methods", "random,defaults,starter", "--workers", 1, "--history", recorded)
+    answer = call("compare-baselines", "replay", *options, "--starter", tmp_path / "mapping.json")
+    assert answer.code == 0, answer.err
+    assert "starter" in answer.out
+    assert "defaults" in answer.out
+    missing = call("compare-baselines", "replay", *options, "--starter", tmp_path / "none.json")
+    assert missing.code == 1
+    assert "A mapping file must be a JSON object" in missing.err

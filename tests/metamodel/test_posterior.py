@@ -86,11 +86,11 @@ def test_conditioning_on_own_runs_is_exact_and_a_joint_prediction_agrees_with_th
         assert np.allclose(joint.covariance[rival], covariance[rival, 5:, 5:] - gain @ covariance[rival, :5, 5:], atol=1e-8)
 
 
-def test_only_the_order_of_own_outcomes_matters() -> None:
+def test_scale_and_offset_of_own_outcomes_do_not_matter() -> None:
     prior, rng = history_prior(some_tasks()), np.random.default_rng(2)
     own, outcomes, points = rng.random((6, 2)), rng.normal(size=6), rng.random((9, 2))
     plain = Posterior(prior, OwnRuns(own, outcomes, all_same(6))).predict(points)
-    warped = Posterior(prior, OwnRuns(own, np.exp(3 * outcomes) * 1e6, all_same(6))).predict(points)
+    warped = Posterior(prior, OwnRuns(own, 1e6 * outcomes - 300.0, all_same(6))).predict(points)
     assert np.allclose(plain.mean, warped.mean)
     assert np.allclose(plain.weights, warped.weights)
 
@@ -102,6 +102,15 @@ def test_better_own_runs_get_higher_scores_and_ties_the_same() -> None:
     scores = posterior.own_scores
     assert scores[1] < scores[2] == pytest.approx(scores[3])
     assert scores[3] < scores[0] < scores[4]
+
+
+def test_runs_around_an_optimum_that_hardly_differ_get_scores_that_hardly_differ() -> None:
+    rng = np.random.default_rng(8)
+    outcomes = np.array([-9.0, -7.0, -5.0, -3.0, 0.0, *(1e-3 * rng.random(7))])
+    posterior = Posterior(history_prior(some_tasks()), OwnRuns(rng.random((12, 2)), outcomes, all_same(12)))
+    assert posterior.own_scores is not None
+    scores = posterior.own_scores
+    assert np.ptp(scores[5:]) < 0.7 * (scores[5:].min() - scores[:4].mean())
 
 
 def test_a_run_of_other_model_code_says_less_than_one_of_this() -> None:
@@ -165,7 +174,7 @@ def test_what_tasks_have_in_common_is_learned_and_a_new_task_is_predicted_withou
 
 def test_a_plain_gp_finds_the_peak_of_one_task_alone() -> None:
     (task,) = quadratic_tasks(1, 25, 2)
-    posterior = Posterior(PlainPrior(fit_plain_gp(task)), OwnRuns(task.inputs, task.scores, all_same(25)))
+    posterior = Posterior(PlainPrior(fit_plain_gp(task)), OwnRuns(task.inputs, task.scores, all_same(25), task.scores))
     grid = np.stack([np.linspace(0, 1, 41), np.full(41, 0.5)], axis=1)
     assert grid[posterior.predict(grid).mixture()[0].argmax(), 0] == pytest.approx(0.7, abs=0.12)
     assert posterior.weights.tolist() == [1.0]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import math
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,28 @@ def test_an_older_history_is_migrated_with_its_rows(tmp_path, monkeypatch: pytes
         assert len(history.metrics(run.id)) == 1
     with sqlite3.connect(path) as raw:
         assert "note" in columns_of(raw)
+
+
+def test_a_new_history_is_made_as_the_migrations_would_make_it(tmp_path: Path) -> None:
+    def layout(connection: sqlite3.Connection) -> set[tuple[str, str, str]]:
+        rows = connection.execute("SELECT type, name, coalesce(sql, '') FROM sqlite_master")
+        return {(kind, name, " ".join(sql.split())) for kind, name, sql in rows}
+
+    History(tmp_path / "new.db").close()
+    migrated = sqlite3.connect(":memory:", isolation_level=None)
+    migrated.execute("BEGIN IMMEDIATE")
+    schema.build_migrations().apply(Database(migrated))
+    migrated.execute("COMMIT")
+    with contextlib.closing(sqlite3.connect(tmp_path / "new.db")) as new:
+        assert layout(new) == layout(migrated)
+        noted = "SELECT migration_set, name FROM _sqlite_migrations ORDER BY id"
+        assert new.execute(noted).fetchall() == migrated.execute(noted).fetchall()
+
+
+def test_making_a_history_imports_no_migrations(tmp_path: Path) -> None:
+    code = "import sys; from store import History; History(sys.argv[1]).close(); print('sqlite_utils' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "h.db")], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def columns_of(raw: sqlite3.Connection) -> list[str]:

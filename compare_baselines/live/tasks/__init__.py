@@ -47,5 +47,7 @@ def find_tasks(names: Sequence[str]) -> list[LiveTask]:
         InvalidArgumentError: If one does not exist, or is named twice, or there is none.
     """
     if not names or len(set(names)) < len(names):
-        raise InvalidArgumentError(f"Tasks must be named, each once, but got {', '.join(names) or 'none'}. Possible are {', '.join(TASKS)}.")
+        raise InvalidArgumentError(
+            f"Tasks must be named, each once, but got {', '.join(names) or 'none'}. Possible are {', '.join(TASKS)}."
+        )
     return [find_task(name) for name in names]

@@ -14,6 +14,7 @@ from store.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+    from metamodel.task import TaskDescription
     from store import History, RunRecorder
 
 SIZES = ("tiny", "small", "full")
@@ -68,6 +69,8 @@ class LiveTask(ABC):
         grid: Hyperparameter -> values in order, or ``(low, high, "log" | "linear" | "int")`` of a range.
         defaults: What the libraries do where nobody says otherwise.
         same_data: Words that betray the same data in the name or description of a past task.
+        model_family: Family of the model, as ``TaskDescription`` has it.
+        optimizer: What updates the weights; None where nothing does.
         epoch_shares: Size -> share of the grid's epochs that is really trained.
     """
 
@@ -80,6 +83,8 @@ class LiveTask(ABC):
     grid: ClassVar[Mapping[str, tuple[Any, ...]]]
     defaults: ClassVar[Mapping[str, Any]]
     same_data: ClassVar[tuple[str, ...]]
+    model_family: ClassVar[str]
+    optimizer: ClassVar[str | None] = None
     epoch_shares: ClassVar[Mapping[str, float]] = {}
 
     @abstractmethod
@@ -98,6 +103,22 @@ class LiveTask(ABC):
     def history_name(self, size: str) -> str:
         """Return the task's name in a history."""
         return f"live {self.name} {size}"
+
+    def describe(self, size: str) -> TaskDescription:
+        """Return what is known of the task before anything is trained."""
+        from metamodel.task import TaskDescription
+
+        return TaskDescription(
+            name=self.history_name(size),
+            objective=self.logged_objective,
+            direction=self.direction,
+            model_family=self.model_family,
+            is_pretrained=self.is_pretrained(size),
+        )
+
+    def is_pretrained(self, size: str) -> bool:
+        """Say whether training starts from pre-trained weights."""
+        return False
 
     def space(self) -> dict[str, BaseDistribution]:
         """Return what may be chosen."""

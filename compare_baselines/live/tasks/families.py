@@ -96,7 +96,7 @@ class FamilyTask(LiveTask):
 
     objective = "accuracy"
     direction = "max"
-    metrics = ("accuracy",)
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     logged_objective = "val_accuracy"
     grid = {  # noqa: RUF012  # fixed
         "learning_rate": (1e-5, 1e-1, "log"),
@@ -106,6 +106,7 @@ class FamilyTask(LiveTask):
     }
     # Adam's own step size; the rest is what examples write down.
     defaults = {"learning_rate": 1e-3, "batch_size": 32, "num_layers": 2, "dropout": 0.1}  # noqa: RUF012  # fixed
+    optimizer = "Adam"
     module: ClassVar[type[Measured]]
     dataset: ClassVar[str]
 
@@ -133,6 +134,7 @@ class CNNTask(FamilyTask):
     name = "cnn"
     about = "handwritten digits, convolutional network"
     module = MeasuredCNN
+    model_family = "cnn"
     dataset = "digits"
     same_data = ("digits", "mnist", "live cnn")
 
@@ -146,6 +148,7 @@ class RNNTask(FamilyTask):
     metrics = ("f1", "accuracy")
     logged_objective = "val_f1"
     module = MeasuredRNN
+    model_family = "rnn"
     dataset = "weekend"
     same_data = ("electricity", "pjm", "weekend", "live series", "live rnn")
 
@@ -156,6 +159,7 @@ class TransformerTask(FamilyTask):
     name = "transformer"
     about = "breast cancer table, transformer"
     module = MeasuredTransformer
+    model_family = "transformer"
     dataset = "breast_cancer"
     same_data = ("breast", "live transformer")
 
@@ -170,6 +174,7 @@ class RegressionTask(FamilyTask):
     metrics = ("mse", "mae")
     logged_objective = "val_mse"
     module = MeasuredMLP
+    model_family = "mlp"
     dataset = "diabetes"
     same_data = ("diabetes", "live regression")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,7 +33,7 @@ class Scale:
 
 
 SCALES = {
-    "tiny": Scale(800, 400, 500, 8, (16, 32, 64, 128)),
+    "tiny": Scale(1000, 400, 500, 8, (16, 32, 64, 128)),
     "small": Scale(4000, 1500, 2000, 16, (32, 64, 128, 256)),
     "full": Scale(45_000, 5_000, 10_000, 64, (256, 512, 1024, 2048)),
 }
@@ -67,7 +67,9 @@ class Image(LiveTask):
     grid = {"learning_rate": (0.01, 0.001, 0.0001), "batch_size": (32, 64, 128), "epochs": (10, 20, 30)}  # noqa: RUF012  # fixed
     defaults = {"learning_rate": 5e-5, "batch_size": 8, "epochs": 3}  # noqa: RUF012  # those of TrainingArguments
     same_data = ("cifar", "live image")
-    epoch_shares = {"tiny": 0.1, "small": 0.2}  # noqa: RUF012  # fixed
+    model_family = "cnn"
+    optimizer = "adamw_torch"
+    epoch_shares = {"tiny": 0.2, "small": 0.2}  # noqa: RUF012  # fixed
 
     def prepare(self, training: Training) -> None:
         """Decode and split."""
@@ -76,12 +78,13 @@ class Image(LiveTask):
     def train(self, config: Mapping[str, Any], training: Training) -> None:
         """Train."""
         scale = SCALES[training.size]
+        make_config: Callable[..., ResNetConfig] = ResNetConfig  # its signature leaves out what every configuration takes
         train_with_trainer(
             self,
             config,
             training,
             make_model=lambda: ResNetForImageClassification(
-                ResNetConfig(embedding_size=scale.embedding_size, hidden_sizes=list(scale.hidden_sizes), num_labels=N_CLASSES)
+                make_config(embedding_size=scale.embedding_size, hidden_sizes=list(scale.hidden_sizes), num_labels=N_CLASSES)
             ),
             data=_prepared(training.folder, training.size, training.seed),
             compute_metrics=_metrics,

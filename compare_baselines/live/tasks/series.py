@@ -103,6 +103,8 @@ class Series(LiveTask):
     # Adam's own step size; for batch and epochs, which PyTorch and Lightning leave open, what examples write down and the least epochs.
     defaults = {"learning_rate": 0.001, "batch_size": 32, "epochs": 20}  # noqa: RUF012  # fixed
     same_data = ("electricity", "pjm", "live series", "live rnn")
+    model_family = "rnn"
+    optimizer = "Adam"
     epoch_shares = {"tiny": 0.05, "small": 0.15}  # noqa: RUF012  # fixed
 
     def prepare(self, training: Training) -> None:

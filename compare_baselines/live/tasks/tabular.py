@@ -35,6 +35,7 @@ class Tabular(LiveTask):
     grid = {"n_estimators": (100, 200, 300), "max_depth": (10, 20, 30), "min_samples_split": (2, 5, 10)}  # noqa: RUF012  # fixed
     defaults = {"n_estimators": 100, "max_depth": None, "min_samples_split": 2}  # noqa: RUF012  # those of scikit-learn
     same_data = ("titanic", "live tabular")
+    model_family = "other"
 
     def prepare(self, training: Training) -> None:
         """Encode and split."""

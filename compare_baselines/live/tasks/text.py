@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,11 +39,11 @@ class Scale:
     n_test: int
     n_tokens: int
     vocabulary: int = 0
-    model: Mapping[str, int] | None = None
+    model: Mapping[str, Any] | None = None
 
 
-_TINY_BERT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-_SMALL_BERT = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
+_TINY_BERT: Mapping[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+_SMALL_BERT: Mapping[str, Any] = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
 SCALES = {
     "tiny": Scale(1000, 500, 500, 48, 2000, _TINY_BERT),
     "small": Scale(4000, 1500, 2000, 96, 8000, _SMALL_BERT),  # "BERT-Tiny" of Turc et al. (2019)
@@ -79,6 +79,12 @@ class Text(LiveTask):
     grid = {"learning_rate": (2e-5, 3e-5, 5e-5), "batch_size": (16, 32, 64), "epochs": (3, 4, 5)}  # noqa: RUF012  # fixed
     defaults = {"learning_rate": 5e-5, "batch_size": 8, "epochs": 3}  # noqa: RUF012  # those of TrainingArguments
     same_data = ("imdb", "live text")
+    model_family = "transformer"
+    optimizer = "adamw_torch"
+
+    def is_pretrained(self, size: str) -> bool:
+        """Say yes where the real BERT is fine-tuned."""
+        return SCALES[size].model is None
 
     def prepare(self, training: Training) -> None:
         """Tokenise."""
@@ -142,7 +148,8 @@ def _tokenizer(scale: Scale, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     trained = BertWordPieceTokenizer(lowercase=True)
     trained.train_from_iterator(texts, vocab_size=scale.vocabulary, special_tokens=list(SPECIAL), show_progress=False)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    return PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, model_max_length=scale.n_tokens, **names)
+    made: Callable[..., PreTrainedTokenizerBase] = PreTrainedTokenizerFast
+    return made(tokenizer_object=trained._tokenizer, model_max_length=scale.n_tokens, **names)
 
 
 def _model(scale: Scale, tokenizer: PreTrainedTokenizerBase) -> Any:

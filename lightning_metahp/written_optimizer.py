@@ -1,0 +1,61 @@
+"""Which optimizer a module will use, before it makes one: what its ``configure_optimizers`` says in plain words.
+
+A good learning rate for SGD is no good one for Adam. The optimizer itself exists only after ``setup``; its name mostly stands in the
+source. Where it does not, or there are several, nothing is said.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import textwrap
+from functools import lru_cache
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+
+_log = logging.getLogger(__name__)
+
+
+def written_optimizer(module: LightningModule) -> dict[str, Any]:
+    """Return ``optimizer``, the name of its class, and the ``momentum`` of SGD where that is written down; empty where it is not clear."""
+    return dict(_written(type(module)))
+
+
+@lru_cache(maxsize=128)
+def _written(cls: type[LightningModule]) -> tuple[tuple[str, Any], ...]:
+    method = cls.configure_optimizers
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+    except (OSError, TypeError, SyntaxError, ValueError) as error:
+        _log.debug("no source for configure_optimizers of %s: %s", cls.__qualname__, error)
+        return ()
+    scope = getattr(method, "__globals__", {})
+    calls = {node: name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _optimizer_name(node.func, scope))}
+    if len(set(calls.values())) != 1:
+        return ()
+    name = next(iter(calls.values()))
+    found: list[tuple[str, Any]] = [("optimizer", name)]
+    if name == "SGD" and len(calls) == 1:
+        written = [keyword.value for keyword in next(iter(calls)).keywords if keyword.arg in ("momentum", None)]
+        if not written:
+            found.append(("momentum", 0.0))
+        elif isinstance(written[0], ast.Constant) and isinstance(written[0].value, int | float):
+            found.append(("momentum", float(written[0].value)))
+    return tuple(found)
+
+
+def _optimizer_name(function: ast.expr, scope: dict[str, Any]) -> str | None:
+    """Return the name of the optimizer class that a call makes, None where it makes something else."""
+    if isinstance(function, ast.Attribute):
+        home = ast.unparse(function.value)
+        if home.split(".")[-1] != "optim" and not inspect.ismodule(scope.get(home)):
+            return None
+        name, made = function.attr, getattr(scope.get(home), function.attr, getattr(torch.optim, function.attr, None))
+    elif isinstance(function, ast.Name):
+        name, made = function.id, scope.get(function.id)
+    else:
+        return None
+    return name if inspect.isclass(made) and issubclass(made, torch.optim.Optimizer) else None

@@ -1,0 +1,177 @@
+"""Tables as files, as folders of the ``datasets`` library, or on the Hugging Face Hub: read within bounds, into Arrow.
+
+pyarrow is imported when a table is read, never with ``store``; ``datasets`` (extra ``datasets``) only for its own folders and the Hub.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from store.errors import InvalidArgumentError, MissingDependencyError
+
+HUB = "hf:"
+_SUFFIXES = "csv, tsv, jsonl, ndjson, json, parquet or pq"
+MAX_TABLE_BYTES = 2**32
+"""Of a table once it is unpacked; larger ones are split or filtered before they are worth learning from."""
+MAX_TABLE_ROWS = 100_000_000
+_CHUNK = 2**22
+_EMPTY_CELLS = ["", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "n/a", "null"]
+"""What stands for no value. NaN is a value: a run that logged it diverged, one that logged nothing did not."""
+
+
+def read_table(place: str | Path) -> Any:
+    """Read a table into Arrow.
+
+    Args:
+        place: File (told by its suffix), folder that ``Dataset.save_to_disk`` wrote, or ``hf:OWNER/NAME[:SPLIT]``.
+
+    Raises:
+        InvalidArgumentError: If it is missing, malformed, too large or of another format.
+        MissingDependencyError: If a package is needed and missing.
+    """
+    if str(place).startswith(HUB):
+        return _hub_table(str(place))
+    path = Path(place)
+    pa = _pyarrow()
+    if path.is_dir():
+        return _saved_table(path)
+    if not path.is_file():
+        raise InvalidArgumentError(f"A table must be an existing file, but {str(path)!r} is none. Check the path.")
+    kind = kind_of(path)
+    try:
+        if kind in {"parquet", "pq"}:
+            return _read_parquet(path)
+        if kind in {"csv", "tsv"}:
+            return read_csv(path)
+        if kind in {"json", "jsonl", "ndjson"}:
+            return pa.json.read_json(_opened(path))
+    except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+        hint = "Write one object a line." if kind in {"json", "jsonl", "ndjson"} else "Check the file."
+        why = " ".join(str(error).split())
+        raise InvalidArgumentError(f"A table must be readable as {kind}, but {str(path)!r} is not: {why}. {hint}") from error
+    raise InvalidArgumentError(f"A table must be CSV, JSON Lines or Parquet, but got {path.name!r}. Its name must end in {_SUFFIXES}.")
+
+
+def kind_of(place: str | Path) -> str:
+    """Return the suffix that says what a file holds, ``gz`` aside; empty for what is no file."""
+    return "" if str(place).startswith(HUB) else Path(place).name.lower().removesuffix(".gz").rpartition(".")[2]
+
+
+def read_csv(path: str | Path, types: Mapping[str, Any] | None = None) -> Any:
+    """Read a CSV file, some of its columns as types given."""
+    pa = _pyarrow()
+    return pa.csv.read_csv(
+        _opened(Path(path)),
+        parse_options=pa.csv.ParseOptions(delimiter="\t" if kind_of(path) == "tsv" else ","),
+        convert_options=pa.csv.ConvertOptions(strings_can_be_null=True, null_values=_EMPTY_CELLS, column_types=dict(types or {})),
+    )
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow as pa
+        import pyarrow.csv
+        import pyarrow.json
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError(f"Reading tables needs pyarrow, but it cannot be imported: {error}. pip install pyarrow") from error
+    return pa
+
+
+def _opened(path: Path) -> Any:
+    """Return a text file for Arrow, unpacked within bounds, checked to be no web page."""
+    is_packed = path.name.lower().endswith(".gz")
+    with gzip.open(path) if is_packed else path.open("rb") as file:
+        start = file.read(200)
+        if start.lstrip(b"\xef\xbb\xbf \r\n\t").lower().startswith((b"<!doctype", b"<html")):
+            raise InvalidArgumentError(f"A table must be a file of rows, but {str(path)!r} is a web page. Download the file itself.")
+        if not is_packed:
+            _check_size(path, path.stat().st_size)
+            return path
+        chunks = [start]
+        total = len(start)
+        while chunk := file.read(_CHUNK):
+            total += len(chunk)
+            _check_size(path, total)
+            chunks.append(chunk)
+    return _pyarrow().BufferReader(b"".join(chunks))
+
+
+def _check_size(path: Path, size: int) -> None:
+    if size > MAX_TABLE_BYTES:
+        raise InvalidArgumentError(
+            f"A table may have {MAX_TABLE_BYTES // 2**30} GiB once it is unpacked, but {str(path)!r} has more. Split it, or keep only "
+            "the columns that matter."
+        )
+
+
+def _read_parquet(path: Path) -> Any:
+    pa = _pyarrow()
+    with pa.parquet.ParquetFile(path) as file:
+        metadata = file.metadata
+        _check_size(path, sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups)))
+        if metadata.num_rows > MAX_TABLE_ROWS:  # repeated values take next to no bytes
+            raise InvalidArgumentError(f"A table may have {MAX_TABLE_ROWS} rows, but {str(path)!r} has {metadata.num_rows}. Split it.")
+        return file.read()
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Reading data sets of the Hub or of save_to_disk needs datasets, but it cannot be imported: {error}. "
+            "pip install 'lightning-metahp[datasets]'"
+        ) from error
+    return datasets
+
+
+def _hub_table(place: str) -> Any:
+    """Return a data set of the Hub; its files are read, code beside them is never run."""
+    name, _, split = place.removeprefix(HUB).partition(":")
+    if name.count("/") != 1:
+        raise InvalidArgumentError(f"A data set of the Hub must be given as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT, but got {place!r}.")
+    datasets = _datasets()
+    try:
+        found = datasets.load_dataset(name, split=split or None)
+    except Exception as error:  # the Hub, its cache and the readers each have errors of their own
+        if isinstance(error, MemoryError):
+            raise
+        raise InvalidArgumentError(
+            f"A data set of the Hub must be readable, but {name!r} is not: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
+    return _one_table(found, place, f"{HUB}{name}:")
+
+
+def _saved_table(path: Path) -> Any:
+    if not any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json", "state.json")):
+        raise InvalidArgumentError(
+            f"A folder must be one that Dataset.save_to_disk wrote, but {str(path)!r} is none. Name a file in it: {_SUFFIXES}."
+        )
+    datasets = _datasets()
+    try:
+        found = datasets.load_from_disk(str(path))
+    except Exception as error:  # Arrow, JSON and the library itself each have errors of their own
+        if isinstance(error, MemoryError):
+            raise
+        why = " ".join(str(error).split())[:200]
+        raise InvalidArgumentError(
+            f"A folder of save_to_disk must be readable, but {str(path)!r} is not: {type(error).__name__}: {why}"
+        ) from error
+    return _one_table(found, str(path), f"{path}/")
+
+
+def _one_table(found: Any, place: str, prefix: str) -> Any:
+    """Return the Arrow table of a data set; of one with several splits the only one."""
+    if hasattr(found, "column_names") and not isinstance(found.column_names, dict):
+        return found.with_format("arrow")[:]
+    splits = sorted(found)
+    if len(splits) == 1:
+        return found[splits[0]].with_format("arrow")[:]
+    raise InvalidArgumentError(
+        f"A data set must be one table, but {place!r} has the splits {', '.join(splits)}. Name one: {prefix}{splits[0]}"
+    )
