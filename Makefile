@@ -9,7 +9,7 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt P
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: torture demo test test-lightning check docs replay bench-logging bench-store clean
+.PHONY: torture demo test test-lightning check docs replay bench-logging bench-store bench-metamodel clean
 
 demo: .venv/installed
 	$(BIN)/python -m compare_baselines.demo
@@ -48,6 +48,13 @@ bench-logging: .venv/installed-bench
 
 bench-store: .venv/installed
 	$(BIN)/python -m benchmarks.bench_store --write $(BENCH)
+
+# What learning and advice cost, how often advice is right, and the sampler beside Optuna's: a quarter of an hour.
+bench-metamodel: export OMP_NUM_THREADS = 1
+bench-metamodel: .venv/installed
+	$(BIN)/python -m benchmarks.bench_metamodel --write
+	$(BIN)/python -m benchmarks.bench_advice --write
+	$(BIN)/python -m benchmarks.bench_sampler --write
 
 # Kills, fills, locks and damages histories for a quarter of an hour, and writes docs/robustness.md; `make TORTURE=--quick torture` only prints.
 torture: export OMP_NUM_THREADS = 1

@@ -103,7 +103,9 @@ def refit(
 
     opened = open_history(history)
     try:
-        return _fit_and_store(opened, learning_table(opened), model, pick_device(device)[0], seed, None, progress)
+        fitted = _fit_and_store(opened, learning_table(opened), model, pick_device(device)[0], seed, None, progress)
+        assert fitted is not None  # only a time limit could have kept it from learning
+        return fitted
     finally:
         if opened is not history:
             opened.close()
@@ -192,17 +194,18 @@ def serving_model(
     if max_fit_s <= 0:
         return Serving(model, f"{reason}; no time was given to fit")
     started = time.monotonic()
+    chosen, limit_s = kind or serving, 0.8 * max_fit_s
     try:
-        chosen = kind or serving
-        limit_s = 0.8 * max_fit_s
         new = _fit_and_store(
             history, table, chosen, pick_device(device)[0], seed, limit_s, None, replaces=model, is_chosen=chosen == serving
         )
     except (MetaHPError, OSError) as error:
         logger.warning("The automatic fit failed and the previous meta-model serves: %s", error)
         return Serving(model, f"{reason}; the automatic fit failed: {error}")
-    if new is model:
-        return Serving(model, f"{reason}; {max_fit_s:g} s were not enough to fit, so the previous one serves: run `metahp refit`")
+    if new is None or new is model:
+        serves = "none serves" if model is None else "the previous one serves"
+        command = "metahp refit" + ("" if chosen == DEFAULT else f" --model {chosen}")
+        return Serving(model, f"{reason}; {max_fit_s:g} s were not enough to fit, so {serves}: run `{command}`")
     seconds = time.monotonic() - started
     return Serving(
         new, f"fitted the meta-model to {new.info['n_runs']} runs of {new.info['n_tasks']} tasks in {seconds:.1f} s, since {reason}"
@@ -219,12 +222,13 @@ def _fit_and_store(
     progress: Callable[[float, str], None] | None,
     replaces: LearnedModel | None = None,
     is_chosen: bool = True,
-) -> LearnedModel:
+) -> LearnedModel | None:
+    """Fit and store a model; return ``replaces`` instead where there was too little time to learn enough."""
     started = time.monotonic()
     info: dict[str, Any] = {"id": new_id(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
     model = class_of(kind).fit(table, info, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
     seconds = time.monotonic() - started
-    if replaces is not None and model.share_done < MIN_STEPS_TO_REPLACE:
+    if model.share_done < (model.min_share if replaces is None else MIN_STEPS_TO_REPLACE):
         return replaces
     model = model.with_info(seconds=round(seconds, 3), is_chosen=is_chosen)
     path = model.save(history.models_path)

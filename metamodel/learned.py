@@ -49,6 +49,7 @@ class LearnedModel(ABC):
     Attributes:
         kind: Its name in ``refit(model=...)`` and on the command line.
         about: What it is, in half a sentence.
+        min_share: Part of the training below which it knows nothing and must not answer.
         knows_own_columns: Whether it learns from hyperparameters that only the task's own runs have tuned.
         encoder: How configurations become inputs.
         calibration: How wide its intervals must be.
@@ -57,6 +58,7 @@ class LearnedModel(ABC):
 
     kind: ClassVar[str]
     about: ClassVar[str]
+    min_share: ClassVar[float] = 0.1
     knows_own_columns: ClassVar[bool] = False
     encoder: Encoder
     calibration: Calibration

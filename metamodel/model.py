@@ -51,6 +51,7 @@ class MetaModel(LearnedModel):
     info: Mapping[str, Any]
     kind: ClassVar[str] = "metahp"
     about: ClassVar[str] = "past tasks as Gaussian processes, the new one as one more draw of them"
+    min_share: ClassVar[float] = 0.0
     knows_own_columns: ClassVar[bool] = True
 
     @property

@@ -217,9 +217,9 @@ def _sqlite(path: Path) -> Iterator[BaseStorage]:
                 storage.upgrade()
             yield storage
             storage.engine.dispose()
-        except MetaHPError:
+        except (MetaHPError, MemoryError):
             raise
-        except _errors() as error:
+        except Exception as error:  # Optuna, SQLAlchemy and Alembic each have errors of their own
             raise _unreadable(str(path), f"{type(error).__name__}: {error}") from error
 
 
@@ -227,14 +227,13 @@ def _sqlite(path: Path) -> Iterator[BaseStorage]:
 def _database(place: str) -> Iterator[BaseStorage]:
     import optuna
 
-    kinds: tuple[type[Exception], ...] = (*_errors(), ImportError)
     try:
         storage = optuna.storages.RDBStorage(place, skip_table_creation=True)
         yield storage
         storage.engine.dispose()
-    except MetaHPError:
+    except (MetaHPError, MemoryError):
         raise
-    except kinds as error:
+    except Exception as error:  # Optuna, SQLAlchemy and every driver each have errors of their own
         raise _unreadable(redact_text(place), redact_text(f"{type(error).__name__}: {error}")) from error
 
 
@@ -255,13 +254,6 @@ def _journal(path: Path) -> Iterator[BaseStorage]:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _unreadable(str(path), f"its journal is damaged ({type(error).__name__})") from error
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    from optuna.exceptions import OptunaError
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return OptunaError, SQLAlchemyError, RuntimeError
 
 
 def _unreadable(place: str, why: str) -> InvalidArgumentError:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks import bench_logging, bench_store, page
+from benchmarks import bench_advice, bench_logging, bench_sampler, bench_store, page
 from benchmarks.big_history import generate, runs
 from benchmarks.measuring import Timing, differences, in_turns, interval
 from benchmarks.query_plans import Plan, explain
-from store import History
+from compare_baselines.replay.protocol import Protocol, load_benchmark
+from store import Curve, FinishedRun, History
 
 
 def test_candidates_are_measured_in_turns_and_the_first_round_does_not_count() -> None:
@@ -44,7 +47,7 @@ def test_a_section_of_the_page_is_replaced_and_the_rest_stays(tmp_path: Path) ->
 
 def test_the_page_has_a_place_for_every_section() -> None:
     text = page.PAGE.read_text(encoding="utf-8")
-    for name in ("logging-lightning", "bulk", "scale", "plans"):
+    for name in ("logging-lightning", "bulk", "scale", "plans", "metamodel", "advice", "sampler"):
         assert f"<!-- {name}:start -->" in text
         assert f"<!-- {name}:end -->" in text
 
@@ -115,3 +118,39 @@ def test_a_logger_that_is_not_installed_is_a_named_row() -> None:
     assert "not measured: mlflow is not installed" in bench_logging.table(
         rows, {"MLFlowLogger": "not measured: mlflow is not installed"}, "CSVLogger"
     )
+
+
+def test_the_sampler_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--seeds", "1", "--trials", "6", "--functions", "Branin, 2", "--workers", "1", "--lenient"]
+    assert bench_sampler.main(words) == 0
+    printed = capsys.readouterr().out
+    for text in ("| Branin, 2", "MetaHPSampler", "GPSampler", "median factor"):
+        assert text in printed
+
+
+def test_the_test_functions_have_their_minima_where_the_literature_has_them() -> None:
+    places = {
+        "Branin, 2": [math.pi, 2.275],
+        "Rosenbrock, 3": [1.0] * 3,
+        "Ackley, 5": [0.0] * 5,
+        "Rastrigin, 4": [0.0] * 4,
+        "Hartmann, 6": [0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573],
+    }
+    for name, function in bench_sampler.FUNCTIONS.items():
+        assert function.value(np.array(places[name])) == pytest.approx(function.minimum, abs=1e-4)
+
+
+def test_what_is_said_about_a_task_is_compared_with_what_came_of_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    with History(tmp_path / "history.db") as history:
+        for task in ("a", "b", "c", "d", "e", "f"):
+            rates = 10 ** rng.uniform(-4, -1, 70)
+            history.add_finished_runs(
+                FinishedRun(f"{task}-{i}", task, {"lr": rate}, "acc", "max", {"acc": Curve([0], [-(math.log10(rate * 100) ** 2)])})
+                for i, rate in enumerate(rates)
+            )
+        found = bench_advice.ask(load_benchmark(history, Protocol(seeds=1, n_hist=30, budget=4)), {"learning_rate": 1e-4}, 0, 0)
+    assert len(found.spoke) == 2
+    assert len(found.is_above_median) == len(found.beats_default) == sum(found.spoke)
+    assert all(found.is_above_median + found.beats_default)
+    assert set(found.held) == {(n_own, level) for n_own in (0, 4, 16) for level in (0.5, 0.8, 0.95)}

@@ -107,3 +107,27 @@ def test_with_thin_evidence_recommend_abstains_and_says_why(call: Callable[..., 
     answer = call("recommend", "--task", "t", "--history", path)
     assert answer.code == 0
     assert "abstain" in answer.out
+
+
+def test_model_says_whether_its_intervals_hold_what_they_claim(call: Callable[..., Any], learned: Path, tmp_path: Path) -> None:
+    """The fitted history has too few tasks to measure that, so a model is noted as a larger one would be."""
+    coverage = {"levels": [0.5, 0.8], "half_widths": {"0": [0.4, 0.9]}, "coverage_before": {"0": [0.75, 0.98]}, "n_tasks": 8}
+    path = tmp_path / "history.db"
+    with History(path) as history, History(learned) as fitted:
+        info = {**fitted.models()[-1]["info"], "coverage": coverage}
+        history.models_path.mkdir()
+        (history.models_path / "m.json").write_text("{}")
+        history.save_model({"id": "m", "kind": "metahp", "file": "m.json", "n_runs": 30, "n_tasks": 3, "info": info})
+    answer = call("model", "--history", path, "--png", tmp_path / "c.png")
+    assert answer.code == 0
+    lines = [line.split() for line in answer.out.splitlines() if "own runs" in line]
+    assert [(line[3], line[4], line[-1]) for line in lines] == [("50%", "75%", "0.59"), ("80%", "98%", "0.70")]
+    assert "=" * 20 + "|" in answer.out
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_of_intervals_nobody_measured_is_refused(call: Callable[..., Any], learned: Path, tmp_path: Path) -> None:
+    answer = call("model", "--history", learned, "--png", tmp_path / "c.png")
+    assert answer.code == 1
+    assert "too few tasks" in answer.err
+    assert "ending in .png, but got 'c.txt'" in call("model", "--history", learned, "--png", tmp_path / "c.txt").err

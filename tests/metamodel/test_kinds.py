@@ -136,6 +136,15 @@ def test_few_tasks_are_not_silent_about_what_was_not_measured(tmp_path: Path) ->
     assert "fewer than 4 tasks" in notes["direct"]
 
 
+def test_a_network_that_had_no_time_to_learn_does_not_answer(tmp_path: Path) -> None:
+    with History(tmp_path / "h.db") as history:
+        fill(history, 3, 8)
+        (found,) = recommend(history, "new", SPACE, model="reptile", max_fit_s=1e-3)
+        assert history.models() == []
+    assert found.decision is Decision.ABSTAIN
+    assert "not enough to fit, so none serves: run `metahp refit --model reptile`" in found.reason
+
+
 def test_direct_reports_how_far_its_predictions_are_from_the_best_hyperparameters(fitted: Path) -> None:
     with History(fitted) as history:
         model = current_model(history, "direct")
