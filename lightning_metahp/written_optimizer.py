@@ -10,6 +10,7 @@ import ast
 import inspect
 import logging
 import textwrap
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -21,16 +22,15 @@ _log = logging.getLogger(__name__)
 
 def written_optimizer(module: LightningModule) -> dict[str, Any]:
     """Return ``optimizer``, the name of its class, and the ``momentum`` of SGD where that is written down; empty where it is not clear."""
-    return dict(_written(type(module)))
+    return dict(_written(type(module).configure_optimizers))
 
 
 @lru_cache(maxsize=128)
-def _written(cls: type[LightningModule]) -> tuple[tuple[str, Any], ...]:
-    method = cls.configure_optimizers
+def _written(method: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
     except (OSError, TypeError, SyntaxError, ValueError) as error:
-        _log.debug("no source for configure_optimizers of %s: %s", cls.__qualname__, error)
+        _log.debug("no source for %s: %s", method.__qualname__, error)
         return ()
     scope = getattr(method, "__globals__", {})
     calls = {node: name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _optimizer_name(node.func, scope))}

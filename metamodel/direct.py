@@ -27,8 +27,10 @@ MAX_SET = 16
 N_STEPS, RATE, WEIGHT_DECAY = 400, 3e-3, 1e-2
 SHARE_OF_RUNS = 0.7
 """Part of a task's runs whose best is the target of one draw."""
-UNKNOWN_SHARE = 0.3
+UNKNOWN_SHARE = 0.5
 """How often a description is withheld in training, so that a task without one is nothing new."""
+EMPTY_SHARE = 0.25
+"""How often no run is shown, so that a new task is nothing new either."""
 MIN_PRESENT = 0.8
 """Share of the tasks that must have a descriptor for it to be read."""
 
@@ -132,6 +134,7 @@ def fit_direct(tasks: Tasks, described: Tensor, fold: Tensor, n_members: int, se
     generator = torch.Generator().manual_seed(seed)
     device, (n_tasks, longest, width) = tasks.inputs.device, tasks.inputs.shape
     start = random_network(n_members, described.shape[1] + MAX_SET * (width + 2), generator, width)
+    start[-1] += 0.5  # the middle of every range
     parameters = [p.to(device).requires_grad_() for p in start]
     optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=WEIGHT_DECAY)
     sees = (fold[None, :] != torch.arange(n_members)[:, None]).float().to(device)
@@ -141,7 +144,8 @@ def fit_direct(tasks: Tasks, described: Tensor, fold: Tensor, n_members: int, se
     while (share := clock.share(step)) < 1.0:
         step += 1
         optimizer.param_groups[0]["lr"] = RATE * one_cycle(share)
-        size = torch.rand(shape[:2], generator=generator).mul_(MAX_SET + 1).floor()
+        draw = torch.rand(shape[:2], generator=generator)
+        size = ((draw - EMPTY_SHARE) / (1 - EMPTY_SHARE) * MAX_SET).ceil().clamp_min(0)
         draws = torch.rand(shape, generator=generator).to(device).masked_fill(tasks.mask == 0, 2.0)
         shown = (draws.argsort(-1).argsort(-1) < size.to(device)[..., None]) * tasks.mask
         is_known = (torch.rand(shape[:2], generator=generator) > UNKNOWN_SHARE).to(device)

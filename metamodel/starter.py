@@ -59,7 +59,11 @@ ABSENT = {"weight_decay": 0.0, "dropout": 0.0, "warmup_ratio": 0.0, "lr_schedule
 USUAL_MOMENTUM = 0.9
 """SGD whose momentum is no hyperparameter mostly has this one written into the code; without any a larger rate would have been right."""
 
-_OPTIMIZERS = (("AdamW", re.compile(r"(^|[._])adamw(_|$)")), ("Adam", re.compile(r"(^|[._])adam(_|$)")), ("SGD", re.compile(r"(^|[._])sgd(_|$)")))
+_OPTIMIZERS = (
+    ("AdamW", re.compile(r"(^|[._])adamw(_|$)")),
+    ("Adam", re.compile(r"(^|[._])adam(_|$)")),
+    ("SGD", re.compile(r"(^|[._])sgd(_|$)")),
+)
 _FAMILY_WORDS = (
     ("transformer", re.compile(r"transformer|bert|gpt|vit|attention")),
     ("rnn", re.compile(r"rnn|lstm|gru|recurrent")),
@@ -314,11 +318,12 @@ def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str |
 
 def planned_steps(description: TaskDescription, current: Mapping[str, Any]) -> int | None:
     """Return how many steps a run is going to take, None where that is not known."""
-    told = current.get("max_steps")
-    if is_number(told) and told > 0:
+    told, epochs, size = (
+        float(value) if is_number(value) else 0.0 for value in (current.get(name, 0) for name in ("max_steps", "num_epochs", "batch_size"))
+    )
+    if told > 0:
         return int(told)
-    epochs, size = current.get("num_epochs"), current.get("batch_size")
-    if not (is_number(epochs) and is_number(size) and epochs > 0 and size > 0 and description.n_train):
+    if epochs <= 0 or size <= 0 or not description.n_train:
         return None
     return math.ceil(epochs * math.ceil(description.n_train / size))
 
@@ -359,18 +364,20 @@ def joined(model: MetaModel, say: FloatArray, others: Sequence[TaskRuns], weight
 
 def _with_own(gps: TaskGPs, encoder: Encoder, own: Sequence[TaskRuns]) -> TaskGPs:
     rng = np.random.default_rng(0)
-    n_rows = gps.inputs.shape[1]
-    extra = TaskGPs(
-        torch.zeros(len(own), n_rows, encoder.width), torch.zeros(len(own), n_rows), torch.zeros(len(own), n_rows, dtype=torch.bool), gps.shared
-    )
-    for i, task in enumerate(own):
+    parts = []
+    for task in own:
         keep = task.has_outcome
-        inputs = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
-        thin = TrainingTask(inputs, past_scores(task.filled[keep])).thinned(rng)
-        n = len(thin.scores)
-        extra.inputs[i, :n] = torch.as_tensor(thin.inputs, dtype=torch.float32)
-        extra.scores[i, :n] = torch.as_tensor(thin.scores, dtype=torch.float32)
-        extra.mask[i, :n] = True
-    parts = [(getattr(gps, name), getattr(extra, name)) for name in ("inputs", "scores", "mask")]
-    inputs, scores, mask = (torch.cat(pair) for pair in parts)
+        encoded = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
+        parts.append(TrainingTask(encoded, past_scores(task.filled[keep])).thinned(rng))
+    n_old = gps.n_tasks
+    longest = max(gps.inputs.shape[1], *(len(part.scores) for part in parts))
+    inputs, scores = torch.zeros(n_old + len(own), longest, encoder.width), torch.zeros(n_old + len(own), longest)
+    mask = torch.zeros(n_old + len(own), longest, dtype=torch.bool)
+    n = gps.inputs.shape[1]
+    inputs[:n_old, :n], scores[:n_old, :n], mask[:n_old, :n] = gps.inputs, gps.scores, gps.mask
+    for i, part in enumerate(parts, n_old):
+        n = len(part.scores)
+        inputs[i, :n] = torch.as_tensor(part.inputs, dtype=torch.float32)
+        scores[i, :n] = torch.as_tensor(part.scores, dtype=torch.float32)
+        mask[i, :n] = True
     return replace(gps, inputs=inputs, scores=scores, mask=mask)

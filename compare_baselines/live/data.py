@@ -186,7 +186,8 @@ def load_electricity(folder: Path | None) -> npt.NDArray[np.float64]:
 
         series = parquet.read_table(hub_files("electricity")[0])["target"].to_pylist()
         shortest = min(len(each) for each in series)
-        return np.asarray([each[-shortest:] for each in series], np.float64).sum(axis=0)
+        total: npt.NDArray[np.float64] = np.asarray([each[-shortest:] for each in series], np.float64).sum(axis=0)
+        return total
     from pyarrow import csv, types
 
     path = data_file(folder, "electricity")

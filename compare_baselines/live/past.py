@@ -33,12 +33,14 @@ class Past:
         path: The history; for ``starter`` that of the comparison, which is not read.
         comparison: Id of the comparison whose other tasks are the past; for ``tasks``.
         before_utc: Only runs started before this moment; for ``history``, so that a continued comparison sees the same past.
+        sources: Methods whose runs count; for ``tasks``.
     """
 
     kind: str
     path: Path
     comparison: str | None = None
     before_utc: str | None = None
+    sources: tuple[str, ...] = ()
 
 
 def choose_past(wanted: str, history: History, own: bool, comparison: str, created_utc: str, methods: Sequence[str] = ()) -> Past:
@@ -72,7 +74,8 @@ def choose_past(wanted: str, history: History, own: bool, comparison: str, creat
         )
     if wanted == "starter" or (wanted == "auto" and learners == {"metahp"} and starter_tasks() is not None):
         return Past("starter", history.path)
-    return Past("tasks", history.path, comparison)
+    sources = tuple(name for name in methods if not METHODS[name].uses_past)
+    return Past("tasks", history.path, comparison, None, sources)
 
 
 def starter_tasks() -> str | None:
@@ -214,12 +217,10 @@ def _of_past(history: History, past: Past, item: TaskRecord) -> list[RunRecord]:
     if past.kind == "history":
         return [run for run in runs if KEY not in run.description and (past.before_utc is None or run.started_utc < past.before_utc)]
     if past.kind == "tasks":
-        return [run for run in runs if _is_source(run.description.get(KEY), past.comparison)]
+        return [run for run in runs if _is_source(run.description.get(KEY), past)]
     return runs
 
 
-def _is_source(note: Any, comparison: str | None) -> bool:
+def _is_source(note: Any, past: Past) -> bool:
     """Say whether a run was made in this comparison by a method that knows no past."""
-    if not isinstance(note, Mapping) or note.get("id") != comparison or note.get("method") not in METHODS:
-        return False
-    return not METHODS[note["method"]].uses_past
+    return isinstance(note, Mapping) and note.get("id") == past.comparison and note.get("method") in past.sources

@@ -90,7 +90,7 @@ def run_live(
     opened = open_history(history)
     try:
         stored = _planned(opened, settings, tasks, tell)
-        past = choose_past(stored.plan.past, opened, True, stored.id, stored.created_utc)
+        past = choose_past(stored.plan.past, opened, True, stored.id, stored.created_utc, stored.plan.methods)
         units = _units(opened, stored, settings, past)
         tell(f"Comparison {stored.id} in {opened.path}: {len(units)} of {_n_searches(stored.plan)} searches to do.")
         if any(METHODS[name].uses_past for name in stored.plan.methods):
@@ -135,7 +135,7 @@ def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], te
         past = choose_past(settings.past, history, settings.has_own_history, identity, created_utc, settings.methods)
     else:
         tell(f"Going on with comparison {identity}.")
-        past = choose_past(known.plan.past, history, True, identity, created_utc)
+        past = choose_past(known.plan.past, history, True, identity, created_utc, settings.methods)
     check_past(past, tasks, settings.methods)
     plan = Plan(
         tasks=settings.tasks,

@@ -100,7 +100,9 @@ def day_one(benchmark: Benchmark, table: Table) -> DayOneBenchmark:
     names = {canonical_name(raw): canonical_name(name) for raw, name in table.names.items()}
     unknown = [name for name in names if name not in benchmark.space]
     if unknown:
-        raise InvalidArgumentError(f"A name to map must occur in the runs, but got {unknown[0]!r}; possible are {', '.join(benchmark.space)}.")
+        raise InvalidArgumentError(
+            f"A name to map must occur in the runs, but got {unknown[0]!r}; possible are {', '.join(benchmark.space)}."
+        )
     said = {CONTEXT: dict(table.known), DEFAULTS: {canonical_name(name): value for name, value in table.defaults.items()}}
     pools = {
         name: replace(

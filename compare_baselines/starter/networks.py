@@ -7,6 +7,7 @@ same modules must come to the same weights.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class MLP(Network):
     def __init__(self, input_shape: tuple[int, ...], n_outputs: int, num_layers: int, width: int) -> None:
         super().__init__(num_layers, width)
         sizes = [math.prod(input_shape), *[width] * num_layers]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.head = nn.Linear(width, n_outputs)
 
     def forward(self, x: Tensor, noise: Tensor | None, rate: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ class CNN(Network):
         super().__init__(num_layers, width)
         self.n_dims = len(input_shape)
         sizes = [1, *[width] * num_layers]
-        self.layers = nn.ModuleList(nn.Linear(3**self.n_dims * a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(3**self.n_dims * a, b) for a, b in pairwise(sizes))
         self.head = nn.Linear(width * 2, n_outputs)
 
     def forward(self, x: Tensor, noise: Tensor | None, rate: Tensor) -> Tensor:
@@ -161,9 +162,10 @@ def _at_all_positions(x: Tensor, noise: Tensor | None, rate: Tensor) -> Tensor:
 def _attention(qkv: Tensor) -> Tensor:
     """Attention of ``HEADS`` heads over ``(n, positions, 3 width)``, written out: vmap knows every part of it."""
     n, positions, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    query, key, value = qkv.unflatten(-1, (3, HEADS, width // HEADS)).movedim(2, 0).transpose(2, 3)
+    query, key, value = qkv.reshape(n, positions, 3, HEADS, width // HEADS).movedim(2, 0).transpose(2, 3)
     weights = (query @ key.transpose(-1, -2) / math.sqrt(width // HEADS)).softmax(-1)
-    return (weights @ value).transpose(1, 2).reshape(n, positions, width)
+    mixed: Tensor = (weights @ value).transpose(1, 2).reshape(n, positions, width)
+    return mixed
 
 
 def token_size(input_shape: tuple[int, ...]) -> int:

@@ -57,8 +57,9 @@ def rate_factor(config: Config, step: int, n_steps: int) -> float:
 def batches(n: int, size: int, n_epochs: int, generator: torch.Generator) -> Iterator[tuple[int, Tensor]]:
     """Yield epoch and indices of every batch, a new order each epoch; the last batch of an epoch may be smaller."""
     for epoch in range(n_epochs):
-        for index in torch.randperm(n, generator=generator).split(size):
-            yield epoch, index
+        order = torch.randperm(n, generator=generator)
+        for start in range(0, n, size):
+            yield epoch, order[start : start + size]
 
 
 def train_group(family: str, data: Data, configs: Sequence[Config], seeds: Sequence[int], group_seed: int, device: str = "cpu") -> Curves:
@@ -92,7 +93,7 @@ def train_group(family: str, data: Data, configs: Sequence[Config], seeds: Seque
     batched = vmap(forward, in_dims=(0, 0, None, None))
     n_steps = first["num_epochs"] * math.ceil(len(train_y) / first["batch_size"])
     losses, curves = [], []
-    for step, (epoch, index) in enumerate(batches(len(train_y), first["batch_size"], first["num_epochs"], generator)):
+    for step, (_, index) in enumerate(batches(len(train_y), first["batch_size"], first["num_epochs"], generator)):
         noise = base.noise(len(index), generator).to(device)
         loss = _losses(batched(leaves, rate, train_x[index], noise), train_y[index])
         gradients = torch.autograd.grad(loss.sum(), list(leaves.values()))
@@ -197,7 +198,7 @@ def _flattened(state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     leaves, start = {}, 0
     for name, value in state.items():
         size = value[0].numel()
-        leaves[name] = flat[:, start : start + size].unflatten(1, value.shape[1:]).detach().requires_grad_()
+        leaves[name] = flat[:, start : start + size].view(value.shape).detach().requires_grad_()
         start += size
     return flat, leaves
 

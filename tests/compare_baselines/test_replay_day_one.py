@@ -2,11 +2,11 @@ import json
 
 import numpy as np
 import pytest
-from tests.compare_baselines.recorded import write
 
 from compare_baselines.replay import Protocol, load_benchmark, run_replay
 from compare_baselines.replay.day_one import LIBRARY_DEFAULTS, Table, day_one
 from store import History, InvalidArgumentError
+from tests.compare_baselines.recorded import write
 
 MLP = Table({"act": "activation"}, {"model_family": "mlp", "optimizer": "Adam", "num_epochs": 30})
 

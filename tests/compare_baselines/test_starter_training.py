@@ -26,7 +26,11 @@ def config(optimizer, **changes):
 def test_training_in_one_pass_agrees_with_plain_training(family, data):
     data = load(data)
     for several in (
-        [config("SGD"), config("SGD", momentum=0.0, dropout=0.0, lr_scheduler="linear"), config("SGD", learning_rate=0.05, warmup_ratio=0.0)],
+        [
+            config("SGD"),
+            config("SGD", momentum=0.0, dropout=0.0, lr_scheduler="linear"),
+            config("SGD", learning_rate=0.05, warmup_ratio=0.0),
+        ],
         [config("Adam"), config("AdamW", weight_decay=0.1), config("Adam", dropout=0.5, lr_scheduler="constant", weight_decay=0.0)],
     ):
         together = train_group(family, data, several, [3, 4, 5], 7)
@@ -64,7 +68,9 @@ def test_building_a_network_leaves_the_generator_of_torch_alone():
 
 
 def test_schedules_warm_up_and_end_where_they_should():
-    rates = {name: [rate_factor(config("SGD", lr_scheduler=name), step, 10) for step in range(10)] for name in ("constant", "linear", "cosine")}
+    rates = {
+        name: [rate_factor(config("SGD", lr_scheduler=name), step, 10) for step in range(10)] for name in ("constant", "linear", "cosine")
+    }
     assert all(values[:2] == [0.5, 1.0] for values in rates.values())
     assert rates["constant"][-1] == 1.0
     assert 0 < rates["cosine"][-1] < rates["linear"][-1] < 0.2

@@ -9,10 +9,10 @@ import metamodel.starter as starter
 from compare_baselines.starter.pack import learning_tasks, outcome, pack, read
 from metamodel import Decision, TaskDescription, Unit, recommend
 from metamodel.starter import FAMILIES, MAX_PARAMETERS, TAKE_OVER, Starter, family_of, optimizer_of, shipped, why_silent
-from store import History
 
 SPACE = {"learning_rate": FloatDistribution(1e-5, 1e-1, log=True), "weight_decay": FloatDistribution(1e-6, 1e-1, log=True)}
-OWN = {"learning_rate": 3e-5, "weight_decay": 0.0, "optimizer": "Adam", "batch_size": 32, "num_layers": 2, "hidden_size": 64, "num_epochs": 10}
+OWN = {"learning_rate": 3e-5, "weight_decay": 0.0, "optimizer": "Adam", "batch_size": 32}
+OWN |= {"num_layers": 2, "hidden_size": 64, "num_epochs": 10}
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,9 @@ def task(**changes):
 def record(history, name, rate, accuracy, **more):
     description = {"model_family": "mlp", "is_pretrained": False, "n_train": 800}
     hparams = {**OWN, "learning_rate": rate, **more}
-    with history.start_run(task=name, hparams=hparams, objective="val_acc", direction="max", description=description, model_family="mlp") as run:
+    with history.start_run(
+        task=name, hparams=hparams, objective="val_acc", direction="max", description=description, model_family="mlp"
+    ) as run:
         run.log({"val_acc": accuracy}, step=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,15 @@ from store.bulk import Curve, FinishedRun
 from store.learning import CACHE_FILE, ENDED, learning_runs
 
 N_RUNS = 8
-AWKWARD = {"betas": (0.9, 0.999), "layers": [64, 32], "nothing": None, "inf": float("inf"), "flag": True, "folder": Path("a/b"), "big": 10**30}
+AWKWARD = {
+    "betas": (0.9, 0.999),
+    "layers": [64, 32],
+    "nothing": None,
+    "inf": float("inf"),
+    "flag": True,
+    "folder": Path("a/b"),
+    "big": 10**30,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +85,9 @@ def test_what_is_cached_is_not_read_again(filled: History, monkeypatch: pytest.M
 
 def test_a_run_whose_hyperparameters_were_replaced_is_read_again(filled: History) -> None:
     learning_runs(filled)
-    filled.add_finished_runs([finished(3, rate=0.5)])
+    with sqlite3.connect(filled.path) as raw:  # as a merge of two histories does it
+        raw.execute("UPDATE hparams SET value_json = '0.5' WHERE run_id = 'run3' AND name = 'learning_rate'")
+        raw.execute("UPDATE runs SET hparams_revision = hparams_revision + 1 WHERE id = 'run3'")
     assert same(learning_runs(filled), told(filled))
     assert {run.id: run for run in learning_runs(filled)}["run3"].hparams["learning_rate"] == 0.5
 

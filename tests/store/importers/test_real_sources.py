@@ -48,6 +48,7 @@ CASES = [
         {"completed": 10, "failed": 1, "stopped": 2},
         (),
     ),
+    Case("optuna-4.0.db.gz", OptunaSource, Answers(), 11, {"completed": 7, "failed": 1, "stopped": 2}, ()),
     Case("optuna.journal.log.gz", OptunaSource, Answers(), 11, {"completed": 7, "failed": 1, "stopped": 2}, ()),
     Case(
         "mlruns.tar.gz",
