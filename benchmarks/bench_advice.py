@@ -92,11 +92,12 @@ def _predict(method: MetaHP, configs: Sequence[Mapping[str, Any]], values: np.nd
     from scipy.stats import norm, rankdata
 
     from metamodel.fitting import current_model
+    from metamodel.model import MetaModel
     from metamodel.posterior import OwnRuns, Posterior
 
     assert method._history is not None
     model = current_model(method._history, "metahp")
-    assert model is not None
+    assert isinstance(model, MetaModel)
     scores = norm.ppf((rankdata(values) - 0.5) / len(values))
     inputs = model.encoder.encode(list(configs))
     for n_own in N_OWN:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -21,6 +23,7 @@ from lightning_metahp.cli_config import (
     has_callback,
     monitored_in,
     settings_in,
+    tunable_arguments,
     why_ranks_cannot_agree,
     world_size_of,
 )
@@ -137,8 +140,11 @@ class MetaHPCLI(LightningCLI):
         self._given_args = sys.argv[1:] if args is None else args
         try:
             is_object = isinstance(self._given_args, Mapping) or type(self._given_args).__name__ == "Namespace"
-            parse = parser.parse_object if is_object else parser.parse_args
-            written = parse(self._given_args, defaults=False)
+            with contextlib.redirect_stderr(io.StringIO()):  # what the parser says of this second reading would puzzle
+                if is_object:
+                    written = parser.parse_object(self._given_args, defaults=False)
+                else:
+                    written = parser.parse_args(tunable_arguments(self._given_args), defaults=False)
             self._explicit = frozenset(path for path, _ in flat(written))
         except (Exception, SystemExit) as error:  # nothing is rewritten where nobody knows what is the user's
             self._explicit = frozenset(path for path, _ in flat(self.config))

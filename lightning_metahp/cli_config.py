@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -200,6 +200,25 @@ def why_ranks_cannot_agree() -> str | None:
     if int(os.environ.get("SLURM_NTASKS", "1") or 1) > 1 and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         return "SLURM starts all processes at once"
     return None
+
+
+def tunable_arguments(arguments: Sequence[str]) -> list[str]:
+    """Leave out what the Trainer is given and nobody rewrites: without defaults, an argument of a logger cannot be parsed alone."""
+    kept: list[str] = []
+    is_left_out = is_value = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument[2:].partition("=")[0].rstrip("+")
+            is_left_out = name.startswith("trainer.") and name.removeprefix("trainer.") not in TRAINER_FIELDS.values()
+            is_value = "=" not in argument
+        elif is_left_out and is_value:  # "--trainer.logger" "CSVLogger"
+            is_value = False
+            continue
+        else:
+            is_left_out = False
+        if not is_left_out:
+            kept.append(argument)
+    return kept
 
 
 def as_argument(path: str, value: Any) -> str:

@@ -20,7 +20,7 @@ from lightning_metahp.host import logged_in_this_loop
 from lightning_metahp.kinds import is_kind
 from lightning_metahp.objective import PER_LOADER, Objective, no_objective_message, objective_before_training, objective_from_logged
 from lightning_metahp.settings import Reading, loaders_in, read_in_force
-from lightning_metahp.task_readout import describe_task
+from lightning_metahp.task_readout import describe_task, forget_look
 from metamodel.describe import model_class_name, model_family, model_variant, parameter_count
 from metamodel.precedence import Change, same_value
 from metamodel.task import TaskDescription
@@ -148,6 +148,7 @@ class RunLog:
             task=self.task,
             objective=self.found,
             tunable=self.advice.tunable,
+            is_second_look=True,
             otherwise=TaskDescription(name=self.task if isinstance(self.task, str) else None, model_class=model_class_name(module)),
         )
         history = open_history(self.history, for_recording=True)
@@ -264,6 +265,7 @@ class RunLog:
                 self._reach(trainer)
                 recorder.finish(None if error is not None else self._status(trainer), error)
         finally:
+            forget_look(trainer)
             self._forget_run()
             if opened is not None:
                 opened.close()

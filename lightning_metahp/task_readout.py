@@ -10,6 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -31,6 +32,9 @@ from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError
 
 _log = logging.getLogger(__name__)
+
+_looks: WeakKeyDictionary[Trainer, dict[str, Any]] = WeakKeyDictionary()
+"""What was seen of the training data before the start, by Trainer."""
 
 
 def check_task(task: object) -> str | TaskDescription | None:
@@ -54,6 +58,7 @@ def describe_task(
     task: str | TaskDescription | None = None,
     objective: Objective | None = None,
     tunable: Collection[str] = (),
+    is_second_look: bool = False,
 ) -> TaskDescription:
     """Describe what is trained.
 
@@ -64,12 +69,16 @@ def describe_task(
         task: Explicit name or description; its identity wins.
         objective: The objective, None if it is not known yet.
         tunable: Names that may be tuned and therefore tell nothing apart.
+        is_second_look: Whether what was seen of the data before the start of this fit is taken again: a sample may take long to make.
     """
     name, direction = (None, None) if objective is None else (objective.name, objective.direction.value)
     if isinstance(task, TaskDescription):
         return task if task.objective is not None or name is None else task.with_objective(name, direction)
     datamodule = datamodule_of(trainer)
-    known = _describe_data(train_loaders)
+    seen = _looks.pop(trainer, None) if is_second_look else None
+    known = dict(seen or _describe_data(train_loaders))
+    if not is_second_look:
+        _looks[trainer] = dict(known)
     known["n_val"] = _size(trainer.val_dataloaders)
     description = TaskDescription(
         **{key: value for key, value in known.items() if value is not None},
@@ -82,6 +91,11 @@ def describe_task(
         n_parameters=parameter_count(module),
     )
     return replace(description, name=task, objective=name, direction=direction)
+
+
+def forget_look(trainer: Trainer) -> None:
+    """Forget what was seen of the data of a fit that is over, or never came to its start."""
+    _looks.pop(trainer, None)
 
 
 def _describe_data(train_loaders: Any) -> dict[str, Any]:

@@ -327,15 +327,8 @@ def openml(
     """
     from store.importers.openml_runs import OpenmlSource
 
-    options = {"task": task, "objective": objective, "direction": direction, "name": name, "unit": unit, "batch": batch}
-    take_in(
-        OpenmlSource(place, qualities, objective, whole_numbers(flow), size),
-        **options,
-        dry_run=dry_run,
-        explain=explain,
-        history=history,
-        format=format,
-    )
+    choices = Choices(task, objective, direction, name, unit, batch, dry_run, explain, history, format)
+    take_in(OpenmlSource(place, qualities, objective, whole_numbers(flow), size), choices)
 
 
 def whole_numbers(text: str | None) -> tuple[int, ...]:

@@ -143,9 +143,16 @@ def take_table_in(
     names = tuple(chosen["hparams"])
     if scales is not None:
         check_space_names(scales, names, space)
-    told = (chosen.get(key) for key in ("direction", "step_col", "time_col"))
-    further = tuple(chosen.get("metrics") or ())
-    columns = TableColumns(chosen.get("task_col") or "", chosen["run_col"], names, chosen["objective"], *told, further)
+    columns = TableColumns(
+        task=chosen.get("task_col") or "",
+        run=chosen["run_col"],
+        hparams=names,
+        objective=chosen["objective"],
+        direction=chosen.get("direction"),
+        step=chosen.get("step_col"),
+        time=chosen.get("time_col"),
+        metrics=tuple(chosen.get("metrics") or ()),
+    )
     answers = Answers(names=chosen.get("name") or {}, units=chosen.get("unit") or {}, batch=chosen.get("batch"))
     joined, features = file_and_column(chosen.get("join")), file_and_column(chosen.get("task_features"))
     only_look = dry_run or explain

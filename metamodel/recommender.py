@@ -129,13 +129,7 @@ def recommend(
 
     check_kind(model)
     _check_counts(k, mode)
-    if not (task is None or isinstance(task, str | TaskDescription)):
-        raise InvalidArgumentError(f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task'.")
-    if candidates is not None and not (candidates and all(isinstance(candidate, Mapping) for candidate in candidates)):
-        raise InvalidArgumentError(
-            f"candidates must hold at least one configuration, each a mapping of names to values, but got {candidates!r:.80}. "
-            "Leave it out to search a space."
-        )
+    _check_question(task, candidates)
     opened = open_history(history)
     try:
         table = learning_table(opened)
@@ -175,6 +169,16 @@ def _check_counts(k: int, mode: str) -> None:
         raise InvalidArgumentError(f"k must be a whole number, at least 1, but got {k!r}. Ask for one or more recommendations.")
     if mode not in MODES:
         raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}. Pass one of these.")
+
+
+def _check_question(task: object, candidates: Sequence[Mapping[str, Any]] | None) -> None:
+    if not (task is None or isinstance(task, str | TaskDescription)):
+        raise InvalidArgumentError(f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task'.")
+    if candidates is not None and not (candidates and all(isinstance(candidate, Mapping) for candidate in candidates)):
+        raise InvalidArgumentError(
+            f"candidates must hold at least one configuration, each a mapping of names to values, but got {candidates!r:.80}. "
+            "Leave it out to search a space."
+        )
 
 
 def _with_global_batch(space: Space) -> Space:

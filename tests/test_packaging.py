@@ -77,6 +77,7 @@ def test_the_wheel_holds_the_six_packages_and_no_module_called_cli(wheel: Path) 
     sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+    assert {"compare_baselines/report/page.css", "compare_baselines/report/page.js"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
 
 

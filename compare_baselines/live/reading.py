@@ -201,7 +201,7 @@ def _evaluation(history: History, info: TaskInfo, run: RunRecord) -> tuple[Evalu
         metrics={name: last[prefix + name] for name in info.metrics if prefix + name in last},
         decision_s=float(note.get("decision_s") or 0.0),
         train_s=run.wall_s or 0.0,
-        cpu_s=used.cpu_s,
+        cpu_s=None if used.cpu_s is None else used.cpu_s + float(note.get("decision_cpu_s") or 0.0),
         gpu_s=used.gpu_s,
         gpu_percent=sum(busy) / len(busy) if busy and used.gpu_s else None,
         energy=tuple(Energy(device, joules, used.energy_sources[device]) for device, joules in used.energy_j.items()),

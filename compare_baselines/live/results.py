@@ -125,7 +125,7 @@ class Evaluation:
         decision_s: Seconds the method took to choose it.
         train_s: Seconds of training with its validations.
         elapsed_s: Seconds of the search up to its end: all that was decided and trained so far.
-        cpu_s: CPU seconds; None if not measured.
+        cpu_s: CPU seconds, those of the decision included; None if not measured.
         gpu_s: GPU seconds; None where no GPU was used.
         gpu_percent: Mean utilisation of the GPUs in percent; None likewise.
         energy: Joules by device; empty: not measured.

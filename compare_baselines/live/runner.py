@@ -129,13 +129,19 @@ def _check(settings: Settings) -> list[LiveTask]:
 def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], tell: Callable[[str], None]) -> StoredPlan:
     """Return the comparison to go on with, its plan widened by what is asked for now; or a new one, written into the history."""
     known = _same(history, settings)
+    if known is not None:
+        settings = replace(
+            settings,
+            tasks=_union(known.plan.tasks, settings.tasks),
+            methods=_union(known.plan.methods, settings.methods),
+            past=known.plan.past,
+        )
+        tasks = find_tasks(settings.tasks)
     created_utc = utc_now() if known is None else known.created_utc
     identity = settings.comparison or new_id() if known is None else known.id
-    if known is None:
-        past = choose_past(settings.past, history, settings.has_own_history, identity, created_utc, settings.methods)
-    else:
+    if known is not None:
         tell(f"Going on with comparison {identity}.")
-        past = choose_past(known.plan.past, history, True, identity, created_utc, settings.methods)
+    past = choose_past(settings.past, history, settings.has_own_history or known is not None, identity, created_utc, settings.methods)
     check_past(past, tasks, settings.methods)
     plan = Plan(
         tasks=settings.tasks,
@@ -150,10 +156,8 @@ def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], te
         data=f"local files: {', '.join(FILES.values())}" if settings.data_dir is not None else "the Hugging Face hub",
         hardware=hardware(),
     )
-    if known is not None:
-        plan = replace(plan, tasks=_union(known.plan.tasks, plan.tasks), methods=_union(known.plan.methods, plan.methods))
-    infos = {task.name: task.info() for task in find_tasks(plan.tasks)}
-    names = {task.name: task.history_name(plan.size) for task in find_tasks(plan.tasks)}
+    infos = {task.name: task.info() for task in tasks}
+    names = {task.name: task.history_name(plan.size) for task in tasks}
     if known is None or known.plan != plan:
         told = {name: {**asdict(info), "metrics": list(info.metrics)} for name, info in infos.items()}
         note = {"id": identity, "plan": plan.to_dict(), "tasks": told, "names": names}

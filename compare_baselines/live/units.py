@@ -6,7 +6,7 @@ import contextlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,10 +108,10 @@ class _Search:
         asks_starter = may_ask_starter(unit.past, self.task)
         problem = Problem(self.task, unit.plan.size, unit.seed, unit.plan.budget, self.past, asks_starter)
         tried = [Tried(run.description[KEY]["config"], value_of(run)) for run in done]
-        proposal, decision_s = timed_proposal(self.searcher, problem, tried)
+        proposal, cost = timed_proposal(self.searcher, problem, tried)
         if proposal is None:
             return False
-        self._evaluate(proposal, len(done), decision_s)
+        self._evaluate(proposal, len(done), cost)
         return True
 
     def _attempts(self) -> Sequence[RunRecord]:
@@ -134,7 +134,7 @@ class _Search:
         unit = self.unit
         return Training(self.history, unit.plan.size, unit.seed, unit.folder, self.scratch, note)
 
-    def _evaluate(self, proposal: Proposal, index: int, decision_s: float) -> None:
+    def _evaluate(self, proposal: Proposal, index: int, cost: Mapping[str, float]) -> None:
         note = {
             "id": self.unit.comparison,
             "task": self.unit.task,
@@ -143,7 +143,7 @@ class _Search:
             "seed": self.unit.seed,
             "index": index,
             "config": dict(proposal.config),
-            "decision_s": decision_s,
+            **cost,
             "note": proposal.note,
             "prediction": None if proposal.prediction is None else asdict(proposal.prediction),
         }

@@ -152,8 +152,10 @@ def write_page(path: Path) -> None:
     parts = [head + MARK + "\n"]
     for table in TABLES:
         file = FIGURES / f"{table.name}-same-points.json"
-        if file.exists():
-            parts.append(section(table.name, json.loads(file.read_text(encoding="utf-8"))))
+        known = file.exists()
+        parts.append(
+            section(table.name, json.loads(file.read_text(encoding="utf-8"))) if known else f"### {table.name}\n\nNot measured yet.\n"
+        )
     path.write_text("\n".join(parts), encoding="utf-8")
 
 

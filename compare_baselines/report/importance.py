@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 MIN_RUNS = 16
 """Judged runs a task needs: with fewer the forest explains noise."""
-MAX_RUNS = 240
+MAX_RUNS = 160
 """Runs of a task that are looked at: the forest's time grows with them, its answer hardly changes."""
 MAX_NAMES = 12
 MAX_LABELS = 24
@@ -31,7 +31,7 @@ MAX_LABELS = 24
 MIN_KNOWN = 0.8
 LOG_FROM = 10.0
 """Ratio of the largest to the smallest value from which a positive number may be looked at on a log scale."""
-N_TREES = 32
+N_TREES = 24
 
 
 @dataclass(frozen=True)

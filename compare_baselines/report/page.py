@@ -22,7 +22,7 @@ from compare_baselines.report.wording import clean, show_size
 from store.errors import HistoryPathError, MissingDependencyError
 
 _LONGEST_CELL = 160
-_WIDE_COLUMNS = 9
+_WIDE_COLUMNS = 8
 _SHORT_CELL = 24  # stays on one line
 _SIZE = "\x00size\x00"  # stands for the file's own size until it is known; no text of the page can hold it
 

@@ -44,6 +44,8 @@ HYPERPARAMETERS = (
 )
 LABELS = {"lr_scheduler": ("constant", "cosine", "linear"), "optimizer": ("Adam", "AdamW", "SGD")}
 CURVES = ("val_loss", "val_accuracy", "train_loss")
+ARCHITECTURE = ("num_layers", "hidden_size")
+"""Left out of what is learned: how deep and wide a network should be follows from how large the data are, and these are all small."""
 LAST_EPOCHS = 3
 KINDS = ("SGD", "Adam")
 
@@ -109,7 +111,9 @@ def learning_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[TaskRuns]:
             ended = [outcome(run, objective) for run in runs]
             values = sign * np.array([value for value, _ in ended])
             is_diverged = np.array([diverged for _, diverged in ended], dtype=bool)
-            hparams = [{name: value for name, value in run["hparams"].items() if value is not None} for run in runs]
+            hparams = [
+                {name: value for name, value in run["hparams"].items() if value is not None and name not in ARCHITECTURE} for run in runs
+            ]
             label = f"starter: {description.name}, {kind}"
             found.append(
                 TaskRuns(

@@ -50,8 +50,24 @@ LONG = {
     "transformer": Regime((15, 150), (1, 3), 16, 4, 9.0),
 }
 """Dozens of steps, and hundreds: how long one trains decides which learning rates are good."""
-N_LONG = {"cnn": 14, "rnn": 14, "transformer": 14}
+N_LONG = {"cnn": 4, "rnn": 3, "transformer": 1}
 """Of each family, so many data sets are learned at length as well."""
+LEFT_OUT = frozenset(
+    {
+        "classification-12f-8c-4000-12",
+        "sparse-uncorrelated-700-13",
+        "photos-flat",
+        "classification-16f-3c-3000-20",
+        "classification-100f-4c-700-21",
+        "teacher-3c-3000-22",
+        "classification-20f-4c-4000-24",
+        "teacher-2000-25",
+        "gaussian-quantiles-3000-27",
+        "checkerboard-4000-28",
+        "teacher-2c-2500-29",
+    }
+)
+"""Data sets that can be made and are not trained yet: those that cost most. Every other draw stays as it is if they come in."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,8 @@ def starter_tasks() -> list[StarterTask]:
     tasks = []
     for family, specs in by_family.items():
         for i, spec in enumerate(specs):
+            if spec.name in LEFT_OUT:
+                continue
             # Some watch the loss of a classification; the others its accuracy.
             objective = "val_loss" if _is_regression(spec) or i % 4 == 3 else "val_accuracy"
             tasks.append((i / len(specs), StarterTask(spec, family, objective)))

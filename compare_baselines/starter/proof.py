@@ -178,9 +178,10 @@ def composition() -> list[str]:
     rows = parquet.read_table(folder / "runs.parquet").select(["task", "status", "optimizer", "num_epochs", "hidden_size"]).to_pylist()
     family_of = {task["description"]["name"]: name for name, tasks in about["families"].items() for task in tasks}
     lines = [
-        f"{origin['n_tasks']} tasks, {origin['n_runs']:,} networks, {origin['n_epochs']:,} epochs recorded, {origin['n_diverged']} diverged, "
-        f"{origin['cpu_seconds'] / 60:.0f} minutes of one slow core; seed {origin['seed']}, torch {origin['versions']['torch']}, "
-        f"scikit-learn {origin['versions']['scikit-learn']}; {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB.",
+        f"{origin['n_tasks']} tasks, {origin['n_runs']:,} networks, {origin['n_epochs']:,} epochs recorded, "
+        f"{origin['n_diverged']} diverged, {origin['cpu_seconds'] / 60:.0f} minutes of one slow core; "
+        f"seed {origin['seed']}, torch {origin['versions']['torch']}, scikit-learn {origin['versions']['scikit-learn']}; "
+        f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB.",
         "",
         _line(["family", "tasks", "networks", "SGD", "Adam", "AdamW", "widths", "epochs", "longest, steps", "training samples"]),
         _line(["---", *["---:"] * 9]),
@@ -207,7 +208,7 @@ def section(name: str, report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"## {name}",
         "",
-        f"{tasks} tasks, {seeds} seeds, no past run. The mapping file:",
+        f"{tasks} tasks, {seeds} seed{'s' if seeds > 1 else ''}, no past run. The mapping file:",
         "",
         "```json",
         json.dumps(content),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
 from lightning_metahp import MetaHPCallback, MetaHPCLI
+from lightning_metahp.cli_config import tunable_arguments
 from store import History, Source, UnknownHyperparameterError
+from store.errors import MetaHPWarning
 from tests.lightning_metahp.pinning import newest, pin
 from tests.lightning_metahp.tiny_training import TinyData, TinyModel, only_run
 
@@ -100,6 +103,21 @@ def test_what_stands_on_the_command_line_or_in_a_file_stays(
     said = capsys.readouterr().err
     assert "batch_size stays 8: set by you" in said
     assert "lr stays 0.001: set by you" in said, "also where it equals the default"
+
+
+def test_arguments_of_a_logger_hide_nobodys_wishes(history: History, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pin(history, monkeypatch, lr=0.03, dropout=0.3)
+    logger = ["--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", MetaHPWarning)
+        cli = run("--optimizer.lr=0.001", *logger, objective="val_acc", history=history)
+    assert (cli.trainer.optimizers[0].param_groups[0]["lr"], cli.model.net[0].p) == (0.001, 0.3)
+
+
+def test_only_arguments_that_could_be_rewritten_are_read_again() -> None:
+    given = ["fit", "--config", "a.yaml", "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir=x", "--model.lr", "-1"]
+    given += ["--trainer.max_epochs=3", "--trainer.callbacks+=EarlyStopping", "--data=Mine"]
+    assert tunable_arguments(given) == ["fit", "--config", "a.yaml", "--model.lr", "-1", "--trainer.max_epochs=3", "--data=Mine"]
 
 
 def test_a_checkpoint_path_means_hands_off(history: History, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

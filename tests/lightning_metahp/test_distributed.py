@@ -42,9 +42,11 @@ if __name__ == "__main__":
 """
 
 
-def launch(folder: Path, strategy: str, *, is_torchrun: bool = False, extra: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+def launch(
+    folder: Path, strategy: str, *, is_torchrun: bool = False, extra: tuple[str, ...] = (), code: str = SCRIPT
+) -> subprocess.CompletedProcess[str]:
     script = folder / "train.py"
-    script.write_text(SCRIPT)
+    script.write_text(code)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -88,3 +90,40 @@ def test_processes_that_came_to_different_values_are_all_left_as_they_were(
     with History(isolated_history) as history:
         (run,) = history.runs()
     assert (run.recommendation_id, run.hparams["learning_rate"]) == (None, 0.001)
+
+
+CLI_SCRIPT = """
+from lightning.pytorch import Callback
+from lightning_metahp import MetaHPCLI
+from tests.lightning_metahp.test_cli import Deep
+from tests.lightning_metahp.tiny_training import TinyData
+
+class Tell(Callback):
+    def on_train_start(self, trainer, module):
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        line = f"{trainer.global_rank} {rate} {trainer.train_dataloader.batch_size} {len(module.net)} {module.net[0].p}"
+        open(f"rank{trainer.global_rank}.txt", "a").write(line)
+
+if __name__ == "__main__":
+    space = {"lr": [1e-3, 0.03], "batch_size": [8, 16, 32], "num_layers": [1, 3]}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    fixed = {"accelerator": "cpu", "devices": 2, "strategy": "ddp", "max_epochs": 1, "callbacks": [Tell()], **quiet}
+    MetaHPCLI(Deep, TinyData, space=space, objective="val_acc", trainer_defaults=fixed, save_config_callback=None)
+"""
+
+
+@pytest.mark.parametrize("is_torchrun", [False, True], ids=["ddp", "torchrun"])
+def test_a_cli_rewrites_the_configuration_of_every_process_and_leaves_one_row(
+    isolated_history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_torchrun: bool
+) -> None:
+    pytest.importorskip("jsonargparse")
+    with History(isolated_history) as history:
+        pinned = pin(history, monkeypatch, lr=0.03, batch_size=32, num_layers=3)
+    done = launch(tmp_path, "fit", is_torchrun=is_torchrun, extra=("--optimizer=Adam",), code=CLI_SCRIPT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # A global batch of 32 is 16 on each; a dropout, three layers and the head.
+    assert [(tmp_path / f"rank{rank}.txt").read_text() for rank in (0, 1)] == [f"{rank} 0.03 16 5 0.1" for rank in (0, 1)]
+    assert done.stderr.count("metahp: lr 0.001 -> 0.03") == 1, "only rank zero speaks"
+    with History(isolated_history) as history:
+        (run,) = history.runs()
+    assert (run.recommendation_id, run.hparams["global_batch_size"], run.hparams["num_layers"]) == (pinned, 32, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -95,3 +96,34 @@ def test_showing_an_imported_run_says_where_it_comes_from(call, tmp_path: Path) 
 def test_ids_of_flows_are_whole_numbers(call, tmp_path: Path) -> None:
     answer = call("import", "openml", "task:31", "--flow", "x", "--history", tmp_path / "h.db")
     assert "Ids must be whole numbers" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "extra"),
+    [
+        ("mlflow", "mlflow.db.gz", ("--objective", "val/acc")),
+        ("optuna", "optuna.db.gz", ("--study", "digits,unnamed")),
+        ("tensorboard", "writer_logs", ("--objective", "val/accuracy")),
+        ("lightning", "csv_logs", ("--objective", "val_acc")),
+        ("hf", "hf_out", ()),
+        ("trackio", "trackio.db.gz", ("--objective", "val_acc")),
+        ("hyperparameterhunter", "HyperparameterHunterAssets", ("--objective", "oof_roc_auc_score")),
+        ("openml", "runs.csv", ("--objective", "predictive_accuracy", "--qualities", "{place}")),
+    ],
+)
+def test_every_kind_has_its_command(call, tmp_path: Path, kind: str, place: str, extra: tuple[str, ...]) -> None:
+    if kind == "tensorboard":
+        pytest.importorskip("tensorboard")
+    source = FIXTURES / place
+    if place.endswith(".gz"):
+        source = tmp_path / place.removesuffix(".gz")
+        source.write_bytes(gzip.decompress((FIXTURES / place).read_bytes()))
+    elif not source.exists():
+        source = tmp_path / place
+        source.write_text("task_id,C,predictive_accuracy\n31,0.1,0.7\n31,1,0.8\n")
+    words = [word.format(place=source) for word in extra]
+    answer = call("import", kind, source, *words, "--history", tmp_path / "h.db", "--format", "json")
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert (found["kind"], found["n_bad"], found["is_written"]) == (kind, 0, True)
+    assert found["n_new"] >= 2

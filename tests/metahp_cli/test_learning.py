@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from metahp_cli.learning import accuracy_rows
 from metahp_cli.main import main
 from store import History
 
@@ -131,3 +132,21 @@ def test_a_picture_of_intervals_nobody_measured_is_refused(call: Callable[..., A
     assert answer.code == 1
     assert "too few tasks" in answer.err
     assert "ending in .png, but got 'c.txt'" in call("model", "--history", learned, "--png", tmp_path / "c.txt").err
+
+
+def test_an_unknown_kind_of_model_is_refused_with_those_there_are(call: Callable[..., Any], learned: Path) -> None:
+    for command in (["refit"], ["recommend", "--task", "t"]):
+        answer = call(*command, "--model", "reptil", "--history", learned)
+        assert answer.code == 1
+        assert "did you mean 'reptile'?" in answer.err
+
+
+def test_the_accuracy_of_direct_has_a_row_for_each_measure() -> None:
+    errors = {"batch_size": {"exact": 0.25, "log2_error": 1.5}, "learning_rate": {"log10_error": 0.4}}
+    columns, rows = accuracy_rows({"n_tasks": 6, "after": {"0": errors, "4": {"batch_size": errors["batch_size"]}}, "same_for_all": errors})
+    assert columns == ["hyperparameter", "measure", "new task", "4 runs known", "same for all tasks"]
+    assert rows == [
+        ["batch_size", "exactly right", "25%", "25%", "25%"],
+        ["batch_size", "off, doublings", "1.50", "1.50", "1.50"],
+        ["learning_rate", "off, powers of ten", "0.40", "-", "0.40"],
+    ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compare_baselines.report import Report, comparison_report, history_report, write_page
+from compare_baselines.report.wording import clean
 from store import History
 from tests.compare_baselines.report.conftest import HOSTILE
 from tests.compare_baselines.report.recorded_comparison import write_comparison
@@ -31,20 +33,27 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+_PATIENCE_MS = 180_000
+"""A page of 5 MB is read in a second, but not where twenty other processes want the same two cores."""
+
+
 class Visit:
     """A page as it was loaded, and everything it said and asked for."""
 
     def __init__(self, browser: Any, path: Path, scheme: str = "light") -> None:
         self.said: list[str] = []
         self.asked: list[str] = []
+        for earlier in browser.contexts:
+            earlier.close()
         context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=scheme, offline=True)
+        context.set_default_timeout(_PATIENCE_MS)
         self.page = context.new_page()
         self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
         self.page.on("dialog", lambda dialog: self.said.append(f"dialog: {dialog.message}"))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_selector("body[data-ready=yes]", timeout=120_000)
+        self.page.wait_for_selector("body[data-ready=yes]")
 
     def ask(self, script: str) -> Any:
         return self.page.evaluate(script)
@@ -119,19 +128,24 @@ def test_hostile_names_of_a_history_are_shown_and_do_nothing(browser: Any, hosti
     assert "</script><script>document.title='broken'</script>" in visit.page.inner_text("table >> nth=0")
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_in_every_place_of_a_report_does_nothing(browser: Any, written: Callable[[Report], Path], text: str) -> None:
-    path = written(report_with(text))
+def test_hostile_text_in_every_place_of_a_report_does_nothing(browser: Any, written: Callable[[Report], Path]) -> None:
+    reports = [report_with(text) for text in HOSTILE]
+    path = written(replace(reports[0], sections=tuple(section for report in reports for section in report.sections)))
     visit = Visit(browser, path)
     visit.choose_everything()
-    visit.page.query_selector_all(".plot .bars .point path")[0].hover(force=True)
-    visit.page.wait_for_selector(".hoverlayer .hovertext")
+    plots = visit.page.query_selector_all(".plot")
+    assert len(plots) == 2 * len(HOSTILE)
+    for plot in plots:
+        bar = plot.query_selector(".bars .point path")
+        bar.scroll_into_view_if_needed()
+        bar.hover(force=True)
+        plot.wait_for_selector(".hoverlayer .hovertext", state="attached")
     check_quiet(visit, path)
-    assert visit.page.title() != "broken"
+    assert visit.page.title() == HOSTILE[0]
     assert visit.ask("document.querySelectorAll('main img, main script, svg a, svg image').length") == 0
     # letter by letter: Plotly's own markup would have taken the tags away
-    if text.startswith("<"):
-        assert visit.ask("document.querySelector('.plot .xtitle').textContent").startswith(text[:20])
+    titles = visit.ask("[...document.querySelectorAll('.plot .xtitle')].map(title => title.textContent)")
+    assert titles == [text for text in map(clean, HOSTILE) for _ in range(2)]
 
 
 def test_a_script_that_got_in_all_the_same_would_not_run(browser: Any, written: Callable[[Report], Path]) -> None:

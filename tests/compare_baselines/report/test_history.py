@@ -3,12 +3,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from compare_baselines.report import history_report
 from compare_baselines.report.advice_section import contests, held_interval
 from compare_baselines.report.facts import read_facts
 from compare_baselines.report.parts import Gallery, Plot, Prose, Report, Table
 from compare_baselines.report.runs_section import MAX_MARKS, MAX_MARKS_OF_TASK, MAX_TASKS
-from store import History
+from store import History, ObjectiveWarning
 from store.bulk import Curve, FinishedRun, write_finished_runs
 from tests.compare_baselines.report.conftest import HOSTILE
 
@@ -66,7 +68,7 @@ def test_an_empty_history_says_how_to_begin(history: History) -> None:
 def test_runs_without_an_objective_or_a_value_are_no_obstacle(history: History) -> None:
     with history.start_run(task="a", hparams={"lr": 0.1}):
         pass
-    with history.start_run(task="b", objective="val_acc"):
+    with pytest.warns(ObjectiveWarning), history.start_run(task="b", objective="val_acc"):
         pass
     history.start_run(task="c", objective="val_acc")
     report = history_report(history)
