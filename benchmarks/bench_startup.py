@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.page import markdown_table, measured_on, write_section
 
@@ -22,7 +23,7 @@ N_RUNS, N_TASKS = 10_000, 100
 LIMITS_S = {"10,000 runs, model up to date": 0.5, "no history": 0.02}
 FIT_S = 20.0
 """For the meta-model of the large history; how well it is fitted makes no difference here."""
-DEFAULTS: dict[str, object] = {
+DEFAULTS: dict[str, Any] = {
     **{"max_epochs": 10, "max_steps": -1, "accumulate_grad_batches": 1, "gradient_clip_val": None, "limit_train_batches": 1.0, "seed": 0},
     **{"accelerator": "cpu", "devices": 1, "precision": "32-true", "strategy": "SingleDeviceStrategy", "num_workers": 0},
     **{"optimizer": "Adam", "optimizer.betas": (0.9, 0.999), "optimizer.eps": 1e-8, "optimizer.amsgrad": False, "num_layers": 2},

@@ -127,22 +127,19 @@ def recommend(
     """
     from store import open_history
 
-    check_kind(model)
-    _check_counts(k, mode)
+    _check_counts(k, mode, model)
     _check_question(task, candidates)
     opened = open_history(history)
     try:
-        table = learning_table(opened)
-        task_id = _task_id(opened, task)
+        table, task_id = learning_table(opened), _task_id(opened, task)
         # Runs of another objective than the one asked for would be incomparable.
         own = None if task_id is None else table.of_task(task_id, task.objective if isinstance(task, TaskDescription) else None)
         parsed = None if space is None else limited(_with_global_batch(parse_space(space)), limits or {})
         now = _seen_now({canonical_name(name): value for name, value in (current or {}).items()}, parsed)
-        names = _names_of(parsed, candidates)
+        names, kind = _names_of(parsed, candidates), model or serving_kind(opened)
         description = task if isinstance(task, TaskDescription) else own.description if own is not None else TaskDescription()
         is_pretrained = bool(description.is_pretrained)
         others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-        kind = model or serving_kind(opened)
         voice, silence = _starter(description, own, others, now, kind)
         if parsed is None and candidates is None:
             seen = (*others, *(voice.tasks if voice is not None else ()))
@@ -164,7 +161,8 @@ def recommend(
         return _answer(question, serving, evidence, k, candidates, seed)
 
 
-def _check_counts(k: int, mode: str) -> None:
+def _check_counts(k: int, mode: str, model: str | None) -> None:
+    check_kind(model)
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InvalidArgumentError(f"k must be a whole number, at least 1, but got {k!r}. Ask for one or more recommendations.")
     if mode not in MODES:

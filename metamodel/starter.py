@@ -41,7 +41,7 @@ FOLDER = "starter_data"
 TASKS = "tasks.json"
 
 TAKE_OVER = 4
-"""Other tasks of the user's own history from which the starter is silent. Measured: docs/starter.md."""
+"""Other tasks of the user's own from which it is silent. A choice; `compare_baselines.starter.proof --take-over` measures it."""
 OWN_TASK_WEIGHT = 0.5
 """Before that, ``m`` other tasks of one's own have together ``m / (m + 1 / OWN_TASK_WEIGHT)`` of the weight."""
 WIDER = 1.5

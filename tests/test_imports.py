@@ -35,7 +35,14 @@ HEAVY = ("torch", "optuna", "pandas", "numpy", "scipy", "sqlite_utils", "lightni
 # No line of ours imports these: transformers.Trainer and Optuna's CMA-ES refuse to exist without theirs, the second brings objects that
 # are read.
 NEEDED_THROUGH_A_HOST = {"accelerate": "hf_callbacks", "torchmetrics": "lightning_metahp", "cmaes": "compare_baselines"}
-IMPORT_NAMES = {"scikit-learn": "sklearn", "sqlite-utils": "sqlite_utils", "pyyaml": "yaml", "liac-arff": "arff", "mlflow-skinny": "mlflow"}
+IMPORT_NAMES = {
+    "scikit-learn": "sklearn",
+    "sqlite-utils": "sqlite_utils",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "liac-arff": "arff",
+    "mlflow-skinny": "mlflow",
+}
 
 
 def parse(path: Path) -> ast.Module:

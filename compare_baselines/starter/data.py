@@ -91,7 +91,7 @@ def load(spec: DataSpec) -> Data:
 def _standardised(values: NDArray[Any], train: NDArray[np.int64]) -> NDArray[np.float32]:
     mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
     scaled = (values - mean) / np.where(deviation > 1e-6, deviation, 1.0)
-    return np.clip(scaled, -5.0, 5.0).astype(np.float32)
+    return np.asarray(np.clip(scaled, -5.0, 5.0), dtype=np.float32)
 
 
 _Made = tuple[FloatArray, NDArray[Any], bool]

@@ -18,8 +18,9 @@ from tests.lightning_metahp.tiny_training import TinyData, TinyModel, fit
 
 def teach(history: History, factor: int) -> TaskDescription:
     """Runs whose best global batch is 64 with a rate of 0.03, some of them accumulated."""
-    fit(MetaHPCallback("val_acc", history=history))
-    description = TaskDescription.from_dict(history.runs()[-1].description)
+    with History(history.path.with_name("described.db")) as other:  # what this fit comes to is luck, and none of what is taught
+        fit(MetaHPCallback("val_acc", history=other))
+        description = TaskDescription.from_dict(other.runs()[-1].description)
     for i, rate in enumerate((1e-3, 0.01, 0.03, 0.1) * 4):
         size = (16, 32, 64, 96)[(i + i // 4) % 4]
         value = 0.9 - 0.1 * abs(math.log10(rate / 0.03)) - 0.1 * abs(math.log2(size / 64))
