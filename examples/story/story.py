@@ -101,7 +101,8 @@ class Runner:
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
-        self.folder, self.environment = folder, dict(environment)
+        # The story is about what one's own runs teach, so the starter history, which would advise the first of them, is left out.
+        self.folder, self.environment = folder, {"METAHP_STARTER": "0", **environment}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["lightning.pytorch", "sklearn.datasets", "sklearn.model_selection", "optuna.distributions"])
 
