@@ -28,7 +28,7 @@ from metamodel.calibration import LEVELS, N_OWN
 from metamodel.recommendation import Decision
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    # torch.optim.SGD, sklearn's MLPClassifier and RandomForestClassifier, and the middle of the table where the library has no default
+    # torch.optim.SGD and sklearn's MLPClassifier, and the middle of the table where the library has no default
     "lcbench": {
         "batch_size": 32,
         "learning_rate": 1e-3,

@@ -227,10 +227,9 @@ class RunLog:
         if every and step and step % every == 0 and step != self._last_step:
             self._last_step = step
             # A value of one batch is no outcome, even where a training metric is the objective.
-            wanted = None if self.found is None else self.found.name
-            values = self._metrics.take_step(trainer, wanted)
+            values = self._metrics.take_step(trainer, self._objective_name)
             self._last_values.update(values)
-            recorder.log_given(values, step, self._epochs(trainer), is_partial=wanted in values)
+            recorder.log_given(values, step, self._epochs(trainer), is_partial=self._objective_name in values)
 
     def epoch(self, trainer: Trainer) -> None:
         """Log what the last training epoch came to."""

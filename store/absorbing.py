@@ -58,9 +58,7 @@ def _read_values(events: Sequence[Event]) -> None:
             if type(value) is float:
                 continue
             try:
-                if getattr(value, "is_cpu", False):  # by far the most common, and in nobody's way
-                    value = value.item()
-                number = value if type(value) is float else tensors.hold(value)
+                number = tensors.hold(value)
             except Exception as error:  # a value may be any foreign object
                 state.skip(names[index], error)
                 number = None
