@@ -1,90 +1,105 @@
 """From what training steps queued to rows of ``metrics``: many log calls at once, column by column.
 
-A training logs the same names again and again, so consecutive calls with the same names are turned into rows together: what is
-done per value in Python is what logging costs a program that has no core to spare.
+A training logs the same names again and again, so consecutive calls with the same names are read and written together. What is
+done per value in Python is what logging costs: even on a machine with cores to spare, it keeps the interpreter from the training.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import groupby, repeat
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeGuard
 
 from store import tensors
+from store.operations import Operation, metrics_operation, series_operation
 from store.outcome import value_kind
 from store.run_state import RunState
 from store.values import storable_text
 
-Event = tuple[RunState, tuple[Any, ...], bool, list[Any], int, float | None, float, Any]
+Event = tuple[RunState, tuple[Any, ...], bool, Sequence[Any], int, float | None, float, Any]
 """Run, names, whether partial, one value per name, step, epoch, seconds since the start, the CUDA stream the values come from."""
 
+_KIND = itemgetter(0, 1, 2)
+_STEP, _EPOCH, _ELAPSED = map(itemgetter, (4, 5, 6))
 
-def absorb(events: Sequence[Event]) -> dict[str, list[Any]]:
-    """Turn queued values into rows of ``metrics`` by run, and tell each run its values.
+
+def absorb(events: Sequence[Event]) -> list[Operation]:
+    """Turn queued values into operations on ``metrics``, and tell each run its values.
 
     Args:
-        events: In the order they were logged; their values are replaced by numbers.
+        events: In the order they were logged.
 
     Returns:
-        Run id -> rows in the order of ``METRIC_COLUMNS``.
+        The operations that write them.
     """
-    _read_values(events)
-    rows: dict[str, list[Any]] = {}
-    for (state, names, is_partial), group in groupby(events, key=_kind_of_event):
-        columns = zip(*((event[3], event[4], event[5], event[6]) for event in group), strict=True)
-        values, steps, epochs, elapsed = columns
-        target = rows.setdefault(state.id, [])
-        for given, series in zip(names, zip(*values, strict=True), strict=True):
-            name = given if type(given) is str and given.isascii() else storable_text(given)
-            target += _rows_of(state, name, series, steps, epochs, elapsed)
-            if not is_partial:
-                state.add_series(name, series, steps)
+    operations: list[Operation] = []
+    numbers = _read_values(events)
+    start = 0
+    for (state, names, is_partial), group in groupby(events, key=_KIND):
+        alike = list(group)
+        end = start + len(names) * len(alike)
+        operations += _absorb_alike(state, names, is_partial, alike, numbers[start:end])
+        start = end
+    return operations
+
+
+def _absorb_alike(
+    state: RunState, names: tuple[Any, ...], is_partial: bool, events: Sequence[Event], numbers: Sequence[float | None]
+) -> Iterator[Operation]:
+    """Yield the operations of log calls with the same names.
+
+    Args:
+        state: Run.
+        names: Names, ``k`` of them.
+        is_partial: Whether the values are no outcome.
+        events: The calls, ``n`` of them.
+        numbers: ``n * k`` values, those of one call together.
+    """
+    steps, epochs, elapsed_s = list(map(_STEP, events)), list(map(_EPOCH, events)), list(map(_ELAPSED, events))
+    columns: dict[str, Sequence[float]] = {}
+    for index, given in enumerate(names):
+        name = given if type(given) is str and given.isascii() else storable_text(given)
+        column = numbers[index :: len(names)]
         if not is_partial:
-            state.add_progress(max(steps), max((epoch for epoch in epochs if epoch is not None), default=None))
-    return rows
-
-
-def _kind_of_event(event: Event) -> tuple[RunState, tuple[Any, ...], bool]:
-    return event[:3]
-
-
-def _read_values(events: Sequence[Event]) -> None:
-    """Replace what was logged by its number, in place; by None where there is none, or it can no longer be read."""
-    waiting: list[tuple[list[Any], int]] = []
-    held: list[Any] = []
-    for state, names, _, values, *_ in events:
-        for index, value in enumerate(values):
-            if type(value) is float:
-                continue
-            try:
-                number = tensors.hold(value)
-            except Exception as error:  # a value may be any foreign object
-                state.skip(names[index], error)
-                number = None
-            values[index] = number
-            if number is not None and type(number) is not float:
-                waiting.append((values, index))
-                held.append(number)
-    for stream in {event[7] for event in events if event[7] is not None}:
-        tensors.wait_for(stream)
-    for (values, index), found in zip(waiting, tensors.to_floats(held), strict=True):
-        values[index] = found
-
-
-def _rows_of(
-    state: RunState,
-    name: str,
-    series: Sequence[float | None],
-    steps: Sequence[int],
-    epochs: Sequence[float | None],
-    elapsed: Sequence[float],
-) -> list[tuple[Any, ...]]:
-    if None in series or not all(map(math.isfinite, series)):  # type: ignore[arg-type]
-        return [
+            state.add_series(name, column, steps)
+        if name in columns:  # stored under the same text as a name before it, whose values these replace
+            yield series_operation(state.id, state.attempt, columns, steps, epochs, elapsed_s)
+            columns = {}
+        if _are_finite(column):
+            columns[name] = column
+            continue
+        rows = [
             (state.id, name, state.attempt, step, epoch, value if math.isfinite(value) else None, value_kind(value), seconds)
-            for value, step, epoch, seconds in zip(series, steps, epochs, elapsed, strict=True)
+            for value, step, epoch, seconds in zip(column, steps, epochs, elapsed_s, strict=True)
             if value is not None
         ]
-    constant = repeat(state.id), repeat(name), repeat(state.attempt)
-    return list(zip(*constant, steps, epochs, series, repeat("finite"), elapsed, strict=False))
+        if rows:
+            yield metrics_operation(state.id, rows)
+    if columns:
+        yield series_operation(state.id, state.attempt, columns, steps, epochs, elapsed_s)
+    if not is_partial:
+        state.add_progress(max(steps), max((epoch for epoch in epochs if epoch is not None), default=None))
+
+
+def _read_values(events: Sequence[Event]) -> list[float | None]:
+    """Return the numbers that were logged, all calls in a row; None where there is none, or it can no longer be read."""
+    for stream in {event[7] for event in events if event[7] is not None}:
+        tensors.wait_for(stream)
+    numbers, problems = tensors.to_numbers([value for event in events for value in event[3]])
+    if problems:
+        owners = [(event[0], name) for event in events for name in event[1]]
+        for index, error in problems.items():
+            state, name = owners[index]
+            state.skip(name, error)
+    return numbers
+
+
+def _are_finite(column: Sequence[float | None]) -> TypeGuard[Sequence[float]]:
+    """Say whether all of a column are finite numbers."""
+    try:
+        # a sum is not finite where one of its terms is not: far cheaper than a call for each
+        return math.isfinite(sum(column)) or all(map(math.isfinite, column))  # type: ignore[arg-type]
+    except TypeError:  # None among them
+        return False

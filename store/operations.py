@@ -6,6 +6,7 @@ value the time since the start, and what is older never replaces what is newer.
 
 from __future__ import annotations
 
+import functools
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -15,6 +16,8 @@ from store.schema import HPARAM_COLUMNS, METRIC_COLUMNS, RESOURCE_COLUMNS, RUN_C
 
 _ROWS_PER_STATEMENT = 400
 """More gain nothing; an SQLite that takes fewer values in one statement gets fewer rows."""
+_SERIES_PER_STATEMENT = 100
+"""The same for names that are logged together, so that the values of one call always fit."""
 
 Operation = Mapping[str, Any]
 """``{"op": "run" | "metrics" | "resources", "run_id": ..., ...}``, JSON-compatible."""
@@ -31,9 +34,48 @@ def run_operation(row: Mapping[str, Any], task: Mapping[str, Any], hparams: list
     return {"op": "run", "run_id": row["id"], "row": dict(row), "task": dict(task), "hparams": hparams}
 
 
-def metrics_operation(run_id: str, rows: list[list[Any]]) -> dict[str, Any]:
+def metrics_operation(run_id: str, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
     """Return the operation that writes values; rows in the order of ``METRIC_COLUMNS``."""
     return {"op": "metrics", "run_id": run_id, "rows": rows}
+
+
+def series_operation(
+    run_id: str,
+    attempt: int,
+    series: Mapping[str, Sequence[float]],
+    steps: Sequence[int],
+    epochs: Sequence[float | None],
+    elapsed_s: Sequence[float],
+) -> dict[str, Any]:
+    """Return the operation that writes metrics which were logged together, ``n`` times.
+
+    It lives in memory alone; what waits in a spool are the rows, which every version of this package can read.
+
+    Args:
+        run_id: Run.
+        attempt: Its attempt.
+        series: Name -> ``n`` finite values.
+        steps: ``n`` steps.
+        epochs: ``n`` epochs.
+        elapsed_s: ``n`` times since the start, in seconds.
+    """
+    op = {"op": "series", "run_id": run_id, "attempt": attempt, "series": series}
+    return op | {"steps": steps, "epochs": epochs, "elapsed_s": elapsed_s}
+
+
+def spooled(operation: Operation) -> Operation:
+    """Return an operation in the form in which it waits in a spool."""
+    return metrics_operation(operation["run_id"], _rows_of_series(operation)) if operation["op"] == "series" else operation
+
+
+def _rows_of_series(operation: Operation) -> list[tuple[Any, ...]]:
+    shared = list(zip(operation["steps"], operation["epochs"], operation["elapsed_s"], strict=True))
+    run_id, attempt = operation["run_id"], operation["attempt"]
+    return [
+        (run_id, name, attempt, step, epoch, value, "finite", elapsed_s)
+        for name, values in operation["series"].items()
+        for (step, epoch, elapsed_s), value in zip(shared, values, strict=True)
+    ]
 
 
 def resources_operation(run_id: str, rows: list[list[Any]]) -> dict[str, Any]:
@@ -52,6 +94,8 @@ def apply_operations(connection: sqlite3.Connection, operations: Iterable[Operat
         kind = operation["op"]
         if kind == "metrics":
             insert_rows(connection, _INSERT_METRIC, operation["rows"], _UPDATE_OLDER_METRIC)
+        elif kind == "series":
+            _write_series(connection, operation)
         elif kind == "run":
             _write_run(connection, operation)
         elif kind == "resources":
@@ -86,6 +130,45 @@ def insert_rows(connection: sqlite3.Connection, into: str, rows: Iterable[Sequen
         else:
             count += connection.executemany(f"{into} VALUES {places} {tail}", batch).rowcount
     return count
+
+
+def _write_series(connection: sqlite3.Connection, operation: Operation) -> None:
+    """Write metrics that were logged together: what they share is handed to SQLite once, not with each value.
+
+    Handing values over is most of what a flush keeps the interpreter busy with; SQLite's own work goes on beside the training.
+    """
+    steps, epochs, elapsed_s = operation["steps"], operation["epochs"], operation["elapsed_s"]
+    names = sorted(operation["series"])  # in the order of the primary key
+    for first in range(0, len(names), _SERIES_PER_STATEMENT):
+        some = names[first : first + _SERIES_PER_STATEMENT]
+        head = [operation["run_id"], operation["attempt"], *some]
+        columns = [operation["series"][name] for name in some]
+        start, n_values = 0, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - len(head)
+        size = max(1, min(_ROWS_PER_STATEMENT // len(some), n_values // (3 + len(some))))
+        while start < len(steps):
+            while size > len(steps) - start:
+                size = (size + 3) // 4  # few different statements, since SQLite compiles each once
+            end = start + size
+            values = [*head, *steps[start:end], *epochs[start:end], *elapsed_s[start:end]]
+            for column in columns:
+                values += column[start:end]
+            connection.execute(_series_statement(len(some), size), values)
+            start = end
+
+
+@functools.lru_cache(maxsize=64)
+def _series_statement(n_names: int, n_steps: int) -> str:
+    """Return the statement that writes ``n_names`` metrics of ``n_steps`` log calls.
+
+    Its values: run, attempt, the names; then steps, epochs and times of the calls; then the values of each metric.
+    """
+    step, epoch, elapsed_s, value = (3 + n_names + part * n_steps for part in range(4))
+    rows = [
+        f"(?1,?{3 + name},?2,?{step + i},?{epoch + i},?{value + name * n_steps + i},'finite',?{elapsed_s + i})"
+        for name in range(n_names)
+        for i in range(n_steps)
+    ]
+    return f"{_INSERT_METRIC} VALUES {','.join(rows)} {_UPDATE_OLDER_METRIC}"
 
 
 def resolve_merged(connection: sqlite3.Connection, task_id: str) -> str:

@@ -107,7 +107,7 @@ class RunRecorder:
         self._writer.warn_if_needed()
 
     def log_given(self, metrics: Mapping[str, Any], step: int, epoch: float | None = None, *, is_partial: bool = False) -> None:
-        """Log values that nobody will change any more, for callbacks: as ``log``, but they are kept as they are until the flush.
+        """Log values that nobody will change any more, for callbacks: as ``log``, but what is not at hand is kept without a copy.
 
         Args:
             metrics: Name -> value as for ``log``.
@@ -118,7 +118,7 @@ class RunRecorder:
         state = self._state
         if not metrics or state.is_finished or os.getpid() != self._pid:
             return
-        values = list(metrics.values())
+        values = tensors.read_at_hand(metrics.values())
         stream = tensors.current_stream(values[:1])
         self._next_step = step + 1
         self._writer.append((state, tuple(metrics), is_partial, values, step, epoch, state.elapsed_s, stream))

@@ -52,6 +52,9 @@ class RunState:
         task: Task description, name or None, see ``History.start_run``.
         row: First values of columns of ``runs``.
         known_task: Row of the existing task that the given name or id stands for.
+
+    Attributes:
+        is_finished: Whether the run has ended, in whatever way.
     """
 
     def __init__(self, run_id: str, task: str | TaskLike | None, row: dict[str, Any], known_task: Mapping[str, Any] | None) -> None:
@@ -61,6 +64,7 @@ class RunState:
         self.started = time.perf_counter()
         self.attempt: int = row["attempt"]
         self.is_abandoned = False
+        self.is_finished = False
         self.is_dirty = True
         self.are_hparams_dirty = True
         self._written_at = self.started
@@ -118,11 +122,6 @@ class RunState:
     def status(self) -> RunStatus:
         """Status as its owner knows it."""
         return RunStatus(self._row["status"])
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether the run has ended, in whatever way."""
-        return bool(self._row["status"] != RunStatus.RUNNING)
 
     @property
     def objective(self) -> str | None:
@@ -256,6 +255,7 @@ class RunState:
                 "wall_s": self.elapsed_s,
                 "cpu_s": max(0.0, environment.cpu_seconds() - self._cpu_started),
             }
+            self.is_finished = True
             if "peak_memory_bytes" not in self._given_fields:
                 self._row["peak_memory_bytes"] = environment.peak_memory_bytes()
             if "peak_gpu_memory_bytes" not in self._given_fields:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from store.connection import make_directories, transaction
 from store.filesystem import is_on_network
-from store.operations import Operation, apply_operations
+from store.operations import Operation, apply_operations, spooled
 
 try:
     import fcntl
@@ -167,7 +167,7 @@ def _append_to(directory: Path, by_run: dict[str, list[Operation]]) -> Path:
     is_shared = is_on_network(directory)
     for run_id, operations in by_run.items():
         # allow_nan=False: a bare NaN would not be JSON; values carry their kind instead
-        lines = "".join(json.dumps(operation, separators=(",", ":"), allow_nan=False) + "\n" for operation in operations)
+        lines = "".join(json.dumps(spooled(operation), separators=(",", ":"), allow_nan=False) + "\n" for operation in operations)
         if is_shared:
             _write_whole(directory, f"{run_id}-{os.getpid()}-{time.time_ns()}-{os.urandom(3).hex()}", lines.encode())
         else:

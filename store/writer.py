@@ -24,7 +24,7 @@ from store.absorbing import Event, absorb
 from store.connection import HistoryConnection, connect, guarded, set_busy_timeout, transaction
 from store.errors import StorageWarning
 from store.filesystem import is_on_network
-from store.operations import Operation, apply_operations, metrics_operation
+from store.operations import Operation, apply_operations
 from store.records import RunStatus
 from store.run_state import RunState
 
@@ -108,7 +108,7 @@ class Writer:
         events: list[Event] = []
         try:
             events += [self.queue.popleft() for _ in range(len(self.queue))]
-            rows = absorb(events)
+            logged = absorb(events)
             self._note_active()
             touched = {self._touched.pop() for _ in range(len(self._touched))}
             for state in sorted(touched.union(event[0] for event in events), key=lambda state: state.id):
@@ -117,7 +117,7 @@ class Writer:
                     self._pending.append(operation)
                 if state.is_finished:
                     self._active.discard(state)
-            self._pending += [metrics_operation(run_id, values) for run_id, values in rows.items() if values]
+            self._pending += logged
             events = []
         finally:
             self.queue.extendleft(reversed(events))  # after a KeyboardInterrupt in the middle
