@@ -20,7 +20,7 @@ _SERIES_PER_STATEMENT = 100
 """The same for names that are logged together, so that the values of one call always fit."""
 
 Operation = Mapping[str, Any]
-"""``{"op": "run" | "metrics" | "resources", "run_id": ..., ...}``, JSON-compatible."""
+"""``{"op": "run" | "metrics" | "series" | "resources", "run_id": ..., ...}``, JSON-compatible; see ``spooled`` for what waits in a file."""
 
 
 def run_operation(row: Mapping[str, Any], task: Mapping[str, Any], hparams: list[list[Any]] | None) -> dict[str, Any]:
