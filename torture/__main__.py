@@ -1,6 +1,6 @@
 """``python -m torture``: try everything, print the table; ``--write`` puts it into docs/robustness.md.
 
-``--quick`` tries each a few times, ``--only WORD`` only what has the word in its name.
+``--quick`` tries each a few times, ``--only WORD`` only what has the word in its name; with ``--write`` that replaces its rows alone.
 """
 
 from __future__ import annotations
@@ -118,6 +118,16 @@ def write_page(text: str) -> None:
     PAGE.write_text(new, encoding="utf-8")
 
 
+def write_rows(outcomes: list[Outcome]) -> None:
+    """Replace the rows of these outcomes in the page's table, and leave the others as they are."""
+    rows = {line.split("|")[1].strip(): line for line in table(outcomes).splitlines()[2:]}
+    lines = PAGE.read_text(encoding="utf-8").split("\n")
+    found = [rows.pop(line.split("|")[1].strip(), line) if line.startswith("| ") else line for line in lines]
+    if rows:
+        raise ValueError(f"{PAGE} must have a row for what was tried, but has none for: {'; '.join(rows)}. Try everything once.")
+    PAGE.write_text("\n".join(found), encoding="utf-8")
+
+
 def main() -> int:
     """Run what was asked for; return the exit code."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
@@ -139,7 +149,9 @@ def main() -> int:
     where = f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
     text = f"{table(outcomes)}\n\n{took} on {where}."
     sys.stdout.write(text + "\n")
-    if chosen.write:
+    if chosen.write and chosen.only:
+        write_rows(outcomes)
+    elif chosen.write:
         write_page(text)
     return int(any(outcome.failures for outcome in outcomes))
 

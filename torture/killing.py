@@ -21,6 +21,9 @@ FLUSH_S = 1.0
 _SLACK_S = 0.75
 """What a flush itself, and being scheduled on a busy machine, may take on top of the interval."""
 
+_ENOUGH = 20
+"""Tries after which none at the right moment is no bad luck any more."""
+
 _WRITER = """
 import os, struct, sys, time
 from store import History
@@ -108,19 +111,38 @@ def kill_while_creating(folder: Path, tries: int, *, seed: int = 1) -> Outcome:
     outcome = Outcome("kill -9 while the tables are created", "the next opening creates what is missing", tries)
     chance = random.Random(seed)
     n_half = 0
+    longest_s = max(_seconds_to_create(folder / f"timed-{index}.db") for index in range(3))
     for index in range(tries):
         path = folder / f"new-{index}.db"
-        process = _python(_OPENER, path)
-        while not path.exists() and process.poll() is None:
-            time.sleep(0.001)
-        time.sleep(chance.uniform(0.0, 2.0))
+        process = _begin_to_create(path)
+        time.sleep(chance.uniform(0.0, longest_s))
         _kill(process)
         n_half += not _has_tables(path)
         with History(path) as history, history.start_run(task="t") as run:
             run.log(loss=1.0)
         outcome.expect(is_sound(path), f"integrity_check of {path.name}")
+    outcome.expect(n_half > 0 or tries < _ENOUGH, f"none of {tries} kills came before the tables were complete: nothing was tried")
     outcome.figures = f"{n_half} times before the tables were complete"
     return outcome
+
+
+def _begin_to_create(path: Path) -> subprocess.Popen[str]:
+    """Start a process that opens a new history; return when its file is there, still empty."""
+    process = _python(_OPENER, path)
+    while not path.exists() and process.poll() is None:
+        pass  # every sleep would outlast what is to be interrupted
+    return process
+
+
+def _seconds_to_create(path: Path) -> float:
+    """Return how long a process takes from the empty file to the end of its work."""
+    process = _begin_to_create(path)
+    begun = time.perf_counter()
+    while process.poll() is None and not _has_tables(path):
+        pass
+    took = time.perf_counter() - begun
+    process.communicate()
+    return took
 
 
 def _has_tables(path: Path) -> bool:
