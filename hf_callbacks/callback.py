@@ -24,7 +24,7 @@ from hf_callbacks.ending import DivergenceWatch, ExceptionHook, gpu_seconds, las
 from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
 from hf_callbacks.objective import PREFIX, Objective, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Target, provenance_of
-from hf_callbacks.resuming import StoredRun, note_of_run, stored_run_of
+from hf_callbacks.resuming import StoredRun, checkpoint_of, note_of_run, read_stored_run, stored_run_of
 from hf_callbacks.watching import TrainWatcher, calling_trainer, watch
 from store.errors import InvalidArgumentError, MetaHPWarning, NotAppliedWarning, ObjectiveWarning, UnknownRunError
 from store.records import RunStatus
@@ -98,6 +98,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self._has_own_optimizer = False
         self._has_complained = False
         self._after: _AfterTraining | None = None
+        self._beginning: _Beginning | None = None
         self._clear()
 
     @property
@@ -141,14 +142,20 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         if is_off():
             return
         try:
-            if trial is None:
+            if self._recorder is not None:
+                self._close_abandoned()
+            if trial is None:  # a search writes a trial's values only later, so until its loop begins nobody knows them
+                self._beginning = _Beginning(resume_from_checkpoint)
                 write_resumption(trainer, resume_from_checkpoint)
         except Exception as error:
             self._complain("before train()", error)
 
-    def train_failed(self, error: BaseException) -> None:
-        """Close the run with the exception that leaves ``train()``."""
+    def train_failed(self, trainer: Trainer, error: BaseException) -> None:
+        """Close the run with the exception that leaves ``train()``; one that comes before the loop gets a run of its own."""
+        beginning, self._beginning = self._beginning, None
         try:
+            if self._recorder is None and beginning is not None and trainer.is_world_process_zero():
+                self._open_unbegun(trainer, beginning)
             if self._recorder is not None:
                 self._close(error=error)
         except Exception as problem:  # the user's own exception matters more than ours
@@ -164,6 +171,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     @_guarded
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Open the run, or continue it where ``auto_find_batch_size`` starts the same training again with a smaller batch."""
+        self._beginning = None
         states = state.stateful_callbacks
         stored = stored_run_of(states) if state.global_step > 0 and isinstance(states, dict) else None
         if isinstance(states, dict):
@@ -171,7 +179,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             states.setdefault(type(self).__name__, self.state())
         if is_off():
             return
-        trainer = _watch_caller()
+        # auto_find_batch_size begins anew after exceptions, so that there only what leaves train() is an end.
+        trainer = _watch_caller(is_training=not args.auto_find_batch_size)
         model = kwargs.get("model")
         found = read_back(
             args,
@@ -195,6 +204,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
                 self._close_abandoned()
             eval_dataset = getattr(trainer, "eval_dataset", None)
             self._open(args, state, model, (_dataset_of(kwargs.get("train_dataloader")), eval_dataset), hyperparameters, stored)
+            self._warn_objective(self._objective)
         self._loaded = state.train_batch_size
         if self._recorder is not None:
             self._recorder.observe(found.observed)
@@ -254,6 +264,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         datasets: tuple[object, object],
         hyperparameters: Hyperparameters,
         stored: StoredRun | None,
+        *,
+        is_resumable: bool = True,
     ) -> None:
         from store import History, open_history
 
@@ -282,7 +294,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             # A hyperparameter search decides its trials' values; no recommendation of ours is being followed.
             recommendation_id=None if state.is_hyper_param_search else provenance_of(args).recommendation_id,
         )
-        self._recorder = _start_or_resume(start, None if state.is_hyper_param_search else stored)
+        self._recorder = _start_or_resume(start, None if state.is_hyper_param_search else stored, is_resumable)
         self._run_id = self._recorder.id
         self._objective = objective
         self._has_outcome = False
@@ -290,7 +302,17 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self._watch = DivergenceWatch(objective.name)
         self._before = last_caught_exception()
         self._hook = ExceptionHook(self, lambda callback, error: callback._close(error=error))
-        self._warn_objective(objective)
+
+    def _open_unbegun(self, trainer: Trainer, beginning: _Beginning) -> None:
+        """Open the run of a training that fails before its loop: nothing is in force yet, so the row holds what was asked for.
+
+        A run that was to be resumed stays as it was, and is named as the parent.
+        """
+        args, model, state = trainer.args, trainer.model, TrainerState()
+        hyperparameters = put_in_force(InForce(), args, read_model_config(model, read_arguments(args)), state)
+        checkpoint = checkpoint_of(beginning.resume_from_checkpoint, args.output_dir)
+        stored = None if checkpoint is None else read_stored_run(checkpoint)
+        self._open(args, state, model, (trainer.train_dataset, trainer.eval_dataset), hyperparameters, stored, is_resumable=False)
 
     def _target(self, args: TrainingArguments) -> Target:
         """Return what this run is for: the callback's own word first, else what ``autoconfig`` was told."""
@@ -390,18 +412,27 @@ class _AfterTraining:
     has_outcome: bool
 
 
-def _watch_caller() -> Trainer | None:
+@dataclass(frozen=True)
+class _Beginning:
+    """A ``train()`` that was called and whose loop has not begun."""
+
+    resume_from_checkpoint: Any
+
+
+def _watch_caller(*, is_training: bool = False) -> Trainer | None:
     """Watch the Trainer whose event is being handled, and return it."""
     trainer = calling_trainer()
     if trainer is not None:
-        watch(trainer)
+        watch(trainer, is_training=is_training)
     return trainer
 
 
-def _start_or_resume(start: Callable[..., RunRecorder], stored: StoredRun | None) -> RunRecorder:
+def _start_or_resume(start: Callable[..., RunRecorder], stored: StoredRun | None, is_resumable: bool) -> RunRecorder:
     """Go on with the run of a checkpoint; where this history cannot, start one that names it as its parent."""
     if stored is None or stored.run_id is None:
         return start()
+    if not is_resumable:
+        return start(parent_run_id=stored.run_id)
     try:
         return start(resume=stored.run_id)
     except (UnknownRunError, InvalidArgumentError) as error:
@@ -417,6 +448,7 @@ def _fresh_state() -> dict[str, Any]:
     loaded: int | None = None
     before: BaseException | None = None
     run_id: str | None = None
+    beginning: _Beginning | None = None
     return {
         "_recorder": recorder,
         "_opened": opened,
@@ -424,6 +456,7 @@ def _fresh_state() -> dict[str, Any]:
         "_loaded": loaded,
         "_before": before,
         "_run_id": run_id,
+        "_beginning": beginning,
         "_objective": Objective(),
         "_has_outcome": False,
         "_started": 0.0,

@@ -3,6 +3,9 @@
 Callbacks are not given the Trainer, and none of its events tells of an exception. When our callback meets its Trainer for the first
 time, that object's class becomes a subclass of the same name whose ``train`` tells the callback, and does what it did before. Nothing
 is kept alive by that, ``isinstance`` and ``super()`` work, and pickles name the user's own class.
+
+A callback that is added later meets its Trainer inside ``train()``, which then cannot be wrapped any more. What the loop still calls by
+name on the Trainer can: loading batches, the step and the evaluation, where nearly every exception of a training comes from.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ import copyreg
 import functools
 import inspect
 import logging
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from transformers import Trainer
@@ -18,6 +23,10 @@ from transformers import Trainer
 logger = logging.getLogger(__name__)
 
 _CLASSES: dict[type[Trainer], type[Trainer]] = {}
+"""A user's class -> the one whose ``train`` tells."""
+_LATE_CLASSES: dict[type[Trainer], type[Trainer]] = {}
+"""One of those -> the one for the rest of a ``train()`` that began without us."""
+_CALLED_BY_LOOP = ("get_batch_samples", "training_step", "evaluate")
 
 
 class TrainWatcher:
@@ -32,8 +41,13 @@ class TrainWatcher:
             trial: The trial of a hyperparameter search, None outside of one.
         """
 
-    def train_failed(self, error: BaseException) -> None:
-        """Hear of the exception that is about to leave ``train()``."""
+    def train_failed(self, trainer: Trainer, error: BaseException) -> None:
+        """Hear of the exception that is about to leave ``train()``.
+
+        Args:
+            trainer: The Trainer; its loop may not have begun.
+            error: The exception.
+        """
 
 
 def calling_trainer() -> Trainer | None:
@@ -47,20 +61,26 @@ def calling_trainer() -> Trainer | None:
     return None
 
 
-def watch(trainer: Trainer) -> None:
-    """Have the callbacks of a Trainer told about its ``train()``; a second call does nothing."""
+def watch(trainer: Trainer, *, is_training: bool = False) -> None:
+    """Have the callbacks of a Trainer told about its ``train()``; a second call does nothing.
+
+    Args:
+        trainer: The Trainer.
+        is_training: Whether it is inside a ``train()`` that could not be watched from its beginning.
+    """
     cls = type(trainer)
     if is_watched(cls):
         return
+    watched = _CLASSES.setdefault(cls, _watched_class(cls))
     try:
-        trainer.__class__ = _CLASSES.setdefault(cls, _watched_class(cls))
+        trainer.__class__ = _LATE_CLASSES.setdefault(watched, _late_class(watched)) if is_training else watched
     except TypeError as error:  # a class with a layout of its own: its exceptions are recorded less exactly
         logger.debug("train() of %s cannot be watched: %s", cls.__name__, error)
 
 
 def is_watched(cls: type[Trainer]) -> bool:
     """Say whether a class is one of ours."""
-    return cls in _CLASSES.values()
+    return cls in _CLASSES.values() or cls in _LATE_CLASSES.values()
 
 
 def _watched_class(base: type[Trainer]) -> type[Trainer]:
@@ -74,7 +94,7 @@ def _watched_class(base: type[Trainer]) -> type[Trainer]:
             return base.train(self, *args, **kwargs)
         except BaseException as error:
             for watcher in _watchers(self):  # asked again: a resumed training may have restored its callbacks
-                watcher.train_failed(error)
+                watcher.train_failed(self, error)
             raise
 
     def reduce(self: Any, protocol: Any) -> Any:
@@ -84,16 +104,44 @@ def _watched_class(base: type[Trainer]) -> type[Trainer]:
         make, arguments, *rest = reduced
         # By its usual maker pickle insists on the object's own class, which nobody could import.
         make = object.__new__ if make is copyreg.__newobj__ else make  # type: ignore[attr-defined]
-        return (make, tuple(base if item is made else item for item in arguments), *rest)
+        return (make, tuple(base if item is type(self) else item for item in arguments), *rest)
 
-    namespace = {
-        "__doc__": base.__doc__,
-        "__module__": base.__module__,
-        "__qualname__": base.__qualname__,
-        "__reduce_ex__": reduce,
-        "train": train,
-    }
-    made: type[Trainer] = type(base.__name__, (base,), namespace)
+    return _like(base, {"__reduce_ex__": reduce, "train": train})
+
+
+def _late_class(watched: type[Trainer]) -> type[Trainer]:
+    """Return the class of a Trainer that our callback met inside ``train()``; the next ``train()`` is watched as any other."""
+
+    @functools.wraps(watched.train)
+    def train(self: Any, *args: Any, **kwargs: Any) -> Any:
+        self.__class__ = watched
+        return self.train(*args, **kwargs)
+
+    methods = {name: getattr(watched, name) for name in _CALLED_BY_LOOP if hasattr(watched, name)}
+    return _like(watched, {"train": train, **{name: _telling(method) for name, method in methods.items()}})
+
+
+def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except BaseException as error:
+            # Between the host's own loop and the caller of train() nothing catches; who calls from elsewhere may. An evaluation of
+            # several data sets calls itself: who called the outer one decides.
+            caller = sys._getframe(1)
+            if caller.f_globals.get("__name__") == Trainer.__module__ and caller.f_code.co_name != method.__name__:
+                for watcher in _watchers(self):
+                    watcher.train_failed(self, error)
+            raise
+
+    return call
+
+
+def _like(base: type[Trainer], namespace: dict[str, Any]) -> type[Trainer]:
+    """Return a subclass that looks like its base."""
+    looks = {"__doc__": base.__doc__, "__module__": base.__module__, "__qualname__": base.__qualname__}
+    made: type[Trainer] = type(base.__name__, (base,), {**looks, **namespace})
     return made
 
 

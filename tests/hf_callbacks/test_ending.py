@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from hf_callbacks import MetaHPCallback
 from hf_callbacks.ending import DivergenceWatch
@@ -67,7 +68,7 @@ def test_an_exception_inside_the_block_ends_the_run(
 
 @pytest.fixture
 def add_later(make_trainer: Any) -> Any:
-    """A Trainer that gets its callback after it was built: its first train() cannot be watched."""
+    """A Trainer that gets its callback after it was built: the callback meets it inside train()."""
 
     def make(callback: MetaHPCallback, **changes: Any) -> Any:
         trainer = make_trainer(**changes)
@@ -96,13 +97,95 @@ def test_an_exception_the_program_catches_ends_the_run_at_once(
     assert type(error).__name__ in str(run.error)
 
 
+class Breaks(TrainerCallback):
+    """Raises after some steps, from a place that nobody can watch in a first train() of an added callback."""
+
+    def __init__(self, error: BaseException, after: int = 1) -> None:
+        self.error, self.after = error, after
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= self.after:
+            raise self.error
+
+
+def breaking(trainer: Any, error: BaseException) -> Any:
+    trainer.add_callback(Breaks(error))
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("bad batch"), RunStatus.FAILED),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory"), RunStatus.OOM),
+        (KeyboardInterrupt(), RunStatus.INTERRUPTED),
+    ],
+)
+def test_a_caught_exception_of_a_step_ends_the_run_of_a_callback_added_later(
+    history: History, add_later: Any, make_model: Any, error: BaseException, status: RunStatus
+) -> None:
+    trainer = add_later(MetaHPCallback(history=history), model=failing(make_model(), error))
+    with pytest.raises(type(error)):
+        trainer.train()
+    (run,) = history.runs()
+    assert run.status is status
+    assert type(error).__name__ in str(run.error)
+
+
+def test_a_caught_exception_of_a_batch_or_an_evaluation_does_so_as_well(history: History, add_later: Any, sentences: Any) -> None:
+    class Broken(sentences):
+        def __getitem__(self, index: int) -> Any:
+            raise LookupError("no such sample")
+
+    for data in ({"train_dataset": Broken()}, {"eval_dataset": Broken(8)}):
+        callback = MetaHPCallback(history=history)
+        with pytest.raises(LookupError):
+            add_later(callback, **data).train()
+        run = history.run(callback.run_id or "")
+        assert (run.status, run.error) == (RunStatus.FAILED, "LookupError: no such sample")
+
+
+@pytest.mark.parametrize("is_several", [False, True], ids=["one data set", "several data sets"])
+def test_an_evaluation_the_program_tries_inside_the_training_ends_nothing(history: History, add_later: Any, is_several: bool) -> None:
+    class Tries(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            broken = [{"input_ids": [1, 2]}, {"input_ids": [1, 2, 3]}]
+            with pytest.raises(ValueError, match="expected sequence of length 2"):
+                trainer.evaluate(eval_dataset={"one": broken} if is_several else broken)
+
+    trainer = add_later(MetaHPCallback(history=history))
+    trainer.add_callback(Tries())
+    trainer.train()
+    (run,) = history.runs()
+    assert run.status is RunStatus.COMPLETED
+    assert run.objective_best is not None, "what came after the failed evaluation is missing"
+
+
+def test_an_added_callback_with_auto_find_batch_size_has_one_run(history: History, add_later: Any, make_model: Any) -> None:
+    model = make_model()
+    forward, sizes = model.forward, []
+
+    def small_only(input_ids: Any = None, labels: Any = None, **kwargs: Any) -> Any:
+        sizes.append(len(input_ids))
+        if len(input_ids) > 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return forward(input_ids=input_ids, labels=labels, **kwargs)
+
+    model.forward = small_only
+    add_later(
+        MetaHPCallback(history=history), model=model, auto_find_batch_size=True, per_device_train_batch_size=5, per_device_eval_batch_size=2
+    ).train()
+    (run,) = history.runs()
+    assert (run.status, run.hparams["batch_size"]) == (RunStatus.COMPLETED, 4)
+
+
 def test_an_exception_that_ends_the_program_is_recorded_and_passed_on(
-    history: History, add_later: Any, make_model: Any, monkeypatch: pytest.MonkeyPatch
+    history: History, add_later: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[BaseException] = []
     monkeypatch.setattr(sys, "excepthook", lambda kind, error, trace: told.append(error))
     before = sys.excepthook
-    trainer = add_later(MetaHPCallback(history=history), model=failing(make_model(), ValueError("bad batch")))
+    trainer = breaking(add_later(MetaHPCallback(history=history)), ValueError("bad batch"))
     with pytest.raises(ValueError, match="bad batch") as caught:
         trainer.train()
     assert sys.excepthook is not before
@@ -139,11 +222,11 @@ def test_a_hook_installed_on_top_of_ours_stays(history: History, make_trainer: A
     assert history.runs()[0].status is RunStatus.COMPLETED
 
 
-def test_a_dropped_callback_leaves_the_chain(history: History, add_later: Any, make_model: Any) -> None:
+def test_a_dropped_callback_leaves_the_chain(history: History, add_later: Any) -> None:
     before = sys.excepthook
 
     def attempt() -> None:
-        trainer = add_later(MetaHPCallback(history=history), model=failing(make_model(), ValueError("caught")))
+        trainer = breaking(add_later(MetaHPCallback(history=history)), ValueError("caught"))
         with pytest.raises(ValueError, match="caught"):
             trainer.train()
 
@@ -152,27 +235,36 @@ def test_a_dropped_callback_leaves_the_chain(history: History, add_later: Any, m
     assert sys.excepthook is before
 
 
-def test_a_caught_exception_is_closed_by_the_next_training(history: History, add_later: Any, make_model: Any) -> None:
-    model = make_model()
-    whole = model.forward
-    trainer = add_later(MetaHPCallback(history=history), model=failing(model, ValueError("caught")))
+def test_a_caught_exception_is_closed_by_the_next_training(history: History, add_later: Any) -> None:
+    trainer = breaking(add_later(MetaHPCallback(history=history)), ValueError("caught"))
     with pytest.raises(ValueError, match="caught"):
         trainer.train()
-    model.forward = whole
+    trainer.remove_callback(Breaks)
     trainer.train()
     first, second = sorted(history.runs(), key=lambda run: run.id)
     assert (first.status, second.status) == (RunStatus.FAILED, RunStatus.COMPLETED)
     assert first.error is not None
 
 
-def test_training_again_inside_the_handler_names_the_exception(history: History, add_later: Any, make_model: Any) -> None:
-    model = make_model()
-    whole = model.forward
-    trainer = add_later(MetaHPCallback(history=history), model=failing(model, RuntimeError("CUDA out of memory")))
+def test_a_next_training_that_never_begins_is_not_the_end_of_the_one_before(history: History, add_later: Any) -> None:
+    trainer = breaking(add_later(MetaHPCallback(history=history)), ValueError("caught"))
+    with pytest.raises(ValueError, match="caught"):
+        trainer.train()
+    trainer.get_train_dataloader = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        trainer.train()
+    first, second = sorted(history.runs(), key=lambda run: run.id)
+    assert (first.status, second.status) == (RunStatus.FAILED, RunStatus.FAILED)
+    assert "ZeroDivisionError" not in str(first.error)
+    assert "ZeroDivisionError" in str(second.error)
+
+
+def test_training_again_inside_the_handler_names_the_exception(history: History, add_later: Any) -> None:
+    trainer = breaking(add_later(MetaHPCallback(history=history)), RuntimeError("CUDA out of memory"))
     try:
         trainer.train()
     except RuntimeError:
-        model.forward = whole
+        trainer.remove_callback(Breaks)
         trainer.train()
     statuses = [run.status for run in sorted(history.runs(), key=lambda run: run.id)]
     assert statuses == [RunStatus.OOM, RunStatus.COMPLETED]
