@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import transformers
+from packaging.version import Version
 
 from metamodel import TaskDescription
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
 from store import History, RunStatus, Source
 
 ROOT = Path(__file__).resolve().parents[2]
+CAN_RESUME = Version(transformers.__version__) >= Version("5.18")
+"""Before, the host asked torch to load the optimizer's state to ``cpu:0``, which torch cannot: no resume on several CPU processes."""
 
 SCRIPT = """
 import hashlib, os, sys, torch
@@ -44,20 +49,24 @@ def train(resume=None, **options):
     return trainer.state.max_steps
 
 steps = train()
-train(resume=f"{sys.argv[1]}/checkpoint-{steps // 2}")
+if sys.argv[2] == "True":
+    train(resume=f"{sys.argv[1]}/checkpoint-{steps // 2}")
 """
 
 
 def launcher(kind: str) -> list[str]:
     if kind == "torchrun":
         return [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    with socket.socket() as free:  # --main_process_port=0 would look for one from Accelerate 1.7 on, and wait for ever before
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     options = [
         "--multi_gpu",
         "--num_processes=2",
         "--num_machines=1",
         "--mixed_precision=no",
         "--dynamo_backend=no",
-        "--main_process_port=0",
+        f"--main_process_port={port}",
     ]
     return [sys.executable, "-m", "accelerate.commands.launch", *options]
 
@@ -74,9 +83,8 @@ def test_two_processes_get_the_same_values_and_write_one_row(kind: str, tmp_path
     script = tmp_path / "train.py"
     script.write_text(SCRIPT)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(
-        [*launcher(kind), str(script), str(tmp_path / "out")], env=environment, capture_output=True, text=True, timeout=900
-    )
+    command = [*launcher(kind), str(script), str(tmp_path / "out"), str(CAN_RESUME)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     said = [(tmp_path / f"out-rank{rank}").read_text().splitlines() for rank in (0, 1)]
     assert said[0] == said[1], "the processes trained with different values, or to different weights"
@@ -85,10 +93,10 @@ def test_two_processes_get_the_same_values_and_write_one_row(kind: str, tmp_path
     rate, batch, dropout, chosen, _, total, _ = said[0][0].split()
     assert float(rate) > 1e-4
     assert (batch, dropout, total) == ("2", "0.3", "4"), "a global batch of 4 is 2 on each of two processes"
-    assert said[0][1].split()[:3] == [rate, batch, dropout], "the resumed run took other values"
-    assert (run.attempt, run.status, run.recommendation_id) == (1, RunStatus.COMPLETED, chosen)
+    assert [line.split()[:3] for line in said[0]] == [[rate, batch, dropout]] * (1 + CAN_RESUME), "the resumed run took other values"
+    assert (run.attempt, run.status, run.recommendation_id) == (int(CAN_RESUME), RunStatus.COMPLETED, chosen)
     assert run.hparams["learning_rate"] == pytest.approx(float(rate))
     assert run.hparams["global_batch_size"] == int(total) == 2 * int(batch) * run.hparams["gradient_accumulation_steps"]
-    assert (run.hparams["dropout"], run.provenance["dropout"].source) == (float(dropout), Source.RESUME)
-    assert done.stderr.count("this run goes on from checkpoint-") == 1
+    assert (run.hparams["dropout"], run.provenance["dropout"].source) == (float(dropout), Source.RESUME if CAN_RESUME else Source.METAHP)
+    assert done.stderr.count("this run goes on from checkpoint-") == int(CAN_RESUME)
     assert done.stderr.count("METAHP_PIN=") == 2, "autoconfig and apply spoke once each, on process zero"

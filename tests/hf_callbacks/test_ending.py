@@ -172,11 +172,12 @@ def test_an_added_callback_with_auto_find_batch_size_has_one_run(history: Histor
         return forward(input_ids=input_ids, labels=labels, **kwargs)
 
     model.forward = small_only
-    add_later(
-        MetaHPCallback(history=history), model=model, auto_find_batch_size=True, per_device_train_batch_size=5, per_device_eval_batch_size=2
-    ).train()
+    sizes_asked = {"per_device_train_batch_size": 5, "per_device_eval_batch_size": 2}
+    trainer = add_later(MetaHPCallback(history=history), model=model, auto_find_batch_size=True, **sizes_asked)
+    trainer.train()
     (run,) = history.runs()
-    assert (run.status, run.hparams["batch_size"]) == (RunStatus.COMPLETED, 4)
+    assert (run.status, run.hparams["batch_size"]) == (RunStatus.COMPLETED, trainer.state.train_batch_size)
+    assert run.hparams["batch_size"] < 5 == max(sizes)
 
 
 def test_an_exception_that_ends_the_program_is_recorded_and_passed_on(
