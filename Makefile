@@ -9,7 +9,7 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt P
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: torture demo test test-lightning check docs replay bench-logging bench-store bench-metamodel clean
+.PHONY: torture demo test test-lightning test-transformers check docs replay bench-logging bench-store bench-metamodel clean
 
 demo: .venv/installed
 	$(BIN)/python -m compare_baselines.demo
@@ -26,6 +26,15 @@ test-lightning: export OMP_NUM_THREADS = 1
 test-lightning: .venv/installed-dev
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps lightning==$(LIGHTNING) pytorch-lightning==$(LIGHTNING)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/lightning_metahp
+	rm .venv/installed-dev
+
+# transformers in another version of its range, with what it needs: the Hub's client and the tokenizers follow it.
+TRANSFORMERS ?= 5.0.0
+ACCELERATE ?= 1.3.0
+test-transformers: export OMP_NUM_THREADS = 1
+test-transformers: .venv/installed-dev
+	$(BIN)/python -m pip install --disable-pip-version-check transformers==$(TRANSFORMERS) accelerate==$(ACCELERATE)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/hf_callbacks tests/conformance
 	rm .venv/installed-dev
 
 check: .venv/installed-dev

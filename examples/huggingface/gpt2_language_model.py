@@ -35,12 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> Trainer:
         model = from_hub(AutoModelForCausalLM.from_pretrained, HUB)
     else:
         tokenizer = trained_tokenizer(text for text, _ in train)
-        config = GPT2Config(vocab_size=len(tokenizer), n_positions=BLOCK, n_embd=32, n_layer=2, n_head=2)
-        config.bos_token_id = config.eos_token_id = tokenizer.eos_token_id
-        model = GPT2LMHeadModel(config)
+        sizes = {"n_positions": BLOCK, "n_embd": 32, "n_layer": 2, "n_head": 2}
+        ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **sizes, **ends))
 
     def blocks(part: Sequence[tuple[str, int]]) -> list[dict[str, list[int]]]:
-        stream = [token for text, _ in part for token in [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]]
+        # verbose=False: whole reviews are longer than the model's context, and are cut into blocks right here.
+        stream = [token for text, _ in part for token in [*tokenizer(text, verbose=False)["input_ids"], tokenizer.eos_token_id]]
         return [{"input_ids": stream[i : i + BLOCK]} for i in range(0, len(stream) - BLOCK, BLOCK)]
 
     train_blocks, test_blocks = blocks(train), blocks(test)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import io
 import random
+import socket
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 import torch
+from huggingface_hub import constants
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -50,15 +54,31 @@ def training_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def from_hub(load: Callable[..., Model], name: str, **options: Any) -> Model:
-    """Load a model, a tokenizer or an image processor from the hub, or leave with one sentence."""
+    """Load a model, a tokenizer or an image processor from the hub or its cache, or leave with one sentence."""
+    away = hub_out_of_reach()
+    if away:
+        options["local_files_only"] = True  # the hub's client would try for a minute and say so thirty times
     try:
         return load(name, **options)
     except Exception as error:  # the hub's client has many ways to say that there is no network
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = f"{away} cannot be reached, and it is not in the cache." if away else reason
         sys.exit(
             f"{name} could not be loaded from the Hugging Face hub: {reason}\nWithout --hub the example runs offline with a tiny model; "
             "behind a proxy set HF_ENDPOINT, or download the model once and it is taken from the cache."
         )
+
+
+def hub_out_of_reach() -> str:
+    """Return the hub's host where no connection to it can be made, else nothing; behind a proxy nobody knows before trying."""
+    if constants.HF_HUB_OFFLINE or getproxies():
+        return ""
+    url = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((url.hostname or "", url.port or 443), timeout=5).close()
+    except OSError:
+        return str(url.hostname)
+    return ""
 
 
 def finished(run_id: str | None) -> None:
@@ -113,7 +133,8 @@ def trained_tokenizer(texts: Iterable[str], vocab_size: int = 2000, max_length: 
     tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, eos_token="[SEP]", **names)

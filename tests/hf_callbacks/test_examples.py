@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 
 from hf_callbacks import MetaHPCallback
@@ -46,12 +47,25 @@ def test_an_example_trains_and_is_recorded(name: str, is_real: bool, tmp_path: P
     assert f"metahp show {run.id}" in capsys.readouterr().out
 
 
-def test_without_a_network_the_hub_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub.constants
+SENTENCE = r"(?s)^{}/\S+ could not be loaded from the Hugging Face hub: {}\nWithout --hub the example runs offline"
 
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_without_a_network_the_hub_is_one_sentence(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [variable for variable in os.environ if variable.lower().endswith("_proxy")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(SystemExit, match=SENTENCE.format(r"[\w-]+", r"127.0.0.1 cannot be reached, and it is not in the cache\.")):
+        run_example(name, tmp_path, "--hub")
+    assert not (tmp_path / "history.db").exists()
+
+
+def test_a_hub_that_is_switched_off_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(SystemExit, match=r"(?s)could not be loaded from the Hugging Face hub: .*Without --hub the example runs offline"):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(SystemExit, match=SENTENCE.format("google-bert", r"[^\n]+")):
         run_example("bert_classification", tmp_path, "--hub")
 
 
