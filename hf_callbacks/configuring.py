@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import logging
 import os
 from collections.abc import Collection, Mapping
@@ -14,9 +16,9 @@ from hf_callbacks.arguments import check_arguments, restored, rewritten
 from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, is_off, say
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.objective import find_objective
-from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
+from hf_callbacks.provenance import Provenance, Target, plain_class, provenance_of, rewrites_of, with_provenance
 from hf_callbacks.resuming import find_resumption
-from store.errors import InvalidArgumentError
+from store.errors import InvalidArgumentError, UnknownHyperparameterError
 
 if TYPE_CHECKING:
     from metamodel.task import TaskDescription
@@ -72,7 +74,8 @@ def autoconfig(
 
     Raises:
         InvalidArgumentError: If an argument is of the wrong kind.
-        SpaceError: If the space is malformed, or (``UnknownHyperparameterError``) it or ``keep`` names a field there is not.
+        UnknownHyperparameterError: If a keyword is no field of the arguments, or ``space`` or ``keep`` names a field there is not.
+        SpaceError: If the space is malformed, or holds a value that its field cannot have.
         ObjectiveError: If the direction of the objective is unknown.
         UnknownRecommendationError: If ``METAHP_PIN`` names no stored recommendation.
         HistoryPathError: If the given history cannot be used.
@@ -122,12 +125,32 @@ def _resumed(args: TrainingArguments) -> TrainingArguments | None:
 def _build(args: TrainingArguments | None, args_class: type[TrainingArguments], keywords: dict[str, Any]) -> TrainingArguments:
     if args is not None:
         checked = check_arguments(args)
+        _check_keywords(type(checked), keywords)
         return rewritten(checked, keywords) if keywords else checked
     if not (isinstance(args_class, type) and issubclass(args_class, TrainingArguments)):
         raise InvalidArgumentError(
             f"args_class must be TrainingArguments or a subclass, but got {args_class!r}. Pass the class, not an instance."
         )
+    _check_keywords(args_class, keywords)
     return args_class(**keywords)
+
+
+def _check_keywords(cls: type[TrainingArguments], keywords: Mapping[str, Any]) -> None:
+    """Check that keywords are fields; what else ``autoconfig`` takes is offered as well, since a typo may be of either kind.
+
+    Raises:
+        UnknownHyperparameterError: If one is not.
+    """
+    parameters = inspect.signature(cls).parameters
+    known, takes_any = set(parameters), any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+    for name in keywords:
+        if not takes_any and name not in known:
+            own = {item.name for item in inspect.signature(autoconfig).parameters.values() if item.kind is item.KEYWORD_ONLY}
+            near = difflib.get_close_matches(name, sorted(known | own), n=3, cutoff=0.55)
+            nearest = f"nearest are {', '.join(map(repr, near))}. Did you mean {near[0]!r}?" if near else "leave it out."
+            raise UnknownHyperparameterError(
+                f"A keyword of autoconfig must be one of its own or a field of {plain_class(cls).__name__}, but got {name!r}; {nearest}"
+            )
 
 
 def _apply(given: TrainingArguments, plan: Plan, request: Request, target: Target) -> TrainingArguments:

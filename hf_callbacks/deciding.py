@@ -21,6 +21,7 @@ from hf_callbacks.describe_trainer import check_task, describe_task, describe_va
 from hf_callbacks.fixed_fields import EVERY_FIELD
 from hf_callbacks.model_values import model_settings
 from hf_callbacks.objective import Objective
+from hf_callbacks.space_values import check_values_of
 from hf_callbacks.spaces import (
     CONSERVATIVE,
     WARM_UP_RATIO,
@@ -121,7 +122,7 @@ def check_request(request: Request) -> Request:
 
     Raises:
         InvalidArgumentError: If the mode, the task or an entry of ``keep`` is none.
-        SpaceError: If the space is malformed.
+        SpaceError: If the space is malformed, or holds a value that its field cannot have.
         UnknownHyperparameterError: If ``space`` or ``keep`` names a field the arguments do not have.
     """
     if request.mode not in MODES:
@@ -135,6 +136,7 @@ def check_request(request: Request) -> Request:
     if space is not None:
         space = checked_space(space)
         check_names_of(list(space), request.args, available, elsewhere)
+        check_values_of(space, request.args)
     if {WARM_UP, WARM_UP_RATIO} & {canonical_name(name) for name in keep}:
         keep = (*keep, WARM_UP, WARM_UP_RATIO)  # two names of one field
     return replace(request, keep=keep, space=space)
