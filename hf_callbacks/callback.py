@@ -154,7 +154,9 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         """Close the run with the exception that leaves ``train()``; one that comes before the loop gets a run of its own."""
         beginning, self._beginning = self._beginning, None
         try:
-            if self._recorder is None and beginning is not None and trainer.is_world_process_zero():
+            if self._recorder is not None:
+                self._reach(trainer.args, trainer.state)
+            elif beginning is not None and trainer.is_world_process_zero():
                 self._open_unbegun(trainer, beginning)
             if self._recorder is not None:
                 self._close(error=error)

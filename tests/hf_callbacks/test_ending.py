@@ -180,6 +180,15 @@ def test_an_added_callback_with_auto_find_batch_size_has_one_run(history: Histor
     assert run.hparams["batch_size"] < 5 == max(sizes)
 
 
+def test_a_run_that_fails_says_how_far_it_came_although_nothing_was_logged(history: History, make_trainer: Any, make_model: Any) -> None:
+    changes = {"logging_strategy": "no", "eval_strategy": "no", "per_device_train_batch_size": 4}
+    trainer = make_trainer(MetaHPCallback(history=history), model=failing(make_model(), ValueError("bad batch"), after=3), **changes)
+    with pytest.raises(ValueError, match="bad batch"), pytest.warns(ObjectiveWarning, match="eval_strategy is 'no'"):
+        trainer.train()
+    (run,) = history.runs()
+    assert (run.steps_reached, run.epochs_reached) == (3, 0.75)
+
+
 def test_an_exception_that_ends_the_program_is_recorded_and_passed_on(
     history: History, add_later: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
