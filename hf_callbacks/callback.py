@@ -63,9 +63,10 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     here can stop a training: errors of ours are warned about once.
 
     The Trainer has no event for an exception, so the callback watches ``train()`` itself: whatever leaves it ends the run with its
-    cause, also where the program catches it. Only the first ``train()`` of a Trainer that got the callback by ``add_callback`` cannot
-    be watched: there an exception that ends the program is recorded by ``sys.excepthook``, one that the program catches by the next
-    ``train()`` or a ``with MetaHPCallback() as callback:`` around it. A killed process is told by its silent heartbeat.
+    cause, also where the program catches it, and one before the loop begins is a run as well. In the first ``train()`` of a Trainer
+    that got the callback by ``add_callback`` only steps, batches and evaluations are watched: an exception from elsewhere is recorded by
+    ``sys.excepthook`` where it ends the program, and one that the program catches by the next ``train()`` or a
+    ``with MetaHPCallback() as callback:`` around it. A killed process is told by its silent heartbeat.
 
     What ``evaluate()`` and ``predict()`` find after training is added to the run; it is its outcome only where training had none.
 
