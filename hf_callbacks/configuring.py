@@ -49,10 +49,9 @@ def autoconfig(
     Learning rate, weight decay, warm-up, gradient clipping and the batch may be rewritten; anything else only where ``space`` names it. The
     meta-model chooses a global batch; the per-device size follows from accumulation and processes. Keywords are explicit and win, unless
     ``space`` lists the name: then the value passed is the fallback. In ready-made arguments a field that differs from the class default
-    counts as explicit, since the host does not record what the user set. ``task``, ``objective`` and ``direction`` travel on the arguments
-    as well, and a bare ``MetaHPCallback()`` takes them from there. Arguments with ``resume_from_checkpoint`` get back what the checkpoint's
-    run was made with; nothing is predicted for them. ``METAHP=off`` returns exactly what was given. ``METAHP_PIN=<id>`` applies that
-    recommendation again.
+    counts as explicit, since the host does not record what the user set. ``task``, ``objective`` and ``direction`` travel on the arguments,
+    and a bare ``MetaHPCallback()`` takes them from there. Arguments with ``resume_from_checkpoint`` get back what the checkpoint's run was
+    made with; nothing is predicted for them. ``METAHP=off`` returns what was given, ``METAHP_PIN=<id>`` applies that recommendation again.
 
     Args:
         args: Ready-made arguments of any subclass; None to build them from the keywords.
