@@ -142,3 +142,20 @@ def taught(history: History, make_model: Any, make_args: Any) -> History:
             run.log({"eval_loss": 0.2 + 0.1 * (math.log10(rate) + 2) ** 2}, step=1, epoch=1.0)
             run.update(epochs_reached=1.0)
     return history
+
+
+@pytest.fixture
+def pinned(history: History, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Have the history recommend exactly these values, whatever its runs say."""
+
+    from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
+
+    def pin(**config: Any) -> History:
+        answer = Recommendation(
+            "pinned", config, 0.1, (0.0, 0.2), 0.5, 0.9, 1.0, Unit.OBJECTIVE, Evidence(n_runs=9), Decision.APPLY, "better", None
+        )
+        save_recommendation(history, answer)
+        monkeypatch.setenv("METAHP_PIN", "pinned")
+        return history
+
+    return pin

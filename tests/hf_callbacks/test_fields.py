@@ -14,23 +14,7 @@ from hf_callbacks.arguments import warm_up_ratio
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.provenance import provenance_of
 from metamodel import TaskDescription
-from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
 from store import History, RunStatus, SpaceError, UnknownHyperparameterError
-
-
-@pytest.fixture
-def pinned(history: History, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Have the history recommend exactly these values, whatever its runs say."""
-
-    def pin(**config: Any) -> History:
-        answer = Recommendation(
-            "pinned", config, 0.1, (0.0, 0.2), 0.5, 0.9, 1.0, Unit.OBJECTIVE, Evidence(n_runs=9), Decision.APPLY, "better", None
-        )
-        save_recommendation(history, answer)
-        monkeypatch.setenv("METAHP_PIN", "pinned")
-        return history
-
-    return pin
 
 
 def teach(history: History, name: str, values: list[Any], **fixed: Any) -> History:
