@@ -17,12 +17,13 @@ from metamodel.encoding import OVERHANG, Encoder, fit_encoder
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
 from metamodel.learned import LearnedModel, TaskPosterior
 from metamodel.observations import TaskRuns, own_scores
+from metamodel.plain_gp import fit_plain_gp
 from metamodel.posterior import OwnRuns, Posterior
 from metamodel.prior import PlainPrior
 from metamodel.recommendation import Unit
 from metamodel.space import LOG_RATIO, Space, is_number
 from metamodel.task import TaskDescription
-from metamodel.task_gps import TrainingTask, fit_plain_gp
+from metamodel.task_gps import TrainingTask
 from store.names import natural_bounds
 
 FloatArray = npt.NDArray[np.float64]

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import norm
 
 from metamodel.posterior import OwnRuns, Posterior
-from metamodel.prior import HistoryPrior
+from metamodel.prior import HistoryPrior, views_of
 from metamodel.relatedness import Relatedness
 from metamodel.task_gps import FloatArray, TaskGPs
 
@@ -106,9 +106,8 @@ def _standardised(
     inputs, scores = tasks.inputs[i].double().numpy()[mask], tasks.scores[i].double().numpy()[mask]
     if len(scores) < n_own + MIN_TESTED:
         return None
-    weights = relatedness.weights(features[i], np.arange(tasks.n_tasks) != i)
-    others = np.flatnonzero(weights)
-    prior = HistoryPrior(tasks.chosen(others), weights[others])
+    others = np.delete(np.arange(tasks.n_tasks), i)
+    prior = HistoryPrior(tasks.without(i), views_of(relatedness, features[i], others))
     order = rng.permutation(len(scores))
     own, rest = order[:n_own], order[n_own:]
     posterior = Posterior(prior, OwnRuns(inputs[own], scores[own], np.ones(n_own, dtype=bool)) if n_own else None)

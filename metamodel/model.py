@@ -9,27 +9,32 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from metamodel.calibration import Calibration, calibrate
-from metamodel.encoding import Encoder, fit_encoder
+from metamodel.encoding import Encoder, FloatArray, fit_encoder
 from metamodel.kernels import one_thread
 from metamodel.learned import LearnedModel, teaching_tasks
 from metamodel.model_files import meta_file, read_model_files, readable
-from metamodel.observations import LearningTable, past_scores
+from metamodel.observations import LearningTable, rank_scores
 from metamodel.posterior import OwnRuns, Posterior
-from metamodel.prior import HistoryPrior
+from metamodel.prior import HistoryPrior, views_of
 from metamodel.relatedness import Relatedness, fit_relatedness
+from metamodel.shared_function import MAX_INDUCING, SharedFunction, SharedKernel
 from metamodel.task import TaskDescription
-from metamodel.task_gps import N_STEPS, FloatArray, Hyperparameters, TaskGPs, TrainingTask, fit_task_gps
+from metamodel.task_gp_fit import N_STEPS, fit_task_gps
+from metamodel.task_gps import Hyperparameters, TaskGPs, TrainingTask
 from store.errors import ModelFileError
 
-FORMAT = 2
+FORMAT = 3
 """Version of the files; a reader refuses others with the way out."""
 MAX_ASKED_TASKS = 64
 """Past tasks one answer looks at, the most related ones; the work grows with their number."""
 
-_SHARED = ("log_length", "log_amplitude", "log_noise", "mean")
+_OWN = ("log_length", "log_amplitude", "log_noise")
+_SHARED_KERNEL = ("inducing", "log_length", "log_amplitude")
+_SHARED = ("precision", "evidence")
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +75,7 @@ class MetaModel(LearnedModel):
         info: Mapping[str, Any],
         *,
         n_steps: int = N_STEPS,
+        n_inducing: int = MAX_INDUCING,
         device: str = "cpu",
         seed: int = 0,
         deadline_s: float | None = None,
@@ -81,6 +87,7 @@ class MetaModel(LearnedModel):
             table: What the history offers.
             info: What to remember about this fit; counts are added here.
             n_steps: Gradient steps.
+            n_inducing: Points that stand for the runs of all tasks; see ``fit_task_gps``.
             device: Torch device.
             seed: Seed.
             deadline_s: Time for training in seconds, None for no limit.
@@ -95,11 +102,13 @@ class MetaModel(LearnedModel):
         for task in tasks:
             keep = task.has_outcome
             inputs = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
-            training.append(TrainingTask(inputs, past_scores(task.filled[keep])))
+            training.append(TrainingTask(inputs, rank_scores(task.filled[keep])))
         with one_thread():
-            task_gps = fit_task_gps(training, n_steps=n_steps, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
+            task_gps = fit_task_gps(
+                training, n_steps=n_steps, n_inducing=n_inducing, device=device, seed=seed, deadline_s=deadline_s, progress=progress
+            )
             features = [task.description.numeric_features() for task in tasks]
-            relatedness = fit_relatedness(features, task_gps, seed)
+            relatedness = fit_relatedness(features, own_parts(task_gps), seed)
             calibration = calibrate(task_gps, relatedness, features, seed)
         counts = {
             "kind": cls.kind,
@@ -107,7 +116,7 @@ class MetaModel(LearnedModel):
             "n_tasks": len(tasks),
             "n_finished": table.n_finished,
             "task_ids": [task.task_id for task in tasks],
-            "descriptors": list(relatedness.names) if relatedness.width is not None else [],
+            "descriptors": relatedness.telling,
             "hyperparameters": list(encoder.names),
             "coverage": calibration.to_json(),
             "seed": seed,
@@ -123,14 +132,18 @@ class MetaModel(LearnedModel):
             n_extra: Encoded columns that only its own runs have.
             without: Id of the task itself: its own runs are evidence of their own, and must not count twice.
         """
-        keep = np.array([task_id != without for task_id in self.info["task_ids"]], dtype=bool)
-        weights: FloatArray = self.relatedness.weights(features, keep if keep.any() else None)
-        chosen = np.flatnonzero(weights)
-        if len(chosen) > MAX_ASKED_TASKS:
+        tasks, index = self.task_gps, np.arange(self.task_gps.n_tasks)
+        if without in self.info["task_ids"] and tasks.n_tasks > 1:
+            own = list(self.info["task_ids"]).index(without)
+            tasks, index = tasks.without(own), np.delete(index, own)
+        if len(index) > MAX_ASKED_TASKS:
+            keep = np.isin(np.arange(self.task_gps.n_tasks), index)
+            weights = self.relatedness.weights(features, keep)[index]
             # Among equals a fixed draw, so that the same question has the same answer.
-            shuffled = np.random.default_rng(0).permutation(chosen)
-            chosen = np.sort(shuffled[np.argsort(-weights[shuffled], kind="stable")[:MAX_ASKED_TASKS]])
-        return HistoryPrior(self.task_gps.chosen(chosen), weights[chosen] / weights[chosen].sum(), n_extra)
+            shuffled = np.random.default_rng(0).permutation(len(index))
+            rows = np.sort(shuffled[np.argsort(-weights[shuffled], kind="stable")[:MAX_ASKED_TASKS]])
+            tasks, index = tasks.chosen(rows), index[rows]
+        return HistoryPrior(tasks, views_of(self.relatedness, features, index), n_extra)
 
     def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> Posterior:
         """Return the prior, conditioned on the task's own runs."""
@@ -149,8 +162,13 @@ class MetaModel(LearnedModel):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is saved as safetensors."""
-        shared = {name: getattr(self.task_gps.shared, name) for name in _SHARED}
-        return {"inputs": self.task_gps.inputs, "scores": self.task_gps.scores, "mask": self.task_gps.mask, **shared}
+        gps = self.task_gps
+        found = {"inputs": gps.inputs, "scores": gps.scores, "mask": gps.mask}
+        found |= {name: getattr(gps.own, name) for name in _OWN}
+        if gps.common is not None:
+            found |= {f"shared_{name}": getattr(gps.common.kernel, name) for name in _SHARED_KERNEL}
+            found |= {f"shared_{name}": getattr(gps.common, name) for name in _SHARED}
+        return found
 
     @classmethod
     def from_files(cls, content: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Path) -> Self:
@@ -159,8 +177,11 @@ class MetaModel(LearnedModel):
         Raises:
             ModelFileError: If they do not belong together.
         """
-        shared = Hyperparameters(*(tensors[name] for name in _SHARED))
-        task_gps = TaskGPs(tensors["inputs"], tensors["scores"], tensors["mask"], shared, int(content["n_steps"]))
+        own, common = Hyperparameters(*(tensors[name] for name in _OWN)), None
+        if "shared_precision" in tensors:
+            kernel = SharedKernel(*(tensors[f"shared_{name}"] for name in _SHARED_KERNEL))
+            common = SharedFunction(kernel, *(tensors[f"shared_{name}"] for name in _SHARED))
+        task_gps = TaskGPs(tensors["inputs"], tensors["scores"], tensors["mask"], own, common, int(content["n_steps"]))
         encoder = Encoder.from_json(content["encoder"])
         relatedness = Relatedness.from_json(content["relatedness"])
         n_tasks = len(content["info"]["task_ids"])
@@ -187,3 +208,11 @@ class MetaModel(LearnedModel):
         content, tensors = read_model_files(meta, FORMAT)
         with readable(meta):
             return class_of(str(content["info"].get("kind", cls.kind))).from_files(content, tensors, meta)
+
+
+def own_parts(tasks: TaskGPs) -> FloatArray:
+    """Return what sets each task apart from all, at the inducing points of the shared function, shape ``(T, m)``."""
+    assert tasks.common is not None
+    at, index = tasks.common.kernel.inducing, np.arange(tasks.n_tasks)
+    parts = [tasks.chosen(index[i : i + MAX_ASKED_TASKS]).predict(at)[0] for i in range(0, len(index), MAX_ASKED_TASKS)]
+    return torch.cat(parts).double().numpy()

@@ -28,7 +28,7 @@ from metamodel.encoding import Encoder, FloatArray
 from metamodel.learned import is_teaching
 from metamodel.model import MetaModel
 from metamodel.observations import TaskRuns, past_scores
-from metamodel.prior import HistoryPrior
+from metamodel.prior import HistoryPrior, View
 from metamodel.space import is_number
 from metamodel.task import TaskDescription
 from metamodel.task_gps import TaskGPs, TrainingTask
@@ -106,11 +106,8 @@ class StarterModel(MetaModel):
         share = self.n_own / (self.n_own + 1 / self.weight)
         weights[:n_starter] *= 1 - share
         weights[n_starter:] = share / max(self.n_own, 1)
-        rows = torch.as_tensor(np.flatnonzero(weights))
-        gps = self.task_gps
-        # Not ``chosen``, which factorises every task first.
-        asked = replace(gps, inputs=gps.inputs[rows], scores=gps.scores[rows], mask=gps.mask[rows])
-        return HistoryPrior(asked, weights[rows.numpy()], n_extra)
+        asked = np.flatnonzero(weights)
+        return HistoryPrior(self.task_gps.chosen(asked), [View.mixture(weights[asked])], n_extra)
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,20 @@
-"""The tasks of a history as Gaussian processes that share their hyperparameters. Arrays in, arrays out.
+"""The tasks of a history as Gaussian processes: a function they share, and a part of each task's own. Arrays in, arrays out.
 
-Each task's outcomes, as normal scores of their ranks, are one draw of a process with constant mean 0, a Matern-5/2 kernel with one length
-scale a column, and noise. Length scales, amplitude and noise are learned from all tasks together, by the sum of their marginal likelihoods;
-what differs between tasks is their data alone, so there are few numbers to learn and nothing to overfit with a handful of tasks.
+The outcome of configuration ``x`` on task ``t``, as a score, is ``g(x) + h_t(x) + noise``. The shared function ``g`` and the own parts
+``h_t`` are draws of processes with a Matern-5/2 kernel each, and length scales of their own: what matters for every task need not be what
+tells tasks apart. Length scales, amplitudes and noise are learned from all tasks together, by their marginal likelihood; what differs
+between tasks is their data alone, so there are few numbers to learn and nothing to overfit with a handful of tasks.
 
 References:
     Wang et al., "Pre-trained Gaussian processes for Bayesian optimization", JMLR 2024 (HyperBO).
-    Rasmussen & Williams, "Gaussian processes for machine learning", 2006, section 5.4.3 (multi-task likelihood).
+    Bonilla, Chai & Williams, "Multi-task Gaussian process prediction", NeurIPS 2007; the covariance between tasks here is 1 + identity,
+    what is known of tasks enters later (``relatedness``).
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -23,13 +23,10 @@ import torch
 from torch import Tensor
 
 from metamodel.kernels import JITTER, cholesky, matern52
+from metamodel.shared_function import SharedFunction, SharedKernel
 
 FloatArray = npt.NDArray[np.float64]
 
-N_STEPS = 120
-"""Gradient steps of a fit; the few shared numbers have settled by then."""
-LEARNING_RATE = 0.05
-TASKS_PER_STEP = 64
 MAX_TASK_RUNS = 64
 """Runs of one task that are kept; more cost cubically and add little."""
 KEPT_BEST = 24
@@ -60,19 +57,17 @@ class TrainingTask:
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What the processes share.
+    """What the tasks' own parts have in common.
 
     Attributes:
         log_length: Logarithm of the length scale of each column, shape ``(d,)``.
         log_amplitude: Logarithm of the standard deviation of the process, a scalar.
         log_noise: Logarithm of the standard deviation of the noise, a scalar.
-        mean: Constant mean, a scalar.
     """
 
     log_length: Tensor
     log_amplitude: Tensor
     log_noise: Tensor
-    mean: Tensor
 
     @property
     def length(self) -> Tensor:
@@ -89,50 +84,25 @@ class Hyperparameters:
         """Variance of the noise."""
         return (2 * self.log_noise).exp() + JITTER
 
-    @classmethod
-    def initial(cls, d: int, *, is_plain: bool = False, device: str = "cpu") -> Hyperparameters:
-        """Return where a fit starts, for ``d`` columns."""
-        length = _PLAIN_LENGTH[0] if is_plain else _LENGTH[0]
-        # From much noise downwards: a fit that starts with little explains noise by short length scales, and stays there.
-        values = (torch.full((d,), math.log(length)), torch.tensor(0.0), torch.tensor(_LOG_NOISE[0]), torch.tensor(0.0))
-        return cls(*(value.to(device) for value in values))
-
-    def log_prior(self, *, is_plain: bool = False) -> Tensor:
-        """Weak log-normal priors: they decide where the runs say little.
-
-        A task alone with a few runs has longer length scales, since a short one would make a name that changed once look decisive.
-        """
-        median, spread = _PLAIN_LENGTH if is_plain else _LENGTH
-        length = ((self.log_length - math.log(median)) / spread).square().sum()
-        amplitude = (self.log_amplitude / 0.5).square()
-        noise_median, noise_spread = _PLAIN_LOG_NOISE if is_plain else _LOG_NOISE
-        noise = ((self.log_noise - noise_median) / noise_spread).square()
-        return -0.5 * (length + amplitude + noise + (self.mean / 0.3).square())
-
-
-_LENGTH = (1.0, 0.7)
-_PLAIN_LENGTH = (1.5, 0.8)
-_LOG_NOISE = (-1.2, 0.7)
-"""Scores of past tasks are noisy even where outcomes are not: the rank of a run depends on which others were made."""
-_PLAIN_LOG_NOISE = (-2.3, 1.3)
-
 
 @dataclass(frozen=True, eq=False)
 class TaskGPs:
-    """``T`` tasks with up to ``n`` runs each, under shared hyperparameters.
+    """``T`` tasks with up to ``n`` runs each.
 
     Attributes:
         inputs: Encoded runs, shape ``(T, n, d)``; rows without a run are 0.
         scores: Shape ``(T, n)``.
         mask: Which rows are runs, shape ``(T, n)``.
-        shared: The hyperparameters.
+        own: Hyperparameters of the tasks' own parts, and the noise.
+        common: The function they share; None where they share nothing but hyperparameters.
         n_steps_done: Gradient steps of the fit.
     """
 
     inputs: Tensor
     scores: Tensor
     mask: Tensor
-    shared: Hyperparameters
+    own: Hyperparameters
+    common: SharedFunction | None = None
     n_steps_done: int = 0
 
     @property
@@ -145,21 +115,27 @@ class TaskGPs:
         """Encoded columns ``d``."""
         return int(self.inputs.shape[2])
 
+    @property
+    def amplitude(self) -> float:
+        """Variance of a task before any run: that of the shared function and of its own part."""
+        shared = 0.0 if self.common is None else math.exp(2 * float(self.common.kernel.log_amplitude))
+        return shared + float(self.own.amplitude)
+
     @cached_property
     def scaled(self) -> Tensor:
-        """Runs in units of the length scales, double precision, shape ``(T, n, d)``."""
-        return self.inputs.double() / self.shared.length.double()
+        """Runs in units of the own parts' length scales, double precision, shape ``(T, n, d)``."""
+        return self.inputs.double() / self.own.length.double()
 
     @cached_property
     def factor(self) -> Tensor:
-        """Cholesky factors of the tasks' covariances with noise, shape ``(T, n, n)``."""
-        shared = self.shared
-        return cholesky(_masked(shared.amplitude.double() * matern52(self.scaled, self.scaled), self.mask, shared.noise_variance.double()))
+        """Cholesky factors of the covariances of the own parts with noise, shape ``(T, n, n)``."""
+        return own_factor(self.own, self.inputs.double(), self.mask)
 
     @cached_property
     def weights(self) -> Tensor:
-        """``K^-1 y`` of each task, shape ``(T, n, 1)``."""
-        return torch.cholesky_solve((self.scores.double() * self.mask)[..., None], self.factor)
+        """``S^-1 (y - g)`` of each task, shape ``(T, n, 1)``, with the covariance ``S`` of its own part with noise."""
+        shared = 0.0 if self.common is None else self.common.mean(self.inputs)
+        return torch.cholesky_solve(((self.scores.double() - shared) * self.mask)[..., None], self.factor)
 
     @cached_property
     def _single(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,29 +143,62 @@ class TaskGPs:
         return self.scaled.float(), self.factor.float(), self.weights.float()
 
     def chosen(self, index: npt.NDArray[np.intp]) -> TaskGPs:
-        """Return some of the tasks, with what is already computed of them."""
+        """Return some of the tasks; the shared function stays that of all."""
         if len(index) == self.n_tasks:
             return self
         rows = torch.as_tensor(index, dtype=torch.long)
-        tasks = TaskGPs(self.inputs[rows], self.scores[rows], self.mask[rows], self.shared, self.n_steps_done)
-        tasks.__dict__["factor"], tasks.__dict__["weights"] = self.factor[rows], self.weights[rows]
-        return tasks
+        return replace(self, inputs=self.inputs[rows], scores=self.scores[rows], mask=self.mask[rows])
+
+    def without(self, index: int) -> TaskGPs:
+        """Return the other tasks, as if this one had never been: the shared function forgets it too."""
+        others = self.chosen(np.delete(np.arange(self.n_tasks), index))
+        if self.common is None:
+            return others
+        rows = slice(index, index + 1)
+        precision, evidence = told(self.common.kernel, self.own, self.inputs[rows], self.scores[rows], self.mask[rows])
+        return replace(others, common=self.common.without(precision, evidence))
 
     def predict(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict points from each task's own runs.
+        """Predict the own part of each task from its runs.
 
         Args:
-            points: In units of the length scales, shape ``(p, d)``.
+            points: Encoded, shape ``(p, d)``.
 
         Returns:
-            Posterior means ``(T, p)``, and ``V = L^-1 K(runs, points)`` of shape ``(T, n, p)``: the posterior covariance of a task is
+            Posterior means ``(T, p)``, and ``V = L^-1 K(runs, points)`` of shape ``(T, n, p)``: the posterior covariance of an own part is
             ``k(x, x') - V(x)^T V(x')``. Single precision, whose rounding is far below the noise.
         """
         scaled, factor, weights = self._single
-        cross = matern52(scaled, points.float().expand(self.n_tasks, -1, -1))
-        cross *= self.shared.amplitude * self.mask[..., None]
+        cross = matern52(scaled, (points / self.own.length.to(points.dtype)).float().expand(self.n_tasks, -1, -1))
+        cross *= self.own.amplitude * self.mask[..., None]
         mean = (cross.transpose(1, 2) @ weights)[..., 0]
         return mean, torch.linalg.solve_triangular(factor, cross, upper=False)
+
+
+def own_factor(own: Hyperparameters, inputs: Tensor, mask: Tensor) -> Tensor:
+    """Factorise the covariance of each task's own part with noise.
+
+    Args:
+        own: Its hyperparameters.
+        inputs: Encoded runs, shape ``(b, n, d)``; the result has their precision.
+        mask: Which rows are runs, shape ``(b, n)``; the others become independent standard normals, which add nothing to a likelihood.
+
+    Returns:
+        Lower Cholesky factors, shape ``(b, n, n)``.
+    """
+    scaled = inputs / own.length.to(inputs.dtype)
+    covariance = own.amplitude.to(inputs.dtype) * matern52(scaled, scaled)
+    return cholesky(_masked(covariance, mask, own.noise_variance.to(inputs.dtype)))
+
+
+def told(kernel: SharedKernel, own: Hyperparameters, inputs: Tensor, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the precision ``(m, m)`` and the evidence ``(m,)`` that tasks add about the shared function, double precision."""
+    inputs = inputs.double()
+    real = mask[..., None].double()
+    both = torch.cat([kernel.basis(inputs), scores.double()[..., None]], -1) * real
+    white = torch.linalg.solve_triangular(own_factor(own, inputs, mask), both, upper=False).flatten(0, 1)
+    basis = white[:, :-1]
+    return basis.T @ basis, basis.T @ white[:, -1]
 
 
 def _masked(covariance: Tensor, mask: Tensor, noise_variance: Tensor) -> Tensor:
@@ -197,109 +206,3 @@ def _masked(covariance: Tensor, mask: Tensor, noise_variance: Tensor) -> Tensor:
     real = mask.to(covariance.dtype)
     eye = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
     return (covariance + noise_variance * eye) * real[..., :, None] * real[..., None, :] + eye * (1 - real)[..., None]
-
-
-def negative_log_likelihood(shared: Hyperparameters, inputs: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Negative log marginal likelihood of each task.
-
-    Args:
-        shared: The hyperparameters.
-        inputs: Shape ``(b, n, d)``.
-        scores: Shape ``(b, n)``.
-        mask: Which rows are runs, shape ``(b, n)``.
-
-    Returns:
-        Shape ``(b,)``.
-    """
-    if inputs.ndim != 3 or scores.shape != inputs.shape[:2] or mask.shape != scores.shape:
-        raise AssertionError(
-            f"inputs must be (b, n, d), scores and mask (b, n), got {tuple(inputs.shape)}, {tuple(scores.shape)}, {tuple(mask.shape)}"
-        )
-    scaled = inputs / shared.length
-    factor = cholesky(_masked(shared.amplitude * matern52(scaled, scaled), mask, shared.noise_variance))
-    gap = (scores - shared.mean) * mask
-    whitened = torch.linalg.solve_triangular(factor, gap[..., None], upper=False)[..., 0]
-    log_determinant = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-    likelihood: Tensor = 0.5 * whitened.square().sum(-1) + log_determinant + 0.5 * math.log(2 * math.pi) * mask.sum(-1)
-    return likelihood
-
-
-def fit_task_gps(
-    tasks: Sequence[TrainingTask],
-    *,
-    n_steps: int = N_STEPS,
-    device: str = "cpu",
-    seed: int = 0,
-    deadline_s: float | None = None,
-    progress: Callable[[float, str], None] | None = None,
-) -> TaskGPs:
-    """Learn the shared hyperparameters, all tasks of a step in one batch.
-
-    Args:
-        tasks: At least one task.
-        n_steps: Gradient steps, at most; cut short where ``deadline_s`` is reached.
-        device: Torch device of the fit.
-        seed: Seed of what is drawn: runs of large tasks, and tasks of a step where there are many.
-        deadline_s: Time for the fit in seconds.
-        progress: Called with a fraction in [0, 1] and a text.
-
-    Returns:
-        The tasks with the hyperparameters, on the CPU.
-    """
-    rng = np.random.default_rng(seed)
-    inputs, scores, mask = _padded([task.thinned(rng) for task in tasks], device)
-    start = Hyperparameters.initial(inputs.shape[2], device=device)
-    # The scores of a task have mean 0 by construction, so the mean is not learned.
-    parameters = [value.clone().requires_grad_() for value in (start.log_length, start.log_amplitude, start.log_noise)]
-    shared = Hyperparameters(parameters[0], parameters[1], parameters[2], start.mean)
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
-    started, step = time.monotonic(), 0
-    while step < n_steps:
-        chosen = slice(None) if len(tasks) <= TASKS_PER_STEP else torch.as_tensor(rng.choice(len(tasks), TASKS_PER_STEP, replace=False))
-        batch = inputs[chosen], scores[chosen], mask[chosen]
-        loss = negative_log_likelihood(shared, *batch).sum() * (len(tasks) / len(batch[1])) - shared.log_prior()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        step += 1
-        spent = 0.0 if deadline_s is None else (time.monotonic() - started) / max(deadline_s, 1e-3)
-        if progress is not None:
-            progress(max(step / n_steps, min(spent, 1.0)), "learning from past runs")
-        if spent >= 1.0:
-            break
-    length, amplitude, noise = (value.detach().cpu() for value in parameters)
-    final = Hyperparameters(length, amplitude, noise, start.mean.cpu())
-    return TaskGPs(inputs.cpu(), scores.cpu(), mask.cpu(), final, step)
-
-
-def fit_plain_gp(task: TrainingTask, *, n_steps: int = 80) -> Hyperparameters:
-    """Fit a process with a constant mean to one task alone: what is left where nothing can be transferred.
-
-    Args:
-        task: Runs of the task; none or one gives the medians of the priors.
-        n_steps: Gradient steps.
-    """
-    start = Hyperparameters.initial(task.inputs.shape[1], is_plain=True)
-    parameters = [value.clone().requires_grad_() for value in (start.log_length, start.log_amplitude, start.log_noise, start.mean)]
-    shared = Hyperparameters(parameters[0], parameters[1], parameters[2], parameters[3])
-    inputs, scores, mask = _padded([task], "cpu")
-    optimizer = torch.optim.Adam(parameters, lr=0.1)
-    for _ in range(n_steps if len(task.scores) > 1 else 0):
-        loss = negative_log_likelihood(shared, inputs, scores, mask).sum() - shared.log_prior(is_plain=True)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    length, amplitude, noise, mean = (value.detach() for value in parameters)
-    return Hyperparameters(length, amplitude, noise, mean)
-
-
-def _padded(tasks: Sequence[TrainingTask], device: str) -> tuple[Tensor, Tensor, Tensor]:
-    longest, d = max(len(task.scores) for task in tasks), tasks[0].inputs.shape[1]
-    inputs, scores = torch.zeros(len(tasks), longest, d), torch.zeros(len(tasks), longest)
-    mask = torch.zeros(len(tasks), longest, dtype=torch.bool)
-    for i, task in enumerate(tasks):
-        n = len(task.scores)
-        inputs[i, :n] = torch.as_tensor(task.inputs, dtype=torch.float32)
-        scores[i, :n] = torch.as_tensor(task.scores, dtype=torch.float32)
-        mask[i, :n] = True
-    return inputs.to(device), scores.to(device), mask.to(device)
