@@ -98,7 +98,7 @@ class Advisor:
             self._posterior = model.posterior(runs, described, self._encoder.width - known.width, None if own is None else own.task_id)
         else:
             task = TrainingTask(inputs, own_scores(outcomes))
-            self._posterior = Posterior(PlainPrior(fit_plain_gp(task)), replace(runs, scores=task.scores))
+            self._posterior = Posterior(PlainPrior(fit_plain_gp(task)), runs, task.scores[None])
         self._calibration = Calibration({}, {}) if model is None else model.calibration
         self._outcomes = outcomes
         self._inputs = inputs

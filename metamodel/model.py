@@ -21,6 +21,7 @@ from metamodel.observations import LearningTable, rank_scores
 from metamodel.posterior import OwnRuns, Posterior
 from metamodel.prior import HistoryPrior, views_of
 from metamodel.relatedness import Relatedness, fit_relatedness
+from metamodel.rivals import against_alone
 from metamodel.shared_function import MAX_INDUCING, SharedFunction, SharedKernel, choose_inducing
 from metamodel.task import TaskDescription
 from metamodel.task_gp_fit import N_STEPS, fit_task_gps
@@ -148,8 +149,8 @@ class MetaModel(LearnedModel):
         return HistoryPrior(tasks, views_of(self.relatedness, features, index), n_extra)
 
     def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> Posterior:
-        """Return the prior, conditioned on the task's own runs."""
-        return Posterior(self.prior(description.numeric_features(), n_extra, task_id), own)
+        """Return the prior, conditioned on the task's own runs, beside what these say alone."""
+        return against_alone(self.prior(description.numeric_features(), n_extra, task_id), own)
 
     def content(self) -> dict[str, Any]:
         """Return what is saved as JSON."""

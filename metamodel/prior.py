@@ -111,6 +111,7 @@ class Prepared:
         known: ``V`` of the past tasks, shape ``(T, n_runs, n)``; None without a history.
         deviation: Weighted deviations of the own parts in each view, shape ``(v, T, n)``; None without a history.
         shared: ``G`` of the shared function, shape ``(m, n)``; None without one.
+        parts: The same of each of several priors.
     """
 
     scaled: Tensor
@@ -119,13 +120,19 @@ class Prepared:
     known: Tensor | None = None
     deviation: Tensor | None = None
     shared: Tensor | None = None
+    parts: tuple[Prepared, ...] = ()
 
 
 class Prior(Protocol):
-    """``e`` rival Gaussian processes over encoded configurations of ``n_columns`` columns."""
+    """``e`` rival Gaussian processes over encoded configurations of ``n_columns`` columns.
+
+    Attributes:
+        log_weights: Logarithm of the prior weight of each, shape ``(e,)``.
+        noise_variance: Of each, shape ``(e,)``.
+    """
 
     log_weights: FloatArray
-    noise_variance: float
+    noise_variance: FloatArray
     n_columns: int
 
     def prepare(self, inputs: FloatArray) -> Prepared:
@@ -140,20 +147,22 @@ class PlainPrior:
 
     Args:
         shared: Its hyperparameters.
+        shift: Added to every score, and
+        scale: what they are multiplied by first, to speak on another scale than it was fitted on.
     """
 
-    def __init__(self, shared: Hyperparameters) -> None:
-        self._shared = shared
+    def __init__(self, shared: Hyperparameters, shift: float = 0.0, scale: float = 1.0) -> None:
+        self._mean = shift + scale * float(shared.mean)
         self._length = shared.length.double()
-        self._amplitude = float(shared.amplitude)
+        self._amplitude = scale**2 * float(shared.amplitude)
         self.log_weights: FloatArray = np.zeros(1)
-        self.noise_variance = float(shared.noise_variance)
+        self.noise_variance: FloatArray = np.array([scale**2 * float(shared.noise_variance)])
         self.n_columns = len(shared.log_length)
 
     def prepare(self, inputs: FloatArray) -> Prepared:
         """Evaluate mean and variance."""
         scaled = _tensor(inputs, self.n_columns) / self._length
-        mean = torch.full((1, len(inputs)), float(self._shared.mean), dtype=torch.double)
+        mean = torch.full((1, len(inputs)), self._mean, dtype=torch.double)
         return Prepared(scaled, mean, torch.full_like(mean, self._amplitude))
 
     def covariance(self, left: Prepared, right: Prepared) -> Tensor:
@@ -183,7 +192,7 @@ class HistoryPrior:
             weights += [history, SHARE_OF_LOOSE * (1 - history)]
             loose += (1 - SHARE_OF_LOOSE) * (1 - history)
         self.log_weights: FloatArray = np.log(np.array([*weights, loose]) / len(views))
-        self.noise_variance = float(tasks.own.noise_variance)
+        self.noise_variance: FloatArray = np.full(len(self.log_weights), float(tasks.own.noise_variance))
         self.n_columns = tasks.n_inputs + n_extra
 
     def prepare(self, inputs: FloatArray) -> Prepared:

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
 
-from metamodel.posterior import OwnRuns, Posterior, log_expected_improvement
+from metamodel.posterior import OwnRuns, Posterior, _left_out_evidence, log_expected_improvement
 from metamodel.prior import RESIDUALS, HistoryPrior, View
 from metamodel.task_gp_fit import fit_task_gps
 from metamodel.task_gps import TaskGPs, TrainingTask
@@ -88,7 +89,7 @@ def test_conditioning_on_own_runs_is_exact_and_a_joint_prediction_agrees_with_th
     everything = prior.prepare(np.concatenate([own, points]))
     covariance = prior.covariance(everything, everything).numpy()
     for rival in range(len(covariance)):
-        inverse = np.linalg.inv(covariance[rival, :5, :5] + prior.noise_variance * np.eye(5))
+        inverse = np.linalg.inv(covariance[rival, :5, :5] + prior.noise_variance[rival] * np.eye(5))
         gain = covariance[rival, 5:, :5] @ inverse
         assert np.allclose(joint.covariance[rival], covariance[rival, 5:, 5:] - gain @ covariance[rival, :5, 5:], atol=1e-5)
 
@@ -142,6 +143,25 @@ def test_a_history_that_orders_the_own_runs_wrongly_loses_its_weight_and_one_tha
     wrong = Posterior(prior, OwnRuns(own, -own[:, 0], all_same(8))).weights
     assert right[-1] < before[-1] < wrong[-1]
     assert wrong[-1] > 0.9
+
+
+def test_evidence_of_runs_left_out_is_that_of_leaving_each_out() -> None:
+    rng = np.random.default_rng(3)
+    prior, inputs, outcomes = history_prior(some_tasks()), rng.random((6, 2)), rng.normal(size=6)
+    prepared = prior.prepare(inputs)
+    covariance = prior.covariance(prepared, prepared) + torch.as_tensor(prior.noise_variance)[:, None, None] * torch.eye(6)
+    scores = torch.as_tensor(rng.normal(size=(len(covariance), 6)))
+    got = _left_out_evidence(prepared.mean, torch.linalg.cholesky(covariance), scores, outcomes)
+    for rival, (mean, matrix, told) in enumerate(zip(prepared.mean.numpy(), covariance.numpy(), scores.numpy(), strict=True)):
+        left_out, variance = np.zeros(6), np.zeros(6)
+        for i in range(6):
+            rest = np.arange(6) != i
+            gain = np.linalg.solve(matrix[np.ix_(rest, rest)], matrix[rest, i])
+            left_out[i], variance[i] = mean[i] + gain @ (told[rest] - mean[rest]), matrix[i, i] - gain @ matrix[rest, i]
+        pairs = [(i, j) for i in range(6) for j in range(i)]
+        gaps = [np.sign(outcomes[i] - outcomes[j]) * (left_out[i] - left_out[j]) / math.sqrt(variance[i] + variance[j]) for i, j in pairs]
+        assert got[rival] == pytest.approx(2 / 5 * norm.logcdf(gaps).sum(), abs=1e-6)
+    assert np.array_equal(_left_out_evidence(prepared.mean[:, :2], torch.eye(2)[None], scores[:, :2], outcomes[:2]), np.zeros(len(got)))
 
 
 def test_a_column_only_the_own_runs_have_is_learned_from_them() -> None:
