@@ -24,9 +24,6 @@ from metamodel.task_gps import FloatArray
 
 N_ORDER_DRAWS = 256
 """Draws from the prior whose sorted mean gives the expected order statistics; their error is far below the noise."""
-ORDER_WEIGHT = 2.0
-"""How much what a rival believed before the runs counts, against what it says of each from the others. A history that is wrong about a task
-proposes runs that are alike, and these say little of it: with 1 it is believed for twice as many runs."""
 MIN_RUNS_LEFT_OUT = 3
 """With two runs, one says of the other only how they are correlated."""
 MIN_RUNS_FOR_DISTANCES = 3
@@ -117,7 +114,7 @@ class Posterior:
         told = _expected_scores(mean, self._factor, outcomes)
         if scores is not None:
             told = torch.where(torch.as_tensor(np.isnan(scores)), told, torch.as_tensor(scores))
-        evidence = ORDER_WEIGHT * _order_evidence(mean, covariance, outcomes) + _left_out_evidence(mean, self._factor, told, outcomes)
+        evidence = _order_evidence(mean, covariance, outcomes) + _left_out_evidence(mean, self._factor, told, outcomes)
         self.weights = _softmax(prior.log_weights + evidence)
         self.own_scores = self.weights @ told.numpy()
         self._whitened = torch.linalg.solve_triangular(self._factor, (told - mean)[..., None], upper=False)

@@ -15,8 +15,9 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from metamodel.evidence_floor import thin_evidence
 from metamodel.precedence import same_value
-from metamodel.recommender import recommend, thin_evidence
+from metamodel.recommender import recommend
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.names import Direction, canonical_name
