@@ -244,6 +244,7 @@ def test_nothing_is_logged_for_tuner_probes(history: History) -> None:
 
 
 def test_a_learning_rate_finder_inside_the_fit_leaves_one_run_with_its_value(history: History) -> None:
+    torch.manual_seed(0)  # of some weights the finder suggests nothing
     finder = LearningRateFinder(num_training_steps=40, early_stop_threshold=None, attr_name="lr")
     trainer = fit(MetaHPCallback(history=history), finder, enable_checkpointing=True, max_epochs=9)
     run = only_run(history)
