@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["DATASETS", "FAMILIES", "DemoData", "Plan", "Result", "load_dataset", "run_demo"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = Path(__file__).parent.parent / "store" / "shadowing.py"
-runpy.run_path(str(_CHECK), {"PACKAGES": ["store", "metamodel", "lightning_metahp"]}, run_name="check")
+_CHECK = str(Path(__file__).parent.parent / "store" / "shadowing.py")
+_GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store", "metamodel", "lightning_metahp"]}
+exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
 
 _MODULE_OF = {
     **dict.fromkeys(("Result", "run_demo"), "compare_baselines.demo"),

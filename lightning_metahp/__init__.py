@@ -5,8 +5,8 @@ Importing this package loads nothing heavy; the names load their modules when th
 
 from __future__ import annotations
 
-import runpy
 from importlib import import_module
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["MetaHPCLI", "MetaHPCallback", "MetaHParams"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = Path(__file__).parent.parent / "store" / "shadowing.py"
-runpy.run_path(str(_CHECK), {"PACKAGES": ["store", "metamodel"]}, run_name="check")
+_CHECK = str(Path(__file__).parent.parent / "store" / "shadowing.py")
+_GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store", "metamodel"]}
+exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
 
 _HOMES = {
     "MetaHPCallback": "lightning_metahp.callback",

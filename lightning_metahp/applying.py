@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import nn
@@ -29,8 +28,7 @@ _MARK = "_metahp_written"
 """Attribute in which an object keeps what was written into it, for the next fit; a module goes through many of them."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One place that holds a hyperparameter, and what was written there.
 
     Attributes:
@@ -144,8 +142,7 @@ def _holds(value: Any, old: Any) -> bool:
     return isinstance(value, bool | int | float | str | None) and same_value(value, old)
 
 
-@dataclass(frozen=True)
-class ReadBack:
+class ReadBack(NamedTuple):
     """What one rewritten value turned out to be.
 
     Attributes:

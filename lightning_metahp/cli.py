@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
@@ -338,7 +338,7 @@ def _link_targets(parser: Any) -> list[str]:
 
 
 def _plan_as_text(plan: CliPlan) -> str:
-    changes = [asdict(change) for change in plan.changes]
+    changes = [change._asdict() for change in plan.changes]
     return json.dumps({"values": dict(plan.values), "changes": changes, "id": plan.recommendation_id})
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -77,8 +77,7 @@ class Request:
         return Surroundings(self.trainer, self.module, self.out_of_reach, self.is_resume_known)
 
 
-@dataclass(frozen=True)
-class Unsaved:
+class Unsaved(NamedTuple):
     """An abstention that waits for the history in which it is going to stand, and what the user's own configuration was."""
 
     recommendation: Recommendation
@@ -89,8 +88,7 @@ class Unsaved:
         save_recommendation(history, self.recommendation, current=self.current, changes=[])
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What is to be rewritten and what to say about it; ``recommendation_id`` is None where none is followed."""
 
     recommendation_id: str | None = None
@@ -98,8 +96,7 @@ class Plan:
     message: str = ""
 
 
-@dataclass(frozen=True)
-class _Case:
+class _Case(NamedTuple):
     """One decision on its way: what may change, what is known, and how the batch is put together."""
 
     request: Request
@@ -291,7 +288,7 @@ def planned_changes(
     wanted = per_device_config(recommendation.config, layout, space).get(PER_DEVICE, 0)
     if constraints and PER_DEVICE in config and wanted > config[PER_DEVICE]:
         limited: dict[str, Any] = {"source": Source.CONSTRAINT, "reason": f"{wanted} was recommended, but {constraints[0].reason}"}
-        changes = [replace(item, **limited) if item.name == PER_DEVICE else item for item in changes]
+        changes = [item._replace(**limited) if item.name == PER_DEVICE else item for item in changes]
     size = next((change.new for change in changes if change.name == PER_DEVICE), layout.per_device)
     accumulation = int(config.get(ACCUMULATION, layout.accumulation))
     if accumulation * layout.world_size == 1:
@@ -299,7 +296,7 @@ def planned_changes(
     total = f"{size} per device x {accumulation} accumulated x {layout.world_size} processes = a global batch of "
     total += str(size * accumulation * layout.world_size)
     is_ours = {PER_DEVICE, ACCUMULATION}
-    return [replace(item, reason=total) if item.name in is_ours and item.source is Source.METAHP else item for item in changes]
+    return [item._replace(reason=total) if item.name in is_ours and item.source is Source.METAHP else item for item in changes]
 
 
 def _ask(case: _Case, history: History, current: Mapping[str, Any]) -> Recommendation:
@@ -397,7 +394,7 @@ def typed(change: Change) -> Change:
         new = int(new)
     if isinstance(change.old, float) and isinstance(new, int) and not isinstance(new, bool):
         new = float(new)
-    return replace(change, new=new)
+    return change._replace(new=new)
 
 
 def _nothing_left(request: Request, kept: Sequence[Kept]) -> str:

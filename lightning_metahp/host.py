@@ -6,9 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -75,8 +74,7 @@ def loaders_passed_to_fit(trainer: Trainer) -> Any | None:
     return None if is_kind(source, "LightningModule", "LightningDataModule") else source
 
 
-@dataclass(frozen=True)
-class Resume:
+class Resume(NamedTuple):
     """What is known of a resume before the Trainer says it.
 
     Attributes:

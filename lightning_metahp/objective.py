@@ -8,8 +8,7 @@ two are known only after the first validation. Else there is none, which is said
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Trainer
 
@@ -25,8 +24,7 @@ PER_LOADER = "/dataloader_idx_"
 """What Lightning puts between a metric's name and the number of its loader where there are several."""
 
 
-@dataclass(frozen=True)
-class Objective:
+class Objective(NamedTuple):
     """A metric and which way is better; ``doubt`` says what the user should look at."""
 
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
@@ -19,8 +19,7 @@ _BUILT = "_metahp_built"
 """Attribute by which a module says that a stage of some Trainer has gone through its ``setup`` and ``configure_model``."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """What decides whether a value can still be changed.
 
     Attributes:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -30,8 +29,10 @@ _LENGTH = frozenset({"num_epochs", "max_steps"})
 """How long to train is no state of a checkpoint: to train longer is what many resume for."""
 
 
-@dataclass(frozen=True)
-class Earlier:
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Earlier(NamedTuple):
     """What a checkpoint says of the run it comes from.
 
     Attributes:
@@ -42,8 +43,8 @@ class Earlier:
     """
 
     path: str
-    state: Mapping[str, Any] = field(default_factory=dict)
-    hparams: Mapping[str, Any] = field(default_factory=dict)
+    state: Mapping[str, Any] = _NOTHING
+    hparams: Mapping[str, Any] = _NOTHING
     is_complete: bool = True
 
 

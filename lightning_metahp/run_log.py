@@ -7,8 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -51,8 +50,7 @@ _DERIVED = {
 """What repeats a knob, and is whoever's the knob is."""
 
 
-@dataclass(frozen=True)
-class Advice:
+class Advice(NamedTuple):
     """What ``MetaHParams`` did before the start, for the row of the run.
 
     Attributes:

@@ -9,16 +9,15 @@ after the start.
 from __future__ import annotations
 
 import ast
-import inspect
 import logging
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from lightning_metahp.kinds import is_kind
+from metamodel.class_source import class_tree
 from metamodel.model_source import is_library_class
 
 _log = logging.getLogger(__name__)
@@ -31,8 +30,10 @@ _HOOKS = frozenset(name for base in (LightningModule, LightningDataModule) for n
 """What Lightning may call later, whoever else calls it as well."""
 
 
-@dataclass(frozen=True)
-class Reads:
+_NO_ALIASES: Mapping[str, frozenset[str]] = {}
+
+
+class Reads(NamedTuple):
     """What is read by methods that are still to run.
 
     Attributes:
@@ -45,7 +46,7 @@ class Reads:
     """
 
     names: frozenset[str] = frozenset()
-    aliases: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    aliases: Mapping[str, frozenset[str]] = _NO_ALIASES
     is_opaque: bool = False
     where: str = ""
     used: frozenset[str] = frozenset()
@@ -76,8 +77,8 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
         if is_library_class(base):
             continue
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
-        except (OSError, TypeError, SyntaxError, ValueError, IndexError) as error:
+            tree = class_tree(base)
+        except (OSError, TypeError, SyntaxError, ValueError) as error:
             _log.debug("no source for %s: %s", base.__qualname__, error)
             is_opaque, has_source = True, False
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import runpy
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +28,9 @@ __all__ = [
 ]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = Path(__file__).parent.parent / "store" / "shadowing.py"
-runpy.run_path(str(_CHECK), {"PACKAGES": ["store"]}, run_name="check")
+_CHECK = str(Path(__file__).parent.parent / "store" / "shadowing.py")
+_GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store"]}
+exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
 
 _HOMES = {
     "Decision": "metamodel.recommendation",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
-import inspect
 import logging
 import sys
 import sysconfig
-import textwrap
 from functools import lru_cache
 from pathlib import Path
 
 from torch import nn
+
+from metamodel.class_source import class_tree
 
 _log = logging.getLogger(__name__)
 
@@ -54,12 +55,13 @@ def is_library_class(cls: type) -> bool:
 @lru_cache(maxsize=512)
 def _normalised_source(cls: type) -> str:
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+        tree = class_tree(cls)
     except (OSError, TypeError, SyntaxError, ValueError) as error:
         # Typed at a prompt, built by type(...) or compiled: only the name is known.
         _log.debug("no source for %s: %s", cls.__qualname__, error)
         return f"class {cls.__qualname__}"
-    return ast.dump(_Normaliser().visit(tree))
+    # Fingerprints of earlier releases were made of a module with this class alone; the tree is shared, so a copy is changed.
+    return ast.dump(_Normaliser().visit(ast.Module([copy.deepcopy(tree)], [])))
 
 
 class _Normaliser(ast.NodeTransformer):

@@ -9,8 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from metamodel.recommendation import Decision, Recommendation
 from store.errors import InvalidArgumentError, UnknownHyperparameterError
@@ -23,8 +22,7 @@ CONSERVATIVE_NAMES = frozenset(
 """What may be rewritten without a space: never the architecture, never the length of training."""
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """A value the run would have without us, and who chose it."""
 
     raw_name: str
@@ -37,8 +35,7 @@ class Setting:
         return canonical_name(self.raw_name)
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """One rewritten value."""
 
     name: str
@@ -50,11 +47,10 @@ class Change:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible as far as the values are."""
-        return {**asdict(self), "source": str(self.source)}
+        return {**self._asdict(), "source": str(self.source)}
 
 
-@dataclass(frozen=True)
-class Kept:
+class Kept(NamedTuple):
     """One value that could have been rewritten and was not, and why."""
 
     name: str
@@ -63,8 +59,7 @@ class Kept:
     reason: str
 
 
-@dataclass(frozen=True)
-class Constraint:
+class Constraint(NamedTuple):
     """A hard limit on one name: a batch no larger than the data set, a memory known to be too small."""
 
     name: str

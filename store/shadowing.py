@@ -1,8 +1,8 @@
 """One clear error where a file of the user's has the name of one of our packages and hides it.
 
 The import names are the folder names, so a script folder with its own ``store.py`` comes before ours on the path. The packages
-above run this file by its path, as ``runpy.run_path(file, {"PACKAGES": [...]}, run_name="check")``, because ``store`` may be the
-very name that is hidden. Hence it imports nothing of ours by name unless it has seen that the name is free.
+above run this file by its path, from its bytecode, as a module named ``check`` that has ``PACKAGES``, because ``store`` may be the very
+name that is hidden. Hence it imports nothing of ours by name unless it has seen that the name is free.
 """
 
 from __future__ import annotations
@@ -71,4 +71,4 @@ def refuse_hidden_packages(names: list[str]) -> None:
 
 
 if __name__ == "check":
-    refuse_hidden_packages(PACKAGES)  # noqa: F821 - given to run_path
+    refuse_hidden_packages(PACKAGES)  # noqa: F821 - given by whoever runs it
