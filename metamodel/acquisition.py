@@ -64,7 +64,8 @@ class Acquisition:
         n = len(next(iter(points.values())))
         if self.seen_bounds is None:
             return np.ones(n, dtype=bool)
-        return np.all([lies_within(numbers, self.seen_bounds(name)) for name, numbers in points.items()], axis=0)
+        within: npt.NDArray[np.bool_] = np.all([lies_within(numbers, self.seen_bounds(name)) for name, numbers in points.items()], axis=0)
+        return within
 
 
 def lies_within(numbers: FloatArray, bounds: tuple[float, float, bool]) -> npt.NDArray[np.bool_]:

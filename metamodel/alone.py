@@ -60,7 +60,8 @@ class Kernel:
     def covariance(self, left: FloatArray, right: FloatArray) -> FloatArray:
         """Return the covariance without noise, offset included, shape ``(n, k)``."""
         q = np.sqrt(5 * _squared_distances(left / self.length, right / self.length))
-        return self.amplitude * (1 + q + q * q / 3) * np.exp(-q) + OFFSET_VARIANCE
+        found: FloatArray = self.amplitude * (1 + q + q * q / 3) * np.exp(-q) + OFFSET_VARIANCE
+        return found
 
 
 def _squared_distances(left: FloatArray, right: FloatArray) -> FloatArray:

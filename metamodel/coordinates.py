@@ -66,15 +66,16 @@ class Axis:
         half = 0.0 if dim.step is None else dim.step / 2
         return self.snap(dim.low - half + units * (dim.high - dim.low + 2 * half))
 
-    def snap(self, numbers: FloatArray) -> FloatArray:
+    def snap(self, numbers: npt.NDArray[np.floating[Any]]) -> FloatArray:
         """Return the nearest possible coordinates."""
         dim = self.dimension
         if dim.choices is not None:
-            return np.clip(np.rint(numbers), 0, len(dim.choices) - 1.0)
-        clipped = np.clip(numbers, dim.low, dim.high)
+            return np.asarray(np.clip(np.rint(numbers), 0, len(dim.choices) - 1.0), dtype=np.float64)
+        clipped = np.asarray(np.clip(numbers, dim.low, dim.high), dtype=np.float64)
         if dim.step is None:
             return clipped
-        return np.minimum(dim.low + np.rint((clipped - dim.low) / dim.step) * dim.step, dim.high)
+        snapped: FloatArray = np.minimum(dim.low + np.rint((clipped - dim.low) / dim.step) * dim.step, dim.high)
+        return snapped
 
     def moved(self, numbers: FloatArray, steps: FloatArray, units: FloatArray) -> FloatArray:
         """Move coordinates by a share of the range on the dimension's own scale; labels are drawn anew from ``units``."""
