@@ -41,7 +41,7 @@ from metamodel.space import parse_space
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, MetaHPError
 from store.names import canonical_name, resolve_direction
-from store.records import Source
+from store.statuses import Source
 
 if TYPE_CHECKING:
     from store import History

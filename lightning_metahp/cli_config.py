@@ -17,7 +17,7 @@ from metamodel.describe import data_identity_hparams, describe_dataset, names_da
 from metamodel.precedence import Kept, Setting
 from metamodel.task import TaskDescription
 from store.names import canonical_name, infer_direction, resolve_direction
-from store.records import Source
+from store.statuses import Source
 
 _OPTIMIZER_FIRST = frozenset({"learning_rate", "weight_decay", "momentum"})
 """Where both a model and an optimizer have one of these, the optimizer's is what trains."""

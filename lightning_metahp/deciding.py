@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -18,14 +19,16 @@ from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batc
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
 from lightning_metahp.written_optimizer import written_optimizer
 from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout, global_space, per_device_config, whole_numbers
+from metamodel.evidence_floor import without_history
 from metamodel.explanation import format_value, start_message
-from metamodel.memory import known_limit, this_card
 from metamodel.model_source import model_variant
 from metamodel.precedence import CONSERVATIVE_NAMES, Change, Constraint, Kept, Setting, check_names, plan_changes, rewritable
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
 from metamodel.task import TaskDescription
+from store.ids import task_id_of
 from store.names import Direction, canonical_name, canonical_names
-from store.records import Source
+from store.paths import is_new_history, resolve_path
+from store.statuses import Source
 
 if TYPE_CHECKING:
     from store import History
@@ -63,10 +66,27 @@ class Request:
     out_of_reach: tuple[str, ...] = ()
     is_resume_known: bool = True
 
+    @cached_property
+    def settings(self) -> dict[str, Setting]:
+        """What could be rewritten, by canonical name, as it is before anything is."""
+        return _settings_of(self)
+
     @property
     def around(self) -> Surroundings:
         """What decides whether a value can still be changed."""
         return Surroundings(self.trainer, self.module, self.out_of_reach, self.is_resume_known)
+
+
+@dataclass(frozen=True)
+class Unsaved:
+    """An abstention that waits for the history in which it is going to stand, and what the user's own configuration was."""
+
+    recommendation: Recommendation
+    current: Mapping[str, Any]
+
+    def save(self, history: History) -> None:
+        """Write it."""
+        save_recommendation(history, self.recommendation, current=self.current, changes=[])
 
 
 @dataclass(frozen=True)
@@ -110,7 +130,7 @@ def check_request(request: Request) -> None:
     Raises:
         UnknownHyperparameterError: If ``space`` or ``keep`` names something that neither module nor datamodule has.
     """
-    settings = settings_of(request)
+    settings = request.settings
     datamodule = datamodule_of(request.trainer)
     where = type(request.module).__name__ + (f" or {type(datamodule).__name__}" if datamodule is not None else "")
     available = sorted(setting.raw_name for setting in settings.values())
@@ -124,18 +144,53 @@ def check_request(request: Request) -> None:
     check_names(asked, available, where, advice)
 
 
-def decide(request: Request, history: History) -> Plan:
+class Reach:
+    """A history that is opened when it is first needed: where there is none yet, nothing has to be made or imported to know so.
+
+    Args:
+        given: A history, its path, or None for the default one.
+
+    Attributes:
+        unsaved: What is to be saved once the run opens the history.
+
+    Raises:
+        HistoryPathError: If it is no path.
+    """
+
+    def __init__(self, given: History | str | os.PathLike[str] | None) -> None:
+        self._given = given
+        self._opened: History | None = None
+        self.unsaved: Unsaved | None = None
+        is_path = given is None or isinstance(given, str | os.PathLike)
+        self.is_new = is_path and is_new_history(resolve_path(given))  # type: ignore[arg-type]  # it is a path
+
+    @property
+    def history(self) -> History:
+        """The open history."""
+        from store import open_history
+
+        if self._opened is None:
+            self._opened = open_history(self._given)
+        return self._opened
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        if self._opened is not None and self._opened is not self._given:
+            self._opened.close()
+
+
+def decide(request: Request, reach: Reach) -> Plan:
     """Decide what to rewrite, and store the recommendation.
 
     Args:
         request: A checked request.
-        history: Open history.
+        reach: Where the history is.
 
     Raises:
         UnknownRecommendationError: If ``METAHP_PIN`` names no stored recommendation.
     """
     started = time.monotonic()
-    settings = settings_of(request)
+    settings = request.settings
     names = None if request.space is None else [_knob(raw) for raw in request.space]
     allowed, kept = rewritable(settings, names, [_knob(raw) for raw in request.keep])
     allowed, kept = without_fixed(request.around, allowed, kept)
@@ -158,7 +213,7 @@ def decide(request: Request, history: History) -> Plan:
         )
     note = ""
     if description.objective is None:
-        known = objective_of_earlier_runs(history, description)
+        known = None if reach.is_new else objective_of_earlier_runs(reach.history, description)
         if known is None:
             return Plan(
                 message="metahp: nothing changed; the objective is not known before the first validation and no earlier run of this "
@@ -167,9 +222,9 @@ def decide(request: Request, history: History) -> Plan:
         description = description.with_objective(known.name, known.direction.value)
         note = f"The objective {known.name} ({known.direction.value}) is that of earlier runs of this task."
     seconds = max(_MIN_FIT_S, request.max_startup_s - (time.monotonic() - started))
-    constraints = _constraints(request, description, history) if PER_DEVICE in allowed else []
+    constraints = _constraints(request, description, reach) if PER_DEVICE in allowed else []
     case = _Case(request, allowed, kept, description, constraints, _layout(request, settings, loaders), note, seconds)
-    return _recommend(case, history)
+    return _recommend(case, reach)
 
 
 def objective_of_earlier_runs(history: History, description: TaskDescription) -> Objective | None:
@@ -186,12 +241,21 @@ def _without_objective(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in ("objective", "direction")}
 
 
-def _recommend(case: _Case, history: History) -> Plan:
+def _recommend(case: _Case, reach: Reach) -> Plan:
     request = case.request
     current = _current(request, case.layout)
     pinned = os.environ.get("METAHP_PIN")
-    recommendation = load_recommendation(history, pinned) if pinned else _ask(case, history, current)
     is_dry = request.mode == "dry-run"
+    if reach.is_new and not pinned:
+        task_id = task_id_of(case.description.identity())
+        spoken = {canonical_name(name): value for name, value in current.items()}
+        nothing = without_history(case.description, spoken, "best" if is_dry else request.mode, task_id)
+        if nothing is not None:
+            reach.unsaved = Unsaved(nothing, current)
+            note = f"{case.note} Dry run: nothing was rewritten.".strip() if is_dry else case.note
+            return Plan(None if is_dry else nothing.id, (), start_message(nothing, (), case.kept, case.description.objective, note))
+    history = reach.history
+    recommendation = load_recommendation(history, pinned) if pinned else _ask(case, history, current)
     changes = planned_changes(recommendation, case.allowed, case.constraints, case.layout, case.space, case.max_per_device)
     applied = () if is_dry else tuple(changes)
     if not pinned:  # the stored one says what was first rewritten, and must keep saying it
@@ -266,7 +330,7 @@ def _ask(case: _Case, history: History, current: Mapping[str, Any]) -> Recommend
     return replace(found, config={GLOBAL if canonical_name(raw) == PER_DEVICE else raw: value for raw, value in found.config.items()})
 
 
-def settings_of(request: Request) -> dict[str, Setting]:
+def _settings_of(request: Request) -> dict[str, Setting]:
     """Return what could be rewritten, by canonical name.
 
     A batch size is there even where only a loader has it; dropout where only layers have it, and the Trainer's own values, are there
@@ -301,7 +365,7 @@ def _layout(request: Request, settings: Mapping[str, Setting], loaders: Any) -> 
 
 
 def _current(request: Request, layout: BatchLayout | None) -> dict[str, Any]:
-    own = {setting.raw_name: setting.value for setting in settings_of(request).values()}
+    own = {setting.raw_name: setting.value for setting in request.settings.values()}
     told = {name: setting.value for name, setting in trainer_settings(request.trainer).items()}
     written = {} if optimizer_is_replaced(request.module) else written_optimizer(request.module)
     taken = {canonical_name(raw) for raw in own}
@@ -309,15 +373,18 @@ def _current(request: Request, layout: BatchLayout | None) -> dict[str, Any]:
     return {**told, **written, **own, **({} if layout is None else {GLOBAL: layout.global_size})}
 
 
-def _constraints(request: Request, description: TaskDescription, history: History) -> list[Constraint]:
+def _constraints(request: Request, description: TaskDescription, reach: Reach) -> list[Constraint]:
     """Hard limits on what a device loads: its share of the data set, and the memory of its card."""
     found = []
     if description.n_train:
         share = max(1, description.n_train // max(1, request.trainer.world_size))
         found.append(Constraint(PER_DEVICE, share, f"the data set has {description.n_train} samples"))
-    memory = known_limit(history, description, this_card(), str(request.trainer.precision))
-    if memory is not None:
-        found.append(Constraint(PER_DEVICE, memory.max_per_device, memory.reason))
+    if not reach.is_new:
+        from metamodel.memory import known_limit, this_card
+
+        memory = known_limit(reach.history, description, this_card(), str(request.trainer.precision))
+        if memory is not None:
+            found.append(Constraint(PER_DEVICE, memory.max_per_device, memory.reason))
     # plan_changes knows one limit for each name.
     return sorted(found, key=lambda limit: limit.high)[:1]
 
@@ -337,7 +404,7 @@ def _nothing_left(request: Request, kept: Sequence[Kept]) -> str:
     reason = "nothing that may be rewritten is left"
     if optimizer_is_replaced(request.module):
         reason += " (LightningCLI builds the optimizer itself, before any callback; MetaHPCLI rewrites its arguments)"
-    elif not settings_of(request):
+    elif not request.settings:
         reason = f"{type(request.module).__name__} has no hyperparameters; call self.save_hyperparameters() in its __init__"
     lines = [f"metahp: nothing changed; {reason}"]
     return "\n".join(lines + [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept])

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.applying import Place, apply_changes, fingerprint, take_back, undo
 from lightning_metahp.callback import MetaHPCallback
-from lightning_metahp.deciding import MODES, Plan, Request, check_request, decide
+from lightning_metahp.deciding import MODES, Plan, Reach, Request, Unsaved, check_request, decide
 from lightning_metahp.guard import guarded, report, say, warn
 from lightning_metahp.host import Resume, find_resume, is_finder_checkpoint, methods_out_of_reach
 from lightning_metahp.objective import objective_before_training
@@ -103,10 +103,11 @@ class MetaHParams(RecordingCallback):
         self._own_log = self.run_log
         self._places: list[Place] = []
         self._earlier: Earlier | None = None
+        self._unsaved: Unsaved | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind the places written, which belong to the model of this process."""
-        return {**vars(self), "_places": [], "_earlier": None}
+        return {**vars(self), "_places": [], "_earlier": None, "_unsaved": None}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Decide, say it and rewrite.
@@ -121,7 +122,7 @@ class MetaHParams(RecordingCallback):
         super().setup(trainer, pl_module, stage)
         if stage != "fit" or not self._is_active:
             return
-        self._places, self._earlier = [], None
+        self._places, self._earlier, self._unsaved = [], None, None
         try:
             # A module that was fitted before starts from the user's own values again, not from those of that fit.
             take_back(pl_module, datamodule_of(trainer), trainer)
@@ -178,7 +179,7 @@ class MetaHParams(RecordingCallback):
                 warn("metahp: nothing changed; the processes of this run did not come to the same values. Is their code the same?")
         if failure is not None:
             raise failure
-        self.run_log.advice = Advice(plan.recommendation_id, plan.changes, tuple(self.space or ()))
+        self.run_log.advice = Advice(plan.recommendation_id, plan.changes, tuple(self.space or ()), self._unsaved)
         if trainer.is_global_zero and plan.message:
             say(plan.message)
 
@@ -213,13 +214,13 @@ class MetaHParams(RecordingCallback):
         )
 
     def _decide(self, request: Request) -> Plan:
-        from store import open_history
-
         given = self._own_log.history if self._own_log.history is not None else self.run_log.history
-        opened: History | None = None
+        reach: Reach | None = None
         try:
-            opened = open_history(given)
-            return decide(request, opened)
+            reach = Reach(given)
+            plan = decide(request, reach)
+            self._unsaved = reach.unsaved
+            return plan
         except UnknownRecommendationError:
             raise
         except _UNUSABLE_HISTORY as error:
@@ -230,6 +231,6 @@ class MetaHParams(RecordingCallback):
         except Exception as error:
             report(self, "the recommendation", error)
         finally:
-            if opened is not None and opened is not given:
-                opened.close()
+            if reach is not None:
+                reach.close()
         return Plan()

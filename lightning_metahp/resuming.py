@@ -13,13 +13,13 @@ import torch
 
 from lightning_metahp import dropout
 from lightning_metahp.applying import SAFE_NAMES
-from lightning_metahp.deciding import Plan, Request, settings_of, typed
+from lightning_metahp.deciding import Plan, Request, typed
 from lightning_metahp.host import Resume
 from lightning_metahp.settings import TRAINER_FIELDS, trainer_settings
 from metamodel.explanation import describe_change, format_value
 from metamodel.precedence import Change, Setting, same_value
 from store.names import canonical_name
-from store.records import Source
+from store.statuses import Source
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def plan_resumed(request: Request, earlier: Earlier) -> Plan:
 
 
 def _all_settings(request: Request) -> dict[str, Setting]:
-    settings = {name: setting for name, setting in settings_of(request).items()}
+    settings = {name: setting for name, setting in request.settings.items()}
     told = trainer_settings(request.trainer)
     for name, argument in TRAINER_FIELDS.items():
         settings.setdefault(name, told[argument])

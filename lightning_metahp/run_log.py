@@ -27,9 +27,10 @@ from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, NotAppliedWarning, ObjectiveWarning, UnknownRunError
 from store.names import canonical_name
 from store.outcome import is_divergence
-from store.records import RunStatus, Source
+from store.statuses import RunStatus, Source
 
 if TYPE_CHECKING:
+    from lightning_metahp.deciding import Unsaved
     from store import History, RunRecorder
 
 
@@ -58,11 +59,13 @@ class Advice:
         recommendation_id: Recommendation to link, None where none was followed.
         changes: What was rewritten.
         tunable: Names of the user's space; they tell no tasks apart.
+        unsaved: The recommendation, where there was no history yet to save it in.
     """
 
     recommendation_id: str | None = None
     changes: tuple[Change, ...] = ()
     tunable: tuple[str, ...] = ()
+    unsaved: Unsaved | None = None
 
 
 class RunLog:
@@ -153,6 +156,8 @@ class RunLog:
         )
         history = open_history(self.history, for_recording=True)
         self._opened = None if isinstance(self.history, History) else history
+        if self.advice.unsaved is not None:
+            self._attempt("saving the recommendation", self.advice.unsaved.save, history, otherwise=None)
         self.recorder = self._open(history, module, reading)
         self.recorder.observe(reading.observed)
         self.run_id = self.recorder.id

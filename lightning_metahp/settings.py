@@ -15,7 +15,7 @@ from lightning_metahp.source_reads import later_reads
 from metamodel.describe import read_optimizer, read_scheduler
 from metamodel.precedence import Setting, same_value
 from store.names import canonical_name
-from store.records import Source
+from store.statuses import Source
 
 _MAX_EPOCHS_DEFAULT = 1000
 """What Lightning trains for where neither epochs nor steps are given."""

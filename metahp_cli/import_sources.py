@@ -67,9 +67,9 @@ class Choices:
 def take_in(source: RunSource, choices: Choices) -> None:
     """Import a source as the options say, and print what came of it."""
     from store import History
-    from store.connection import resolve_path
     from store.importers.intake import import_source
     from store.importers.meaning import Answers
+    from store.paths import resolve_path
 
     names, units = pairs(choices.name, "--name"), pairs(choices.unit, "--unit")
     answers = Answers(choices.task, choices.objective, choices.direction, names, units, choices.batch)

@@ -135,9 +135,9 @@ def take_table_in(
     """Import a table as the options say, and print what came of it."""
     from metamodel.space import load_space_file
     from store import History
-    from store.connection import resolve_path
     from store.importers.meaning import Answers
     from store.importers.table import TableColumns, import_table
+    from store.paths import resolve_path
 
     scales = None if space is None else load_space_file(space)
     names = tuple(chosen["hparams"])

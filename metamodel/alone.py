@@ -156,15 +156,18 @@ class AlonePosterior:
         own: Its runs.
         groups: Which hyperparameter each column belongs to, shape ``(d,)``; None: each column its own.
         kernel: A covariance to use as it is; None fits one.
+        scores: Of the own runs, shape ``(n,)``; None makes them of their outcomes.
     """
 
-    def __init__(self, own: OwnRuns, groups: Sequence[int] | None = None, kernel: Kernel | None = None) -> None:
+    def __init__(
+        self, own: OwnRuns, groups: Sequence[int] | None = None, kernel: Kernel | None = None, scores: FloatArray | None = None
+    ) -> None:
         self._inputs = own.inputs
         self._group = np.arange(own.inputs.shape[1]) if groups is None else np.asarray(groups, dtype=np.intp)
         self._is_same = own.is_same_variant
-        scores = own_scores(own.outcomes) if own.scores is None else own.scores
+        scores = own_scores(own.outcomes) if scores is None else scores
         self.own_scores: FloatArray | None = scores
-        same = _variant_correlation(own.is_same_variant, own.is_same_variant)
+        same = variant_correlation(own.is_same_variant, own.is_same_variant)
         if kernel is None:
             keep = _deciding(scores)
             kernel = fit_kernel(own.inputs[keep], scores[keep], self._group, same[np.ix_(keep, keep)])
@@ -188,7 +191,7 @@ class AlonePosterior:
             inputs: Encoded, shape ``(n, d)``.
             is_joint: Whether the whole covariance is wanted.
         """
-        cross = self.kernel.covariance(inputs, self._inputs) * _variant_correlation(np.ones(len(inputs), dtype=bool), self._is_same)
+        cross = self.kernel.covariance(inputs, self._inputs) * variant_correlation(np.ones(len(inputs), dtype=bool), self._is_same)
         half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
         mean = cross @ self._weights
         if is_joint:
@@ -243,7 +246,8 @@ def _factor(covariance: FloatArray, noise: float) -> FloatArray:
     return np.asarray(cholesky(covariance + (noise + 1e-2) * eye, lower=True, check_finite=False))
 
 
-def _variant_correlation(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> FloatArray:
+def variant_correlation(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> FloatArray:
+    """Return how runs of two versions of a model's source are correlated, shape ``(n, k)``; True is the version in question."""
     return np.where(left[:, None] == right[None, :], 1.0, VARIANT_CORRELATION)
 
 

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from metamodel.posterior import OwnRuns, Posterior
+from metamodel.posterior import OwnRuns
 from metamodel.prior import HistoryPrior, views_of
 from metamodel.relatedness import Relatedness
+from metamodel.rivals import against_alone
 from metamodel.task_gps import FloatArray, TaskGPs
 
 LEVELS = (0.5, 0.8, 0.95)
@@ -110,7 +111,7 @@ def _standardised(
     prior = HistoryPrior(tasks.without(i), views_of(relatedness, features[i], others))
     order = rng.permutation(len(scores))
     own, rest = order[:n_own], order[n_own:]
-    posterior = Posterior(prior, OwnRuns(inputs[own], scores[own], np.ones(n_own, dtype=bool)) if n_own else None)
+    posterior = against_alone(prior, OwnRuns(inputs[own], scores[own], np.ones(n_own, dtype=bool)))
     mean, variance = posterior.predict(inputs[rest]).mixture()
     result: FloatArray = np.abs(scores[rest] - mean) / np.sqrt(variance + posterior.noise_variance)
     return result

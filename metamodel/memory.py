@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metamodel.task import TaskDescription
-from store.records import FINISHED, RunRecord, RunStatus
+from store.statuses import FINISHED, RunStatus
 
 if TYPE_CHECKING:
-    from store import History
+    from store import History, RunRecord
 
 MARGIN = 0.1
 """Share of the memory left free: fragmentation and a longer sample take some, and a failed run costs more than a smaller batch."""

@@ -21,7 +21,8 @@ from metamodel.observations import LearningTable, rank_scores
 from metamodel.posterior import OwnRuns, Posterior
 from metamodel.prior import HistoryPrior, views_of
 from metamodel.relatedness import Relatedness, fit_relatedness
-from metamodel.shared_function import MAX_INDUCING, SharedFunction, SharedKernel
+from metamodel.rivals import against_alone
+from metamodel.shared_function import MAX_INDUCING, SharedFunction, SharedKernel, choose_inducing
 from metamodel.task import TaskDescription
 from metamodel.task_gp_fit import N_STEPS, fit_task_gps
 from metamodel.task_gps import Hyperparameters, TaskGPs, TrainingTask
@@ -76,6 +77,7 @@ class MetaModel(LearnedModel):
         *,
         n_steps: int = N_STEPS,
         n_inducing: int = MAX_INDUCING,
+        score: Callable[[FloatArray], FloatArray] = rank_scores,
         device: str = "cpu",
         seed: int = 0,
         deadline_s: float | None = None,
@@ -88,6 +90,7 @@ class MetaModel(LearnedModel):
             info: What to remember about this fit; counts are added here.
             n_steps: Gradient steps.
             n_inducing: Points that stand for the runs of all tasks; see ``fit_task_gps``.
+            score: Maps the oriented outcomes of a task to what is learned.
             device: Torch device.
             seed: Seed.
             deadline_s: Time for training in seconds, None for no limit.
@@ -102,7 +105,7 @@ class MetaModel(LearnedModel):
         for task in tasks:
             keep = task.has_outcome
             inputs = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
-            training.append(TrainingTask(inputs, rank_scores(task.filled[keep])))
+            training.append(TrainingTask(inputs, score(task.filled[keep])))
         with one_thread():
             task_gps = fit_task_gps(
                 training, n_steps=n_steps, n_inducing=n_inducing, device=device, seed=seed, deadline_s=deadline_s, progress=progress
@@ -146,8 +149,8 @@ class MetaModel(LearnedModel):
         return HistoryPrior(tasks, views_of(self.relatedness, features, index), n_extra)
 
     def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> Posterior:
-        """Return the prior, conditioned on the task's own runs."""
-        return Posterior(self.prior(description.numeric_features(), n_extra, task_id), own)
+        """Return the prior, conditioned on the task's own runs, beside what these say alone."""
+        return against_alone(self.prior(description.numeric_features(), n_extra, task_id), own)
 
     def content(self) -> dict[str, Any]:
         """Return what is saved as JSON."""
@@ -211,8 +214,13 @@ class MetaModel(LearnedModel):
 
 
 def own_parts(tasks: TaskGPs) -> FloatArray:
-    """Return what sets each task apart from all, at the inducing points of the shared function, shape ``(T, m)``."""
-    assert tasks.common is not None
-    at, index = tasks.common.kernel.inducing, np.arange(tasks.n_tasks)
+    """Return what sets each task apart from all, at up to ``MAX_INDUCING`` configurations that stand for all runs, shape ``(T, p)``."""
+    if tasks.common is None:
+        at = torch.as_tensor(choose_inducing(tasks.inputs[tasks.mask].double().numpy(), np.random.default_rng(0)))
+    else:
+        at = tasks.common.kernel.inducing
+    index = np.arange(tasks.n_tasks)
     parts = [tasks.chosen(index[i : i + MAX_ASKED_TASKS]).predict(at)[0] for i in range(0, len(index), MAX_ASKED_TASKS)]
-    return torch.cat(parts).double().numpy()
+    found = torch.cat(parts).double().numpy()
+    # Without a shared function, what all have in common is in every own part, and sets none apart.
+    return found if tasks.common is not None else found - found.mean(0)

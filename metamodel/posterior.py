@@ -24,6 +24,8 @@ from metamodel.task_gps import FloatArray
 
 N_ORDER_DRAWS = 256
 """Draws from the prior whose sorted mean gives the expected order statistics; their error is far below the noise."""
+MIN_RUNS_LEFT_OUT = 3
+"""With two runs, one says of the other only how they are correlated."""
 MIN_RUNS_FOR_DISTANCES = 3
 """With two runs there is one distance, and nothing to compare it with."""
 VARIANT_CORRELATION = 0.8
@@ -38,13 +40,11 @@ class OwnRuns:
         inputs: Encoded, as the prior's, shape ``(n, d)``.
         outcomes: Oriented outcomes, shape ``(n,)``, finite.
         is_same_variant: Whether a run's model source is that of the run in question, shape ``(n,)``.
-        scores: Scores by which the prior was fitted, shape ``(n,)``; None where it comes from other tasks and only the order counts.
     """
 
     inputs: FloatArray
     outcomes: FloatArray
     is_same_variant: npt.NDArray[np.bool_]
-    scores: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +92,12 @@ class Posterior:
 
     Args:
         prior: What is believed before.
-        own: The task's own runs; None for a new task.
+        own: The task's own runs, ``n`` of them; None for a new task.
+        scores: Scores of the own runs by which a rival was fitted, shape ``(e, n)``; NaN for those that come from other tasks, where only
+            the order counts. None: all of them.
     """
 
-    def __init__(self, prior: Prior, own: OwnRuns | None = None) -> None:
+    def __init__(self, prior: Prior, own: OwnRuns | None = None, scores: FloatArray | None = None) -> None:
         self._prior = prior
         self._own = own if own is not None and len(own.outcomes) else None
         self.own_scores: FloatArray | None = None
@@ -105,16 +107,17 @@ class Posterior:
         self._points = prior.prepare(self._own.inputs)
         self._same = torch.as_tensor(self._own.is_same_variant)
         mean = self._points.mean
-        noise = prior.noise_variance * torch.eye(len(self._own.outcomes), dtype=torch.double)
+        outcomes = self._own.outcomes
+        noise = torch.as_tensor(prior.noise_variance)[:, None, None] * torch.eye(len(outcomes), dtype=torch.double)
         covariance = prior.covariance(self._points, self._points) * _variant_correlation(self._same, self._same) + noise
         self._factor = cholesky(covariance)
-        if self._own.scores is None:
-            scores = _expected_scores(mean, self._factor, self._own.outcomes)
-        else:
-            scores = torch.as_tensor(self._own.scores, dtype=torch.double).expand_as(mean)
-        self.weights = _softmax(prior.log_weights + _order_evidence(mean, covariance, self._own.outcomes))
-        self.own_scores = self.weights @ scores.numpy()
-        self._whitened = torch.linalg.solve_triangular(self._factor, (scores - mean)[..., None], upper=False)
+        told = _expected_scores(mean, self._factor, outcomes)
+        if scores is not None:
+            told = torch.where(torch.as_tensor(np.isnan(scores)), told, torch.as_tensor(scores))
+        evidence = _order_evidence(mean, covariance, outcomes) + _left_out_evidence(mean, self._factor, told, outcomes)
+        self.weights = _softmax(prior.log_weights + evidence)
+        self.own_scores = self.weights @ told.numpy()
+        self._whitened = torch.linalg.solve_triangular(self._factor, (told - mean)[..., None], upper=False)
 
     def predict(self, inputs: FloatArray, *, is_joint: bool = False) -> Prediction:
         """Predict the score of ``n`` configurations, without observation noise.
@@ -149,8 +152,8 @@ class Posterior:
 
     @property
     def noise_variance(self) -> float:
-        """Noise variance, in normal scores."""
-        return self._prior.noise_variance
+        """Noise variance, in normal scores: what the rivals hold on average."""
+        return float(self.weights @ self._prior.noise_variance)
 
 
 def _softmax(logits: FloatArray) -> FloatArray:
@@ -179,14 +182,42 @@ def _order_evidence(mean: Tensor, covariance: Tensor, outcomes: FloatArray) -> F
     Returns:
         Shape ``(e,)``.
     """
+    first, second = np.triu_indices(len(outcomes), 1)
+    variance = covariance.diagonal(dim1=-2, dim2=-1)
+    return _of_pairs(mean, variance[:, first] + variance[:, second] - 2 * covariance[:, first, second], outcomes)
+
+
+def _left_out_evidence(mean: Tensor, factor: Tensor, scores: Tensor, outcomes: FloatArray) -> FloatArray:
+    """Say how well each rival foresees the order of the own runs, each one from all others, as a logarithm.
+
+    What a rival learns from the runs counts here, where ``_order_evidence`` knows only what it believed before.
+
+    Args:
+        mean: Prior mean, shape ``(e, n)``.
+        factor: Cholesky factor of the prior covariance with noise, shape ``(e, n, n)``.
+        scores: Of the own runs, shape ``(e, n)``.
+        outcomes: Oriented outcomes, shape ``(n,)``; tied pairs say nothing.
+
+    Returns:
+        Shape ``(e,)``; 0 with fewer than three runs.
+    """
+    if len(outcomes) < MIN_RUNS_LEFT_OUT:
+        return np.zeros(len(mean))
+    inverse = torch.cholesky_inverse(factor)
+    spread = 1 / inverse.diagonal(dim1=-2, dim2=-1)
+    left_out = scores - spread * (inverse @ (scores - mean)[..., None])[..., 0]  # Rasmussen & Williams 2006, eq. 5.12
+    first, second = np.triu_indices(len(outcomes), 1)
+    return _of_pairs(left_out, spread[:, first] + spread[:, second], outcomes)
+
+
+def _of_pairs(mean: Tensor, variance: Tensor, outcomes: FloatArray) -> FloatArray:
+    """Return the composite log likelihood of the order of ``n`` runs; means ``(e, n)``, variances of differences ``(e, n (n - 1) / 2)``."""
     n = len(outcomes)
     if n < 2:
         return np.zeros(len(mean))
     first, second = np.triu_indices(n, 1)
     order = torch.as_tensor(np.sign(outcomes[first] - outcomes[second]))
-    variance = covariance.diagonal(dim1=-2, dim2=-1)
-    spread = (variance[:, first] + variance[:, second] - 2 * covariance[:, first, second]).clamp_min(1e-6).sqrt()
-    gap = order * (mean[:, first] - mean[:, second]) / spread
+    gap = order * (mean[:, first] - mean[:, second]) / variance.clamp_min(1e-6).sqrt()
     evidence: FloatArray = (torch.special.log_ndtr(gap) * order.abs()).sum(-1).numpy() * (2 / (n - 1))
     return evidence
 

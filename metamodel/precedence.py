@@ -15,7 +15,7 @@ from typing import Any
 from metamodel.recommendation import Decision, Recommendation
 from store.errors import InvalidArgumentError, UnknownHyperparameterError
 from store.names import canonical_name
-from store.records import Source
+from store.statuses import Source
 
 CONSERVATIVE_NAMES = frozenset(
     {"learning_rate", "weight_decay", "dropout", "momentum", "warmup_ratio", "warmup_steps", "batch_size", "global_batch_size"}

@@ -110,6 +110,7 @@ class Prepared:
         known: ``V`` of the past tasks, shape ``(T, n_runs, n)``; None without a history.
         deviation: Weighted deviations of the own parts in each view, shape ``(v, T, n)``; None without a history.
         shared: ``G`` of the shared function, shape ``(m, n)``; None without one.
+        parts: The same of each of several priors.
     """
 
     scaled: Tensor
@@ -118,13 +119,19 @@ class Prepared:
     known: Tensor | None = None
     deviation: Tensor | None = None
     shared: Tensor | None = None
+    parts: tuple[Prepared, ...] = ()
 
 
 class Prior(Protocol):
-    """``e`` rival Gaussian processes over encoded configurations of ``n_columns`` columns."""
+    """``e`` rival Gaussian processes over encoded configurations of ``n_columns`` columns.
+
+    Attributes:
+        log_weights: Logarithm of the prior weight of each, shape ``(e,)``.
+        noise_variance: Of each, shape ``(e,)``.
+    """
 
     log_weights: FloatArray
-    noise_variance: float
+    noise_variance: FloatArray
     n_columns: int
 
     def prepare(self, inputs: FloatArray) -> Prepared:
@@ -156,7 +163,7 @@ class HistoryPrior:
             weights += [history, SHARE_OF_LOOSE * (1 - history)]
             loose += (1 - SHARE_OF_LOOSE) * (1 - history)
         self.log_weights: FloatArray = np.log(np.array([*weights, loose]) / len(views))
-        self.noise_variance = float(tasks.own.noise_variance)
+        self.noise_variance: FloatArray = np.full(len(self.log_weights), float(tasks.own.noise_variance))
         self.n_columns = tasks.n_inputs + n_extra
 
     def prepare(self, inputs: FloatArray) -> Prepared:

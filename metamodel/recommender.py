@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import zlib
 from collections import Counter
@@ -16,12 +15,13 @@ import numpy.typing as npt
 from metamodel.advisor import Advisor, Judgement
 from metamodel.batch import GLOBAL, PER_DEVICE, as_seen_by_model
 from metamodel.candidates import conservative_space
+from metamodel.evidence_floor import MIN_OTHER_RUNS, nothing_recommended, thin_evidence
 from metamodel.explanation import describe_evidence
 from metamodel.fitting import Serving, serving_kind, serving_model
 from metamodel.kernels import one_thread
 from metamodel.kinds import DEFAULT, check_kind
 from metamodel.observations import LearningTable, TaskRuns, learning_table
-from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
+from metamodel.recommendation import Decision, Evidence, Recommendation
 from metamodel.search import best_configs
 from metamodel.space import Space, limited, parse_space
 from metamodel.starter import Voice, consult
@@ -37,11 +37,6 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-MIN_OWN_RUNS = 4
-"""Finished runs of the task itself from which a recommendation may be made without any other task."""
-MIN_OTHER_TASKS = 2
-MIN_OTHER_RUNS = 8
-"""Or: this many other tasks with this many finished runs each."""
 APPLY_PROBABILITY = 0.55
 """Least probability of beating the user's own configuration; below, the user's values are as good a choice."""
 MODES = ("best", "explore")
@@ -266,19 +261,6 @@ def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving)
     )
 
 
-def thin_evidence(evidence: Evidence) -> str | None:
-    """Say why the evidence is below the floor, or None where it is enough to speak."""
-    n_own = evidence.n_runs + evidence.n_related
-    if n_own >= MIN_OWN_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS or evidence.n_starter_tasks:
-        return None
-    has_any = n_own + evidence.n_other_runs > 0
-    return (
-        ("only " if has_any else "there are ")
-        + f"{describe_evidence(evidence)}: it takes {MIN_OWN_RUNS} finished runs of this task, or {MIN_OTHER_TASKS} other tasks with "
-        f"{MIN_OTHER_RUNS} each that tuned the same hyperparameters"
-    )
-
-
 def _answer(
     question: Question,
     serving: Serving,
@@ -287,21 +269,7 @@ def _answer(
     candidates: Sequence[Mapping[str, Any]] | None,
     seed: int,
 ) -> list[Recommendation]:
-    nothing = Recommendation(
-        new_id(),
-        {},
-        math.nan,
-        (math.nan, math.nan),
-        None,
-        None,
-        1.0,
-        Unit.RANK,
-        evidence,
-        Decision.ABSTAIN,
-        "",
-        question.task_id,
-        question.mode,
-    )
+    nothing = nothing_recommended(question.task_id, question.mode, evidence)
     thin = thin_evidence(evidence)
     if thin is not None and question.left_out:
         thin = f"{thin}; {question.left_out}"

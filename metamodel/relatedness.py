@@ -34,6 +34,9 @@ SHARPER = 2.0
 MIN_TELLING = 0.02
 """Inverse squared width below which a descriptor changes nothing: tasks four standard deviations apart stay correlated by 0.85."""
 
+MIN_CORRELATION = 0.15
+"""``rho`` below which descriptors are taken for telling nothing: what they explain is smaller than what noise makes them explain."""
+
 _LOGIT_SPREAD = 1.5
 """Weak prior of ``rho``: about one half, before anything is seen."""
 _STARTS = (-2.0, -0.5)
@@ -158,6 +161,8 @@ def fit_relatedness(features: Sequence[Mapping[str, float]], own_parts: FloatArr
     if len(learned) > MAX_LEARNED:
         learned = np.sort(np.random.default_rng(seed).choice(learned, MAX_LEARNED, replace=False))
     correlation, widths = _learn(own_parts[learned], standardised[learned])
+    if correlation < MIN_CORRELATION:
+        return found
     return replace(found, inverse_widths=np.where(widths >= _MIN_WIDTH * 1.01, widths, 0.0), correlation=correlation)
 
 
@@ -188,7 +193,7 @@ def _learn(own_parts: FloatArray, descriptors: FloatArray) -> tuple[float, Float
         prior = 0.5 * (parameters[0] / _LOGIT_SPREAD).square() + widths.sum() + 0.5 * parameters[-1].square()
         total = n_independent * fit + prior
         (gradient,) = torch.autograd.grad(total, parameters)
-        return float(total), gradient.numpy()
+        return float(total.detach()), gradient.numpy()
 
     bounds = [(-4.0, 4.0), *[(np.log(_MIN_WIDTH), 2.0)] * f, (-2.0, 2.0)]
     found = [minimize(loss, np.array([0.0, *[start] * f, 0.0]), jac=True, method="L-BFGS-B", bounds=bounds) for start in _STARTS]

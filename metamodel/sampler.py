@@ -17,8 +17,9 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
+from metamodel.evidence_floor import thin_evidence
 from metamodel.precedence import same_value
-from metamodel.recommender import recommend, thin_evidence
+from metamodel.recommender import recommend
 from metamodel.space import parse_space
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError

@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -29,7 +27,7 @@ from metamodel.learned import is_teaching
 from metamodel.model import MetaModel
 from metamodel.observations import TaskRuns, past_scores
 from metamodel.prior import HistoryPrior, View
-from metamodel.space import is_number
+from metamodel.starter_scope import FAMILIES, family_of, is_off, optimizer_of, planned_steps, silent_about
 from metamodel.task import TaskDescription
 from metamodel.task_gps import TaskGPs, TrainingTask
 from store.errors import ModelFileError
@@ -46,10 +44,6 @@ OWN_TASK_WEIGHT = 0.5
 """Before that, ``m`` other tasks of one's own have together ``m / (m + 1 / OWN_TASK_WEIGHT)`` of the weight."""
 WIDER = 1.5
 """How much wider intervals are than the starter's own tasks ask for: a user's network is further from them than they from each other."""
-MAX_PARAMETERS = 5_000_000
-"""The largest network it speaks about: some ten times the largest it has, where good learning rates begin to be smaller."""
-MAX_TRAIN_OF_UNBUILT = 100_000
-"""Where a network is built later and its size is not known, it is taken for small if its data set is no larger than this."""
 TIMES_LONGEST = 10
 """How many times the steps of its own longest run it speaks about: longer training wants smaller learning rates."""
 UNKNOWN_OPTIMIZER = {"Adam": 0.7, "SGD": 0.3}
@@ -58,20 +52,6 @@ ABSENT = {"weight_decay": 0.0, "dropout": 0.0, "warmup_ratio": 0.0, "lr_schedule
 """What a run without such a hyperparameter does."""
 USUAL_MOMENTUM = 0.9
 """SGD whose momentum is no hyperparameter mostly has this one written into the code; without any a larger rate would have been right."""
-
-_OPTIMIZERS = (
-    ("AdamW", re.compile(r"(^|[._])adamw(_|$)")),
-    ("Adam", re.compile(r"(^|[._])adam(_|$)")),
-    ("SGD", re.compile(r"(^|[._])sgd(_|$)")),
-)
-_FAMILY_WORDS = (
-    ("transformer", re.compile(r"transformer|bert|gpt|vit|attention")),
-    ("rnn", re.compile(r"rnn|lstm|gru|recurrent")),
-    ("cnn", re.compile(r"cnn|conv|resnet|lenet|unet|vgg")),
-    ("mlp", re.compile(r"mlp|feed_?forward|perceptron|dense|fully_?connected")),
-)
-FAMILIES = tuple(family for family, _ in _FAMILY_WORDS)
-_FINE_TUNING = re.compile(r"(^|_)(pretrained|name_or_path|backbone|fine_?tun\w*|freeze\w*|unfreeze\w*|lora\w*)(_|$)")
 
 
 @dataclass(frozen=True)
@@ -241,11 +221,6 @@ def shipped(family: str) -> Family | None:
         return None
 
 
-def is_off() -> bool:
-    """Say whether ``METAHP_STARTER=0`` forbids its use."""
-    return os.environ.get("METAHP_STARTER", "").strip().lower() in {"0", "off", "false", "no"}
-
-
 def consult(description: TaskDescription, current: Mapping[str, Any], others: Sequence[TaskRuns]) -> Voice | str:
     """Ask the starter history what it has to say.
 
@@ -259,9 +234,9 @@ def consult(description: TaskDescription, current: Mapping[str, Any], others: Se
     """
     if is_off() or len(others) >= TAKE_OVER:
         return ""
-    silent = why_silent(description, current)
+    silent = silent_about(description, current)
     if silent:
-        return f"the starter history says nothing: {silent}"
+        return silent
     family = shipped(str(family_of(description, current)))
     if family is None:
         return ""
@@ -275,60 +250,6 @@ def consult(description: TaskDescription, current: Mapping[str, Any], others: Se
     say = family.say("Adam" if kind == "AdamW" else kind)
     tasks = tuple(family.task(int(i)) for i in np.flatnonzero(say))
     return Voice(joined(family.model, say, others), tasks)
-
-
-def why_silent(description: TaskDescription, current: Mapping[str, Any]) -> str:
-    """Say why the starter history knows nothing about a task, as half a sentence; empty where it does."""
-    family = family_of(description, current)
-    if family is None:
-        named = description.model_family or current.get("model_family") or "unknown"
-        return f"it knows networks of the families mlp, cnn, rnn and transformer, and this one's is {named}"
-    tuned = sorted(name for name, value in current.items() if _FINE_TUNING.search(name.lower()) and value not in (None, False, "", 0))
-    if description.is_pretrained or tuned:
-        return "it knows networks trained from scratch, and this one starts from trained weights" + (
-            "" if description.is_pretrained else f" (as {tuned[0]!r} says)"
-        )
-    size = description.n_parameters or 0
-    if size > MAX_PARAMETERS:
-        return f"it knows small networks and speaks of up to {MAX_PARAMETERS:,} parameters, and this one has {size:,}"
-    is_named = description.model_family in FAMILIES or current.get("model_family") in FAMILIES
-    if not is_named and not (description.n_train and description.n_train <= MAX_TRAIN_OF_UNBUILT):
-        return "the network is not built yet, so its size is not known"
-    if current.get("optimizer") is not None and optimizer_of(current["optimizer"]) is None:
-        return f"it knows SGD, Adam and AdamW, and this optimizer is {current['optimizer']}"
-    return ""
-
-
-def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str | None:
-    """Return the family of a task's network, None where it is none of the starter's.
-
-    A network without layers yet (built in Lightning's ``configure_model``) is known by its name.
-    """
-    for named in (description.model_family, current.get("model_family")):
-        if named in FAMILIES:
-            return str(named)
-    if description.n_parameters or not description.model_class:
-        return None
-    spoken = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", description.model_class).lower()
-    return next((family for family, words in _FAMILY_WORDS if words.search(spoken)), None)
-
-
-def planned_steps(description: TaskDescription, current: Mapping[str, Any]) -> int | None:
-    """Return how many steps a run is going to take, None where that is not known."""
-    told, epochs, size = (
-        float(value) if is_number(value) else 0.0 for value in (current.get(name, 0) for name in ("max_steps", "num_epochs", "batch_size"))
-    )
-    if told > 0:
-        return int(told)
-    if epochs <= 0 or size <= 0 or not description.n_train:
-        return None
-    return math.ceil(epochs * math.ceil(description.n_train / size))
-
-
-def optimizer_of(name: object) -> str | None:
-    """Return ``SGD``, ``Adam`` or ``AdamW`` for any usual spelling of it, None for any other."""
-    spoken = str(name or "").strip().lower().replace("-", "_")
-    return next((known for known, words in _OPTIMIZERS if words.search(spoken)), None)
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from store.bulk import Curve, FinishedRun
     from store.compacting import Compaction, compact, vacuum_history
-    from store.connection import default_history_path
     from store.errors import (
         HistoryClosedError,
         HistoryPathError,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     )
     from store.history import History, open_history
     from store.names import Direction, canonical_name, infer_direction, resolve_direction
+    from store.paths import default_history_path
     from store.recorder import RunRecorder
     from store.records import FINISHED, HParam, MetricRecord, RunRecord, RunStatus, Source, TaskLike, TaskRecord
     from store.usage import ResourceTotals, Usage, resource_totals
@@ -97,7 +97,7 @@ _MODULE_OF = {
     **dict.fromkeys(("Direction", "canonical_name", "infer_direction", "resolve_direction"), "store.names"),
     **dict.fromkeys(("FINISHED", "HParam", "MetricRecord", "RunRecord", "RunStatus", "Source", "TaskLike", "TaskRecord"), "store.records"),
     "RunRecorder": "store.recorder",
-    "default_history_path": "store.connection",
+    "default_history_path": "store.paths",
 }
 
 

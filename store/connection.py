@@ -1,4 +1,4 @@
-"""Opening the file of a history: where it is, what it is, which journal it may use."""
+"""Opening the file of a history: what it is, which journal it may use."""
 
 from __future__ import annotations
 
@@ -26,35 +26,6 @@ EXTRA_URI_OPTIONS = ""
 """Further options of SQLite's file URI, such as ``&vfs=unix-none``; for trying out file systems that lack something."""
 
 _SMALLEST_DATABASE_BYTES = 512  # one page; SQLite takes a shorter file for an empty one and would write over it
-
-
-def default_history_path() -> Path:
-    """Return where the history lies when nobody says otherwise: ``$METAHP_HISTORY``, else the user's data directory."""
-    chosen = os.environ.get("METAHP_HISTORY")
-    if chosen:
-        return Path(chosen).expanduser()
-    import platformdirs
-
-    return platformdirs.user_data_path("metahp") / "history.db"
-
-
-def resolve_path(path: str | os.PathLike[str] | None) -> Path:
-    """Return the absolute path of a history.
-
-    Raises:
-        HistoryPathError: If the path is ``:memory:`` or no path at all.
-    """
-    if path is None:
-        path = default_history_path()
-    if not isinstance(path, str | os.PathLike):
-        raise HistoryPathError(f"A history is a path, a History or None, but got {type(path).__name__}. Pass the path of a file.")
-    text = os.fspath(path)
-    if text == ":memory:" or not text or "\x00" in text:
-        raise HistoryPathError(f"A history is a file that several processes share, but got {text!r}. Pass the path of a file.")
-    try:
-        return Path(os.path.abspath(os.path.expanduser(text)))
-    except FileNotFoundError:  # of the working directory
-        raise HistoryPathError(f"The history {text} is relative to a directory that was deleted. Pass an absolute path.") from None
 
 
 class HistoryConnection(sqlite3.Connection):

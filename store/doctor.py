@@ -16,10 +16,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from store import environment, filesystem, schema, shadowing, spool
-from store.connection import HistoryConnection, is_current, opened_for_reading, resolve_path
+from store.connection import HistoryConnection, is_current, opened_for_reading
 from store.errors import HistoryTooNewError, MetaHPError, StorageError
 from store.lock_probe import find_writer
 from store.locking import lock_path
+from store.paths import resolve_path
 from store.reading import read_runs
 from store.records import FINISHED, RunStatus
 

@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 
 from store import curation
 from store.bulk import FinishedRun, write_finished_runs
-from store.connection import HistoryConnection, resolve_path, set_busy_timeout, transaction
+from store.connection import HistoryConnection, set_busy_timeout, transaction
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, UnknownRunError
 from store.history_reader import HistoryReader
 from store.ids import new_id, utc_now
 from store.merging import COUNTED, merge_history, source_file
 from store.names import resolve_direction
 from store.operations import resolve_merged
+from store.paths import resolve_path
 from store.recorder import RunRecorder
 from store.records import Source, TaskLike
 from store.resuming import EarlierAttempt, read_attempt

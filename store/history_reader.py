@@ -19,12 +19,12 @@ from store.connection import (
     guarded,
     is_wrong_path,
     open_database,
-    resolve_path,
     set_busy_timeout,
     snapshot,
     storage_error,
 )
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
+from store.paths import resolve_path
 from store.records import MetricRecord, RunRecord, TaskRecord
 from store.writer import flush_own
 

@@ -4,35 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
-
-class RunStatus(StrEnum):
-    """How a run stands. ``stale`` is computed when reading (a silent heartbeat) and never stored."""
-
-    RUNNING = "running"
-    COMPLETED = "completed"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-    DIVERGED = "diverged"
-    OOM = "oom"
-    STOPPED = "stopped"
-    STALE = "stale"
-
-
-FINISHED = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM})
-"""Statuses of runs whose outcome says something about their hyperparameters."""
-
-
-class Source(StrEnum):
-    """Who decided a hyperparameter's value."""
-
-    USER = "user"
-    DEFAULT = "default"
-    METAHP = "metahp"
-    RESUME = "resume"
-    CONSTRAINT = "constraint"
+from store.statuses import FINISHED as FINISHED
+from store.statuses import RunStatus as RunStatus
+from store.statuses import Source as Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from compare_baselines.live.results import KEY
 from compare_baselines.live.searchers import METHODS
 from compare_baselines.live.tasks import TASKS, find_task
 from compare_baselines.live.tasks.base import LiveTask
-from metamodel.recommender import MIN_OTHER_RUNS, MIN_OTHER_TASKS
+from metamodel.evidence_floor import MIN_OTHER_RUNS, MIN_OTHER_TASKS
 from store import Curve, FinishedRun, History
 from store.errors import InvalidArgumentError
 from store.records import RunRecord, TaskRecord
@@ -81,9 +81,10 @@ def choose_past(wanted: str, history: History, own: bool, comparison: str, creat
 def starter_tasks() -> str | None:
     """Return the list of what the starter history knows as text; None where it is not there or ``METAHP_STARTER`` forbids it."""
     from metamodel import starter
+    from metamodel.starter_scope import is_off
 
     path = Path(starter.__file__).parent / starter.FOLDER / starter.TASKS
-    return None if starter.is_off() or not path.is_file() else path.read_text(encoding="utf-8").lower()
+    return None if is_off() or not path.is_file() else path.read_text(encoding="utf-8").lower()
 
 
 def may_ask_starter(past: Past, task: LiveTask) -> bool:

@@ -29,6 +29,7 @@ from metamodel.learned import LearnedModel
 from metamodel.model import MetaModel
 from metamodel.observations import LearningTable, TaskRuns, rank_scores
 from metamodel.posterior import OwnRuns
+from metamodel.starter_scope import optimizer_of
 from metamodel.task import TaskDescription
 from store import History
 from store.importers.table import import_table
@@ -123,7 +124,7 @@ def take_over(benchmark: DayOneBenchmark, progress: bool = True) -> list[dict[st
                 family = starter.shipped(str(context["model_family"]))
                 if family is None:
                     raise AssertionError("the starter history must be readable")
-                kind = starter.optimizer_of(context["optimizer"])
+                kind = optimizer_of(context["optimizer"])
                 ways[label] = (starter.joined(family.model, family.say(kind), own, weight), weight)
             for label, (model, _) in ways.items():
                 for name in tested:

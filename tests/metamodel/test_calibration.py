@@ -7,10 +7,13 @@ import pytest
 from scipy.stats import norm
 
 from metamodel.calibration import LEVELS, Calibration, calibrate
+from metamodel.model import own_parts
 from metamodel.posterior import Posterior
-from metamodel.prior import HistoryPrior
+from metamodel.prior import HistoryPrior, views_of
 from metamodel.relatedness import fit_relatedness
-from metamodel.task_gps import TrainingTask, fit_task_gps
+from metamodel.task_gp_fit import fit_task_gps
+from metamodel.task_gps import TrainingTask
+from tests.metamodel.gps import ranked
 
 
 def shifted_tasks(n_tasks: int, seed: int, n: int = 30) -> list[TrainingTask]:
@@ -19,15 +22,16 @@ def shifted_tasks(n_tasks: int, seed: int, n: int = 30) -> list[TrainingTask]:
     for _ in range(n_tasks):
         inputs = rng.random((n, 2))
         value = -np.abs(inputs[:, 0] - 0.5 - 0.2 * rng.normal()) + 0.1 * rng.normal(size=n)
-        tasks.append(TrainingTask(inputs, norm.ppf((value.argsort().argsort() + 0.5) / n)))
+        tasks.append(ranked(inputs, value))
     return tasks
 
 
 def test_calibrated_intervals_of_new_tasks_hold_what_they_claim() -> None:
     fitted = fit_task_gps(shifted_tasks(20, 0))
     features: list[dict[str, float]] = [{} for _ in range(20)]
-    calibration = calibrate(fitted, fit_relatedness(features, fitted), features)
-    posterior = Posterior(HistoryPrior(fitted, np.full(20, 1 / 20)))
+    relatedness = fit_relatedness(features, own_parts(fitted))
+    calibration = calibrate(fitted, relatedness, features)
+    posterior = Posterior(HistoryPrior(fitted, views_of(relatedness, {}, np.arange(20))))
     inside = {level: [] for level in LEVELS}
     for task in shifted_tasks(40, 1):
         mean, variance = posterior.predict(task.inputs).mixture()
@@ -49,5 +53,5 @@ def test_widths_between_the_measured_numbers_of_runs_are_interpolated_and_the_en
 def test_too_few_tasks_leave_the_normal_widths() -> None:
     fitted = fit_task_gps(shifted_tasks(3, 0))
     features: list[dict[str, float]] = [{}, {}, {}]
-    calibration = calibrate(fitted, fit_relatedness(features, fitted), features)
+    calibration = calibrate(fitted, fit_relatedness(features, own_parts(fitted)), features)
     assert calibration.half_width(0, 0.95) == pytest.approx(norm.ppf(0.975))

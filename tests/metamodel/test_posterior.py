@@ -9,67 +9,75 @@ import pytest
 import torch
 from scipy.stats import norm
 
-from metamodel.posterior import OwnRuns, Posterior, log_expected_improvement
-from metamodel.prior import RESIDUALS, HistoryPrior, PlainPrior
-from metamodel.task_gps import Hyperparameters, TaskGPs, TrainingTask, fit_plain_gp, fit_task_gps
+from metamodel.posterior import OwnRuns, Posterior, _left_out_evidence, log_expected_improvement
+from metamodel.prior import RESIDUALS, HistoryPrior, View
+from metamodel.task_gp_fit import fit_task_gps
+from metamodel.task_gps import TaskGPs, TrainingTask
+from tests.metamodel.gps import Dense, matern, own_of, ranked, shared_of, some_tasks, with_shared
+
+INDUCING = np.random.default_rng(2).random((6, 2))
 
 
-def some_tasks(n_tasks: int = 3, n: int = 7, d: int = 2, seed: int = 0) -> list[TrainingTask]:
-    rng = np.random.default_rng(seed)
-    return [TrainingTask(rng.random((n, d)), rng.normal(size=n)) for _ in range(n_tasks)]
-
-
-def task_gps(tasks: list[TrainingTask], length: float = 0.6) -> TaskGPs:
+def task_gps(tasks: list[TrainingTask], is_sharing: bool = False) -> TaskGPs:
     d = tasks[0].inputs.shape[1]
-    shared = Hyperparameters(torch.full((d,), math.log(length)), torch.tensor(0.1), torch.tensor(-1.0), torch.tensor(0.0))
-    longest = max(len(task.scores) for task in tasks)
-    inputs, scores = torch.zeros(len(tasks), longest, d), torch.zeros(len(tasks), longest)
-    mask = torch.zeros(len(tasks), longest, dtype=torch.bool)
-    for i, task in enumerate(tasks):
-        inputs[i, : len(task.scores)], scores[i, : len(task.scores)] = torch.as_tensor(task.inputs), torch.as_tensor(task.scores)
-        mask[i, : len(task.scores)] = True
-    return TaskGPs(inputs, scores, mask, shared)
+    return with_shared(tasks, shared_of(INDUCING, [0.5, 0.8]) if is_sharing else None, own_of([0.6] * d, math.exp(0.1), math.exp(-1.0)))
 
 
 def history_prior(tasks: list[TrainingTask], n_extra: int = 0) -> HistoryPrior:
-    return HistoryPrior(task_gps(tasks), np.full(len(tasks), 1 / len(tasks)), n_extra)
-
-
-def matern(left: np.ndarray, right: np.ndarray, length: float = 0.6) -> np.ndarray:
-    q = math.sqrt(5) * np.linalg.norm((left[:, None] - right[None]) / length, axis=-1)
-    return (1 + q + q**2 / 3) * np.exp(-q)
+    n = len(tasks)
+    views = [View.mixture(np.full(n, 1 / n)), View.regression(np.linspace(-0.1, 0.4, n), 0.6)]
+    return HistoryPrior(task_gps(tasks, is_sharing=True), views, n_extra)
 
 
 def all_same(n: int) -> np.ndarray:
     return np.ones(n, dtype=bool)
 
 
-def test_mean_and_covariance_of_a_new_task_are_the_moments_of_the_mixture_of_the_past_ones() -> None:
-    tasks = [*some_tasks(3), *some_tasks(1, n=4, seed=9)]  # of different lengths, so that padding matters
-    prior, points = history_prior(tasks), np.random.default_rng(1).random((5, 2))
-    a, noise = math.exp(0.2), math.exp(-2.0) + 1e-4
+def told_of(tasks: list[TrainingTask], points: np.ndarray) -> tuple[Dense, np.ndarray, np.ndarray]:
+    """Return the dense model, and means and covariances of the own parts, the shared function given."""
+    dense = Dense(tasks, shared_of(INDUCING, [0.5, 0.8]), own_of([0.6, 0.6], math.exp(0.1), math.exp(-1.0)))
+    weights, noise = np.linalg.solve(dense.covariance, dense.scores), float(dense.own.noise_variance)
     means, covariances = [], []
-    for task in tasks:
-        gain = a * matern(points, task.inputs) @ np.linalg.inv(a * matern(task.inputs, task.inputs) + noise * np.eye(len(task.scores)))
-        means.append(gain @ task.scores)
-        covariances.append(a * matern(points, points) - gain @ (a * matern(task.inputs, points)))
-    deviation = np.array(means) - np.mean(means, axis=0)
-    shared = np.mean(covariances, axis=0) + deviation.T @ deviation / (len(tasks) - 1)
+    for i, task in enumerate(tasks):
+        cross = dense.apart(points, task.inputs)
+        inner = dense.apart(task.inputs, task.inputs) + noise * np.eye(len(task.scores))
+        means.append(cross @ weights[dense.index == i])
+        covariances.append(dense.apart(points, points) - cross @ np.linalg.solve(inner, cross.T))
+    return dense, np.array(means), np.array(covariances)
+
+
+def test_mean_and_covariance_of_a_new_task_are_those_of_a_mixture_of_the_past_ones_and_of_a_regression_on_them() -> None:
+    tasks = [*some_tasks(3), *some_tasks(1, n=4, seed=9)]  # of different lengths, so that padding matters
+    mixed, regressed, left_open = np.array([0.4, 0.3, 0.2, 0.1]), np.array([0.5, -0.1, 0.2, 0.0]), 0.7
+    gps, points = task_gps(tasks, is_sharing=True), np.random.default_rng(1).random((5, 2))
+    prior = HistoryPrior(gps, [View.mixture(mixed), View.regression(regressed, left_open)])
+    dense, means, covariances = told_of(tasks, points)
+    base, base_covariance = dense.predict_shared(points)
+    deviation = means - mixed @ means
+    n_effective = 1 / np.square(mixed).sum()
+    of_mixture = np.einsum("t,tij->ij", mixed, covariances) + (mixed[:, None] * deviation).T @ deviation * n_effective / (n_effective - 1)
+    of_regression = np.einsum("t,tij->ij", np.square(regressed) + left_open / 4, covariances) + left_open / 4 * means.T @ means
     prepared = prior.prepare(points)
-    got = prior.covariance(prepared, prepared).numpy()
-    for rival, r in enumerate(RESIDUALS):
-        assert np.allclose(prepared.mean[rival], np.mean(means, axis=0), atol=1e-5)
-        assert np.allclose(got[rival], shared + r * a * matern(points, points), atol=1e-5)
-    assert np.allclose(prepared.mean[2], 0)
-    assert np.allclose(got[2], a * matern(points, points), atol=1e-5)
-    assert np.allclose(np.diagonal(got, axis1=1, axis2=2), prepared.variance, atol=1e-6)
+    got, k = prior.covariance(prepared, prepared).numpy(), dense.apart(points, points)
+    rivals = [(view, r) for view in ((mixed @ means, of_mixture), (regressed @ means, of_regression)) for r in RESIDUALS]
+    for rival, ((mean, covariance), r) in enumerate(rivals):
+        assert np.allclose(prepared.mean[rival], base + mean, atol=1e-4)
+        assert np.allclose(got[rival], base_covariance + covariance + r * k, atol=1e-4)
+    assert np.allclose(prepared.mean[-1], 0)
+    assert np.allclose(got[-1], gps.amplitude * matern(points, points, 0.6), atol=1e-5)
+    assert np.allclose(np.diagonal(got, axis1=1, axis2=2), prepared.variance, atol=1e-5)
+
+
+def test_views_of_another_number_of_tasks_are_refused() -> None:
+    with pytest.raises(AssertionError, match="views must weigh 3 tasks"):
+        HistoryPrior(task_gps(some_tasks(3)), [View.mixture(np.full(2, 0.5))])
 
 
 def test_a_short_history_is_trusted_less_than_a_long_one() -> None:
     weights = [np.exp(history_prior(some_tasks(n)).log_weights) for n in (1, 2, 16)]
     assert all(float(w.sum()) == pytest.approx(1.0) for w in weights)
     assert weights[0][0] < weights[1][0] < weights[2][0]
-    assert weights[0][2] > weights[1][2] > weights[2][2]
+    assert weights[0][-1] > weights[1][-1] > weights[2][-1]
 
 
 def test_conditioning_on_own_runs_is_exact_and_a_joint_prediction_agrees_with_the_marginal_one() -> None:
@@ -80,10 +88,10 @@ def test_conditioning_on_own_runs_is_exact_and_a_joint_prediction_agrees_with_th
     assert np.allclose(joint.variance, marginal.covariance, atol=1e-8)
     everything = prior.prepare(np.concatenate([own, points]))
     covariance = prior.covariance(everything, everything).numpy()
-    for rival in range(3):
-        inverse = np.linalg.inv(covariance[rival, :5, :5] + prior.noise_variance * np.eye(5))
+    for rival in range(len(covariance)):
+        inverse = np.linalg.inv(covariance[rival, :5, :5] + prior.noise_variance[rival] * np.eye(5))
         gain = covariance[rival, 5:, :5] @ inverse
-        assert np.allclose(joint.covariance[rival], covariance[rival, 5:, 5:] - gain @ covariance[rival, :5, 5:], atol=1e-8)
+        assert np.allclose(joint.covariance[rival], covariance[rival, 5:, 5:] - gain @ covariance[rival, :5, 5:], atol=1e-5)
 
 
 def test_scale_and_offset_of_own_outcomes_do_not_matter() -> None:
@@ -128,13 +136,32 @@ def test_a_history_that_orders_the_own_runs_wrongly_loses_its_weight_and_one_tha
     tasks = []
     for _ in range(6):
         inputs = rng.random((30, 2))
-        tasks.append(TrainingTask(inputs, norm.ppf((inputs[:, 0].argsort().argsort() + 0.5) / 30)))
-    prior, own = HistoryPrior(task_gps(tasks), np.full(6, 1 / 6)), rng.random((8, 2))
+        tasks.append(ranked(inputs, inputs[:, 0]))
+    prior, own = HistoryPrior(task_gps(tasks), [View.mixture(np.full(6, 1 / 6))]), rng.random((8, 2))
     before = Posterior(prior).weights
     right = Posterior(prior, OwnRuns(own, own[:, 0], all_same(8))).weights
     wrong = Posterior(prior, OwnRuns(own, -own[:, 0], all_same(8))).weights
-    assert right[2] < before[2] < wrong[2]
-    assert wrong[2] > 0.9
+    assert right[-1] < before[-1] < wrong[-1]
+    assert wrong[-1] > 0.9
+
+
+def test_evidence_of_runs_left_out_is_that_of_leaving_each_out() -> None:
+    rng = np.random.default_rng(3)
+    prior, inputs, outcomes = history_prior(some_tasks()), rng.random((6, 2)), rng.normal(size=6)
+    prepared = prior.prepare(inputs)
+    covariance = prior.covariance(prepared, prepared) + torch.as_tensor(prior.noise_variance)[:, None, None] * torch.eye(6)
+    scores = torch.as_tensor(rng.normal(size=(len(covariance), 6)))
+    got = _left_out_evidence(prepared.mean, torch.linalg.cholesky(covariance), scores, outcomes)
+    for rival, (mean, matrix, told) in enumerate(zip(prepared.mean.numpy(), covariance.numpy(), scores.numpy(), strict=True)):
+        left_out, variance = np.zeros(6), np.zeros(6)
+        for i in range(6):
+            rest = np.arange(6) != i
+            gain = np.linalg.solve(matrix[np.ix_(rest, rest)], matrix[rest, i])
+            left_out[i], variance[i] = mean[i] + gain @ (told[rest] - mean[rest]), matrix[i, i] - gain @ matrix[rest, i]
+        pairs = [(i, j) for i in range(6) for j in range(i)]
+        gaps = [np.sign(outcomes[i] - outcomes[j]) * (left_out[i] - left_out[j]) / math.sqrt(variance[i] + variance[j]) for i, j in pairs]
+        assert got[rival] == pytest.approx(2 / 5 * norm.logcdf(gaps).sum(), abs=1e-6)
+    assert np.array_equal(_left_out_evidence(prepared.mean[:, :2], torch.eye(2)[None], scores[:, :2], outcomes[:2]), np.zeros(len(got)))
 
 
 def test_a_column_only_the_own_runs_have_is_learned_from_them() -> None:
@@ -161,23 +188,15 @@ def quadratic_tasks(n_tasks: int, n: int, seed: int) -> list[TrainingTask]:
         inputs = rng.random((n, 2))
         peak = 0.7 + 0.05 * rng.normal()
         value = -((inputs[:, 0] - peak) ** 2) + 0.02 * rng.normal(size=n)
-        tasks.append(TrainingTask(inputs, norm.ppf((value.argsort().argsort() + 0.5) / n)))
+        tasks.append(ranked(inputs, value))
     return tasks
 
 
 def test_what_tasks_have_in_common_is_learned_and_a_new_task_is_predicted_without_a_run() -> None:
     fitted = fit_task_gps(quadratic_tasks(6, 20, 0))
     grid = np.stack([np.linspace(0, 1, 41), np.full(41, 0.5)], axis=1)
-    mean, _ = Posterior(HistoryPrior(fitted, np.full(6, 1 / 6))).predict(grid).mixture()
+    mean, _ = Posterior(HistoryPrior(fitted, [View.mixture(np.full(6, 1 / 6))])).predict(grid).mixture()
     assert grid[mean.argmax(), 0] == pytest.approx(0.7, abs=0.1)
-
-
-def test_a_plain_gp_finds_the_peak_of_one_task_alone() -> None:
-    (task,) = quadratic_tasks(1, 25, 2)
-    posterior = Posterior(PlainPrior(fit_plain_gp(task)), OwnRuns(task.inputs, task.scores, all_same(25), task.scores))
-    grid = np.stack([np.linspace(0, 1, 41), np.full(41, 0.5)], axis=1)
-    assert grid[posterior.predict(grid).mixture()[0].argmax(), 0] == pytest.approx(0.7, abs=0.12)
-    assert posterior.weights.tolist() == [1.0]
 
 
 def test_the_improvement_of_a_mixture_is_the_mean_of_the_improvements_of_its_rivals() -> None:

@@ -129,7 +129,12 @@ def test_the_user_keeps_values_that_are_as_good(history: History) -> None:
     best = recommend(history, "new", SPACE)[0].config
     (recommendation,) = recommend(history, "new", SPACE, current={**best, "num_epochs": 5})
     assert recommendation.decision is Decision.ABSTAIN
-    assert "already what would be recommended" in recommendation.reason
+    # Found again exactly, or beside a configuration that is better by a hair.
+    assert recommendation.gain_probability is not None
+    assert recommendation.gain_probability < 0.55
+    (same,) = recommend(history, "new", candidates=[best], current={**best, "num_epochs": 5})
+    assert same.decision is Decision.ABSTAIN
+    assert "already what would be recommended" in same.reason
 
 
 def test_the_same_history_and_seed_give_the_same_recommendation(history: History) -> None:
@@ -347,9 +352,10 @@ def test_a_model_survives_its_files_and_predicts_the_same(history: History, tmp_
     assert files == [".json", ".safetensors"]
     back = MetaModel.load(history.models_path / f"{model.id}.json")
     assert back.encoder == model.encoder
-    names = ("inputs", "scores", "mask")
-    assert all((getattr(back.task_gps, name) == getattr(model.task_gps, name)).all() for name in names)
-    assert all((a == b).all() for a, b in zip(vars(back.task_gps.shared).values(), vars(model.task_gps.shared).values(), strict=True))
+    before, after = model.tensors(), back.tensors()
+    assert before.keys() == after.keys() > {"shared_precision", "shared_evidence", "shared_inducing"}
+    assert all((before[name] == after[name]).all() for name in before)
+    assert back.relatedness.to_json() == model.relatedness.to_json()
     assert back.info["n_runs"] == 30
 
 

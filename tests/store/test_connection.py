@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from store import History, HistoryClosedError, HistoryPathError, HistoryTooNewError, NotAHistoryError, StorageError, connection
-from store.connection import default_history_path, is_on_network
+from store.connection import is_on_network
+from store.paths import default_history_path
 
 
 def write_mounts(folder: Path, lines: str) -> Path:

@@ -1,0 +1,57 @@
+"""How much there must be before anything is recommended, and what is said where there is less."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from metamodel.explanation import describe_evidence
+from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
+from metamodel.starter_scope import is_off, silent_about
+from metamodel.task import TaskDescription
+from store.ids import new_id
+
+MIN_OWN_RUNS = 4
+"""Finished runs of the task itself from which a recommendation may be made without any other task."""
+MIN_OTHER_TASKS = 2
+MIN_OTHER_RUNS = 8
+"""Or: this many other tasks with this many finished runs each."""
+
+
+def thin_evidence(evidence: Evidence) -> str | None:
+    """Say why the evidence is below the floor, or None where it is enough to speak."""
+    n_own = evidence.n_runs + evidence.n_related
+    if n_own >= MIN_OWN_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS or evidence.n_starter_tasks:
+        return None
+    has_any = n_own + evidence.n_other_runs > 0
+    return (
+        ("only " if has_any else "there are ")
+        + f"{describe_evidence(evidence)}: it takes {MIN_OWN_RUNS} finished runs of this task, or {MIN_OTHER_TASKS} other tasks with "
+        f"{MIN_OTHER_RUNS} each that tuned the same hyperparameters"
+    )
+
+
+def nothing_recommended(task_id: str | None, mode: str, evidence: Evidence, reason: str = "") -> Recommendation:
+    """Return the abstention itself, with an id of its own."""
+    interval = (math.nan, math.nan)
+    return Recommendation(new_id(), {}, math.nan, interval, None, None, 1.0, Unit.RANK, evidence, Decision.ABSTAIN, reason, task_id, mode)
+
+
+def without_history(description: TaskDescription, current: Mapping[str, Any], mode: str, task_id: str | None) -> Recommendation | None:
+    """Return what ``recommend`` answers where no history exists, without opening or importing anything for it.
+
+    Args:
+        description: The task.
+        current: The user's own configuration by canonical name.
+        mode: ``best`` or ``explore``.
+        task_id: Id of the task.
+
+    Returns:
+        An abstention; None where the starter history may speak, and has to be asked.
+    """
+    silence = "" if is_off() else silent_about(description, current)
+    if not silence and not is_off():
+        return None
+    evidence = Evidence()
+    return nothing_recommended(task_id, mode, evidence, "; ".join(part for part in (thin_evidence(evidence), silence) if part))

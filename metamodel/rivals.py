@@ -1,0 +1,104 @@
+"""A history against what a task's own runs say alone: one more rival, that has learned nothing from other tasks.
+
+However wrong a history is, a process fitted to the task's own runs is not worse than having none. So from a few own runs on it stands
+beside the history's rivals, and the order of the runs decides between them (``posterior``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metamodel.alone import OFFSET_VARIANCE, Kernel, fit_kernel, variant_correlation
+from metamodel.kernels import JITTER
+from metamodel.observations import own_scores
+from metamodel.posterior import OwnRuns, Posterior
+from metamodel.prior import Prepared, Prior
+from metamodel.task_gps import FloatArray
+
+MIN_OWN_RUNS = 3
+"""Own runs from which a process of their own can be fitted to them."""
+SHARE_OF_ALONE = 0.3
+"""Its prior weight, as a share of that of the last rival of the history: it was fitted to the very runs that judge it."""
+
+
+class AlonePrior:
+    """A fitted process of one task as a prior, on another scale than it was fitted on.
+
+    Args:
+        kernel: Its covariance.
+        shift: Added to every score, and
+        scale: what they are multiplied by first.
+    """
+
+    def __init__(self, kernel: Kernel, shift: float, scale: float) -> None:
+        self._kernel, self._shift, self._variance = kernel, shift, scale**2
+        self.log_weights: FloatArray = np.zeros(1)
+        self.noise_variance: FloatArray = np.array([self._variance * kernel.noise + JITTER])
+        self.n_columns = len(kernel.length)
+
+    def prepare(self, inputs: FloatArray) -> Prepared:
+        """Evaluate mean and variance."""
+        mean = torch.full((1, len(inputs)), self._shift, dtype=torch.double)
+        variance = self._variance * (self._kernel.amplitude + OFFSET_VARIANCE)
+        return Prepared(torch.as_tensor(inputs, dtype=torch.double), mean, torch.full_like(mean, variance))
+
+    def covariance(self, left: Prepared, right: Prepared) -> Tensor:
+        """Return the covariance, shape ``(1, n_left, n_right)``."""
+        return self._variance * torch.as_tensor(self._kernel.covariance(left.scaled.numpy(), right.scaled.numpy()))[None]
+
+
+class Rivals:
+    """Several priors as rivals of each other.
+
+    Args:
+        priors: They see the same columns.
+        log_weights: Of all their processes, shape ``(e,)``.
+    """
+
+    def __init__(self, priors: Sequence[Prior], log_weights: FloatArray) -> None:
+        if len({prior.n_columns for prior in priors}) != 1 or len(log_weights) != sum(len(prior.log_weights) for prior in priors):
+            raise AssertionError(
+                f"rivals must see the same columns and have a weight each, got {len(priors)} and {len(log_weights)} weights"
+            )
+        self._priors = tuple(priors)
+        self.log_weights = log_weights
+        self.noise_variance: FloatArray = np.concatenate([prior.noise_variance for prior in priors])
+        self.n_columns = priors[0].n_columns
+
+    def prepare(self, inputs: FloatArray) -> Prepared:
+        """Evaluate mean and variance of all."""
+        parts = tuple(prior.prepare(inputs) for prior in self._priors)
+        mean, variance = torch.cat([part.mean for part in parts]), torch.cat([part.variance for part in parts])
+        return Prepared(parts[0].scaled, mean, variance, parts=parts)
+
+    def covariance(self, left: Prepared, right: Prepared) -> Tensor:
+        """Return the covariance of all, shape ``(e, n_left, n_right)``."""
+        pairs = zip(self._priors, left.parts, right.parts, strict=True)
+        return torch.cat([prior.covariance(mine, theirs) for prior, mine, theirs in pairs])
+
+
+def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
+    """Condition a history's prior on a task's own runs, with one more rival that is fitted to these alone.
+
+    Its scores are those of the outcomes as one task knows them, on the scale that the history gives the same runs.
+
+    Args:
+        prior: Of the history.
+        own: The own runs, ``n`` of them; fewer than ``MIN_OWN_RUNS`` different outcomes leave the history alone.
+    """
+    history = Posterior(prior, own)
+    if history.own_scores is None or len(np.unique(own.outcomes)) < MIN_OWN_RUNS:
+        return history
+    scores = own_scores(own.outcomes)
+    middle, spread = float(history.own_scores.mean()), float(history.own_scores.std())
+    kernel = fit_kernel(own.inputs, scores, np.arange(own.inputs.shape[1]), variant_correlation(own.is_same_variant, own.is_same_variant))
+    alone = AlonePrior(kernel, middle, spread)
+    log_weights = np.append(prior.log_weights, prior.log_weights[-1] + math.log(SHARE_OF_ALONE))
+    by_order = np.full((len(prior.log_weights), len(scores)), np.nan)
+    told = np.concatenate([by_order, (middle + spread * scores)[None]])
+    return Posterior(Rivals([prior, alone], log_weights), own, told)

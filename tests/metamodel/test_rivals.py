@@ -1,0 +1,89 @@
+"""A history against what a task's own runs say alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metamodel.posterior import OwnRuns, Posterior
+from metamodel.prior import HistoryPrior, View
+from metamodel.rivals import MIN_OWN_RUNS, Rivals, against_alone
+from metamodel.task_gps import TrainingTask
+from tests.metamodel.gps import own_of, ranked, with_shared
+
+
+def first_column(n_tasks: int, n: int = 30, sign: float = 1.0) -> list[TrainingTask]:
+    rng = np.random.default_rng(0)
+    inputs = [rng.random((n, 2)) for _ in range(n_tasks)]
+    return [ranked(each, sign * each[:, 0]) for each in inputs]
+
+
+def prior_of(tasks: list[TrainingTask]) -> HistoryPrior:
+    n = len(tasks)
+    return HistoryPrior(with_shared(tasks, None, own_of([0.5, 2.0])), [View.mixture(np.full(n, 1 / n))])
+
+
+def own_runs(inputs: np.ndarray, outcomes: np.ndarray) -> OwnRuns:
+    return OwnRuns(inputs, outcomes, np.ones(len(outcomes), dtype=bool))
+
+
+def test_a_history_that_is_wrong_gives_way_to_what_the_own_runs_say() -> None:
+    inputs = np.random.default_rng(1).random((10, 2))
+    misled = against_alone(prior_of(first_column(6)), own_runs(inputs, -inputs[:, 0]))
+    assert misled.weights[-1] + misled.weights[-2] > 0.9
+    mean, _ = misled.predict(np.array([[0.05, 0.5], [0.95, 0.5]])).mixture()
+    assert mean[0] > mean[1]
+
+
+def test_a_history_that_is_right_keeps_its_say() -> None:
+    inputs = np.random.default_rng(1).random((10, 2))
+    posterior = against_alone(prior_of(first_column(6)), own_runs(inputs, inputs[:, 0]))
+    assert posterior.weights[0] == posterior.weights.max()
+
+
+def test_a_history_that_says_nothing_loses_to_own_runs_that_do() -> None:
+    rng = np.random.default_rng(2)
+    tasks = [TrainingTask(task.inputs, rng.permutation(task.scores)) for task in first_column(8)]
+    inputs = rng.random((16, 2))
+    posterior = against_alone(prior_of(tasks), own_runs(inputs, inputs[:, 1]))
+    assert posterior.weights[-1] > Posterior(prior_of(tasks)).weights[-1]
+    mean, _ = posterior.predict(np.array([[0.5, 0.05], [0.5, 0.95]])).mixture()
+    assert mean[1] > mean[0] + 0.5
+
+
+@pytest.mark.parametrize("outcomes", [[], [1.0], [1.0, 2.0], [1.0, 1.0, 2.0, 2.0]])
+def test_with_fewer_different_outcomes_the_history_speaks_alone(outcomes: list[float]) -> None:
+    prior, inputs = prior_of(first_column(3)), np.random.default_rng(1).random((len(outcomes), 2))
+    assert len(set(outcomes)) < MIN_OWN_RUNS
+    assert len(against_alone(prior, own_runs(inputs, np.array(outcomes))).weights) == len(prior.log_weights)
+
+
+def test_the_rival_of_its_own_speaks_on_the_scale_of_the_history() -> None:
+    inputs = np.random.default_rng(1).random((12, 2))
+    outcomes = 1e4 * inputs[:, 0] + 3e5
+    prior = prior_of(first_column(6))
+    history, posterior = Posterior(prior, own_runs(inputs, outcomes)), against_alone(prior, own_runs(inputs, outcomes))
+    alone = posterior.predict(inputs).mean[-1]
+    assert history.own_scores is not None
+    assert np.corrcoef(alone, history.own_scores)[0, 1] > 0.95
+    assert alone.mean() == pytest.approx(history.own_scores.mean(), abs=0.2)
+    assert alone.std() == pytest.approx(history.own_scores.std(), rel=0.2)
+
+
+def test_rivals_are_predicted_as_each_of_them_alone() -> None:
+    first, second = prior_of(first_column(3)), prior_of(first_column(4, sign=-1.0))
+    both = Rivals([first, second], np.concatenate([first.log_weights, second.log_weights]))
+    points = np.random.default_rng(1).random((5, 2))
+    prepared, n = both.prepare(points), len(first.log_weights)
+    for part, prior in ((slice(None, n), first), (slice(n, None), second)):
+        mine = prior.prepare(points)
+        assert np.array_equal(prepared.mean[part], mine.mean)
+        assert np.array_equal(both.covariance(prepared, prepared)[part], prior.covariance(mine, mine))
+        assert np.array_equal(both.noise_variance[part], prior.noise_variance)
+
+
+def test_rivals_of_different_columns_are_refused() -> None:
+    first = prior_of(first_column(3))
+    second = HistoryPrior(with_shared(first_column(3), None, own_of([0.5, 2.0])), [View.mixture(np.full(3, 1 / 3))], n_extra=1)
+    with pytest.raises(AssertionError, match="must see the same columns"):
+        Rivals([first, second], np.zeros(6))
