@@ -66,7 +66,7 @@ class Kernel:
 
 def _squared_distances(left: FloatArray, right: FloatArray) -> FloatArray:
     squared = np.square(left).sum(1)[:, None] + np.square(right).sum(1)[None, :] - 2 * left @ right.T
-    return np.maximum(squared, 0.0)
+    return np.asarray(np.maximum(squared, 0.0))
 
 
 def negative_log_posterior(

@@ -84,7 +84,8 @@ class Axis:
             return self.from_unit(units)
         if dim.choices is not None:
             wanted = self.positions[numbers.astype(np.intp)] + steps
-            return np.abs(wanted[:, None] - self.positions[None, :]).argmin(1).astype(np.float64)
+            nearest = np.abs(wanted[:, None] - self.positions[None, :]).argmin(1)
+            return np.asarray(nearest, dtype=np.float64)
         if dim.high == dim.low:
             return numbers
         if dim.is_log:

@@ -134,15 +134,12 @@ def recommend(
         now = _seen_now({canonical_name(name): value for name, value in (current or {}).items()}, parsed)
         names, kind = _names_of(parsed, candidates), model or serving_kind(opened)
         description = task if isinstance(task, TaskDescription) else own.description if own is not None else TaskDescription()
-        is_pretrained = bool(description.is_pretrained)
-        others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-        voice, silence = _starter(description, own, others, now, kind)
+        others, left_out, voice, silence = _speakers(table, own, names, description, now, kind)
         if parsed is None and candidates is None:
             seen = (*others, *(voice.tasks if voice is not None else ()))
             parsed = limited(conservative_space(own, seen, now, allowed), limits or {})
             names = frozenset(parsed)
-            others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-            voice, silence = _starter(description, own, others, now, kind)
+            others, left_out, voice, silence = _speakers(table, own, names, description, now, kind)
         unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
         if voice is not None:
             serving, others = Serving(voice.model), (*others, *voice.tasks)
@@ -226,6 +223,20 @@ def _speaking_tasks(
         else:
             speaking.append(task)
     return tuple(speaking), dict(left_out)
+
+
+def _speakers(
+    table: LearningTable,
+    own: TaskRuns | None,
+    names: frozenset[str] | None,
+    description: TaskDescription,
+    now: Mapping[str, Any],
+    kind: str,
+) -> tuple[tuple[TaskRuns, ...], dict[str, int], Voice | None, str]:
+    """Choose who may speak: other tasks, with why the rest may not, and the starter history, with why it is silent."""
+    others, left_out = _speaking_tasks(table, own, names, bool(description.is_pretrained))
+    voice, silence = _starter(description, own, others, now, kind)
+    return others, left_out, voice, silence
 
 
 def _starter(

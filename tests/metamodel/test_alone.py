@@ -68,7 +68,7 @@ def test_predictions_are_those_of_gpytorch(runs: tuple[np.ndarray, np.ndarray, K
     points = np.random.default_rng(1).random((6, 3))
     with torch.no_grad(), gpytorch.settings.fast_computations(False, False, False):
         want = process(torch.as_tensor(points))
-    posterior = AlonePosterior(OwnRuns(inputs, scores, same(14), scores), kernel=kernel)
+    posterior = AlonePosterior(OwnRuns(inputs, scores, same(14)), kernel=kernel, scores=scores)
     got, joint = posterior.predict(points), posterior.predict(points, is_joint=True)
     assert np.allclose(got.mean[0], want.mean.numpy(), atol=1e-7)
     assert np.allclose(joint.covariance[0], want.covariance_matrix.numpy(), atol=1e-7)
@@ -101,7 +101,7 @@ def test_the_gradient_of_the_likelihood_is_its_slope(runs: tuple[np.ndarray, np.
 
 def test_the_improvement_is_the_closed_form_and_its_gradient_the_slope(runs: tuple[np.ndarray, np.ndarray, Kernel]) -> None:
     inputs, scores, kernel = runs
-    posterior = AlonePosterior(OwnRuns(inputs, scores, np.arange(14) < 9, scores), kernel=kernel)
+    posterior = AlonePosterior(OwnRuns(inputs, scores, np.arange(14) < 9), kernel=kernel, scores=scores)
     assert posterior.incumbent is not None
     for point in np.random.default_rng(3).random((8, 3)):
         predicted = posterior.predict(point[None])
@@ -172,6 +172,6 @@ def test_the_process_finds_the_peak_of_one_task() -> None:
 def test_a_run_of_other_model_code_says_less_than_one_of_this(runs: tuple[np.ndarray, np.ndarray, Kernel]) -> None:
     inputs, scores, kernel = runs
     exact, related = (
-        AlonePosterior(OwnRuns(inputs, scores, flags, scores), kernel=kernel).predict(inputs) for flags in (same(14), ~same(14))
+        AlonePosterior(OwnRuns(inputs, scores, flags), kernel=kernel, scores=scores).predict(inputs) for flags in (same(14), ~same(14))
     )
     assert (exact.variance < related.variance).all()
