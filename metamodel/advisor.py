@@ -6,30 +6,29 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
+from metamodel.acquisition import Acquisition, lies_within
+from metamodel.alone import AlonePosterior
 from metamodel.calibration import Calibration
+from metamodel.coordinates import Coordinates
 from metamodel.encoding import OVERHANG, Encoder, fit_encoder
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
 from metamodel.learned import LearnedModel, TaskPosterior
-from metamodel.observations import TaskRuns, own_scores
-from metamodel.plain_gp import fit_plain_gp
-from metamodel.posterior import OwnRuns, Posterior
-from metamodel.prior import PlainPrior
+from metamodel.observations import TaskRuns
+from metamodel.posterior import OwnRuns
 from metamodel.recommendation import Unit
 from metamodel.space import LOG_RATIO, Space, is_number
 from metamodel.task import TaskDescription
-from metamodel.task_gps import TrainingTask
 from store.names import natural_bounds
 
 FloatArray = npt.NDArray[np.float64]
 
-FAILED_SCORE = -2.5
-"""What a failed run is worth in normal scores: worse than 99 of 100."""
 MAX_OWN_RUNS = 400
 """Own runs a posterior looks at; beyond that the best half and the newest half of them."""
 NORMAL_HALF_WIDTH = float(norm.ppf(0.9))
@@ -64,6 +63,8 @@ class Advisor:
         variant: Source version of the model.
         description: The task, as far as it is known.
         candidates: Configurations to choose among, by canonical name.
+        pending: Configurations that are being tried now, by canonical name: what they will show is believed to be what is expected of
+            them, so that others are proposed.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Advisor:
         variant: str | None,
         description: TaskDescription | None = None,
         candidates: Sequence[Mapping[str, Any]] = (),
+        pending: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         self._own, self._space, self._current = own, space, dict(current)
         self._context = _context(own, current, description)
@@ -92,13 +94,11 @@ class Advisor:
         outcomes = own.filled[keep] if own is not None else np.zeros(0)
         same = np.array([variant is None or (own is not None and own.variants[i] == variant) for i in keep], dtype=bool)
         runs = OwnRuns(inputs, outcomes, same)
-        self._posterior: TaskPosterior
-        if model is not None:
-            described = description or (own.description if own is not None else TaskDescription())
-            self._posterior = model.posterior(runs, described, self._encoder.width - known.width, None if own is None else own.task_id)
-        else:
-            task = TrainingTask(inputs, own_scores(outcomes))
-            self._posterior = Posterior(PlainPrior(fit_plain_gp(task)), runs, task.scores[None])
+        self._model, self._n_extra, self._task_id = model, self._encoder.width - known.width, None if own is None else own.task_id
+        self._description = description or (own.description if own is not None else TaskDescription())
+        self._posterior = self._believed = self._condition(runs)
+        if pending:
+            self._believed = self._condition(self._with_pending(runs, self._encode(pending)))
         self._calibration = Calibration({}, {}) if model is None else model.calibration
         self._outcomes = outcomes
         self._inputs = inputs
@@ -116,20 +116,23 @@ class Advisor:
 
     def unseen(self, config: Mapping[str, Any]) -> list[str]:
         """Return the numbers of a configuration that lie far outside what any run had: by more than a quarter of the range seen."""
-        return [name for name, value in config.items() if is_number(value) and self._is_unseen(name, float(value))]
+        numbers = {name: float(value) for name, value in config.items() if is_number(value)}
+        return [name for name, value in numbers.items() if not lies_within(np.array([value]), self._seen_bounds(name))[0]]
 
-    def _is_unseen(self, name: str, value: float) -> bool:
+    def _seen_bounds(self, name: str) -> tuple[float, float, bool]:
         if name not in self._seen:
             self._seen[name] = _seen_range(name, self._tasks)
-        low, high, is_log = self._seen[name]
-        if is_log and value <= 0:
-            return True
-        return not low <= (math.log(value) if is_log else value) <= high
+        return self._seen[name]
 
     def best_configs(self, task: TaskRuns) -> list[Mapping[str, Any]]:
         """Return the best few configurations of a task."""
         order = np.argsort(-np.where(np.isfinite(task.values), task.values, -np.inf), kind="stable")
         return [task.configs[i] for i in order[:N_ELITES] if np.isfinite(task.values[i])]
+
+    @cached_property
+    def coordinates(self) -> Coordinates:
+        """The informed space as arrays."""
+        return Coordinates(self.informed_space, self._encoder, self._context)
 
     def rank(self, configs: Sequence[Mapping[str, Any]], mode: str = "best") -> list[int]:
         """Order configurations, best first.
@@ -141,15 +144,12 @@ class Advisor:
         Returns:
             Indices into ``configs``.
         """
-        inputs = self._encode(configs)
-        predicted = self._posterior.predict(inputs)
-        finish = self._feasibility.finish_probability(inputs)
-        if mode == "explore" and predicted.incumbent is not None:
-            value = predicted.log_improvement(predicted.incumbent) + np.log(finish)
-        else:
-            # Where nothing was tried yet, any outcome is an improvement: the expected one is the mean.
-            value = finish * predicted.mixture()[0] + (1 - finish) * FAILED_SCORE
-        return [int(i) for i in np.argsort(-value, kind="stable")]
+        return [int(i) for i in np.argsort(-self.landscape(mode).values(self._encode(configs)), kind="stable")]
+
+    def landscape(self, mode: str) -> Acquisition:
+        """Return what a search in this mode maximises, ``best`` or ``explore``."""
+        # The best is looked for where runs were made; what a run would teach, everywhere.
+        return Acquisition(self._believed, self._feasibility, mode, self._seen_bounds if mode == "best" else None)
 
     def judge(self, config: Mapping[str, Any]) -> Judgement:
         """Predict one configuration and compare it with the user's own."""
@@ -198,6 +198,25 @@ class Advisor:
 
     def _encode(self, configs: Sequence[Mapping[str, Any]]) -> FloatArray:
         return self._encoder.encode([{**self._context, **config} for config in configs])
+
+    def _condition(self, runs: OwnRuns) -> TaskPosterior:
+        """Return what is believed of the task once these runs are seen."""
+        if self._model is not None:
+            return self._model.posterior(runs, self._description, self._n_extra, self._task_id)
+        return AlonePosterior(runs, self._encoder.groups)
+
+    def _with_pending(self, runs: OwnRuns, inputs: FloatArray) -> OwnRuns:
+        """Add runs whose outcomes are what is expected of them (Ginsbourger, Le Riche & Carraro, 2010)."""
+        believed = self._posterior.predict(inputs).mixture()[0]
+        scores = self._posterior.own_scores
+        if scores is not None and len(scores):
+            order = np.argsort(scores, kind="stable")
+            believed = np.interp(believed, scores[order], runs.outcomes[order])
+        return OwnRuns(
+            np.concatenate([runs.inputs, inputs]),
+            np.concatenate([runs.outcomes, believed]),
+            np.concatenate([runs.is_same_variant, np.ones(len(inputs), dtype=bool)]),
+        )
 
     def _fit_feasibility(self) -> Feasibility:
         tasks = self._tasks

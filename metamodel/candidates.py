@@ -1,4 +1,4 @@
-"""Where to look: the conservative space a history supports, and candidate configurations inside a space."""
+"""Where to look if the user does not say: the conservative space a history supports."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ import numpy as np
 from metamodel.encoding import fit_encoder
 from metamodel.observations import TaskRuns
 from metamodel.precedence import CONSERVATIVE_NAMES
-from metamodel.space import Dimension, Space, is_number, sample_space
+from metamodel.space import Dimension, Space, is_number
 
-N_RANDOM = 2048
-"""Uniform candidates; with the local ones they find the posterior's maximum to well within its own noise."""
-N_LOCAL = 64
-LOCAL_SCALES = (0.2, 0.07, 0.02, 0.006)
-"""Widths of the local rounds, in units of a dimension's range."""
-MAX_GRID = 2048
-"""A space with no more configurations than this is listed in full."""
 MAX_LISTED = 12
 """Numbers seen with at most this many distinct values are offered as these values, not as an interval."""
 
@@ -72,65 +65,3 @@ def _dimension(name: str, values: list[float]) -> Dimension:
     if name == "batch_size" or (is_int and len(distinct) <= MAX_LISTED):
         return Dimension(name, distinct, float(distinct[0]), float(distinct[-1]), is_log, is_int)
     return Dimension(name, None, float(distinct[0]), float(distinct[-1]), is_log, is_int)
-
-
-def grid(space: Space) -> list[dict[str, Any]] | None:
-    """List a whole finite space, or None where it is infinite or too large."""
-    size = 1.0
-    for dimension in space.values():
-        size *= dimension.n_values
-    if size > MAX_GRID:
-        return None
-    configs: list[dict[str, Any]] = [{}]
-    for name, dimension in space.items():
-        n = int(dimension.n_values)
-        values = dimension.choices or [dimension.snap(dimension.low + i * (dimension.step or 0.0)) for i in range(n)]
-        configs = [{**config, name: value} for config in configs for value in values]
-    return configs
-
-
-def starting_candidates(space: Space, elites: Sequence[Mapping[str, Any]], rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Random configurations and those that were best before, snapped into the space.
-
-    Args:
-        space: The space.
-        elites: Configurations worth trying, by canonical name.
-        rng: Source of randomness.
-    """
-    listed = grid(space)
-    if listed is not None:
-        return listed
-    snapped = [{name: dim.snap(elite[name]) for name, dim in space.items()} for elite in elites if all(name in elite for name in space)]
-    return sample_space(space, N_RANDOM, rng) + snapped
-
-
-def neighbours(space: Space, centres: Sequence[Mapping[str, Any]], scale: float, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Configurations near some centres: each dimension moves with probability one half.
-
-    Args:
-        space: The space.
-        centres: Configurations of the space.
-        scale: Standard deviation in units of a dimension's range.
-        rng: Source of randomness.
-    """
-    found = []
-    for centre in centres:
-        moves = rng.random((N_LOCAL, len(space))) < 0.5
-        noise = rng.normal(0.0, scale, (N_LOCAL, len(space)))
-        labels = rng.random((N_LOCAL, len(space)))
-        for i in range(N_LOCAL):
-            config = dict(centre)
-            for j, (name, dimension) in enumerate(space.items()):
-                if moves[i, j]:
-                    config[name] = _moved(dimension, centre[name], noise[i, j], labels[i, j])
-            found.append(config)
-    return found
-
-
-def _moved(dimension: Dimension, value: Any, step: float, label: float) -> Any:
-    if not dimension.is_numeric:
-        return dimension.from_unit(float(label))
-    unit = dimension.scaled(value) + step
-    if dimension.is_log:
-        return dimension.snap(dimension.low * (dimension.high / dimension.low) ** float(np.clip(unit, 0, 1)))
-    return dimension.snap(dimension.low + float(np.clip(unit, 0, 1)) * (dimension.high - dimension.low))

@@ -77,6 +77,17 @@ class Column:
         """Number of encoded columns."""
         return (len(self.choices) or 1) + int(self.can_miss)
 
+    def encode_numbers(self, numbers: FloatArray) -> FloatArray:
+        """Encode finite numbers of shape ``(n,)``, shape ``(n, width)``; only for a column that is no label."""
+        out = np.zeros((len(numbers), self.width))
+        out[:, 0] = self._scaled(np.log(np.maximum(numbers, self.floor)) if self.is_log else numbers)
+        return out
+
+    def decode_numbers(self, encoded: FloatArray) -> FloatArray:
+        """Return the numbers that are encoded so, shape ``(n,)``; inside of the range it inverts ``encode_numbers``."""
+        numbers = self.low + encoded * (self.high - self.low)
+        return np.exp(numbers) if self.is_log else numbers
+
     def encode(self, values: Sequence[Any]) -> FloatArray:
         """Encode ``n`` values (None: missing), shape ``(n, width)``."""
         n_value = len(self.choices) or 1
@@ -84,8 +95,7 @@ class Column:
         if not self.choices and all(type(value) in _PLAIN_NUMBERS for value in values):
             numbers = np.array(values, dtype=np.float64)
             if np.isfinite(numbers).all():  # the usual case, thousands of candidates at once
-                out[:, 0] = self._scaled(np.log(np.maximum(numbers, self.floor)) if self.is_log else numbers)
-                return out
+                return self.encode_numbers(numbers)
         for i, value in enumerate(values):
             row = self._encode_one(value)
             if row is None:
@@ -131,6 +141,11 @@ class Encoder:
     def is_context(self) -> npt.NDArray[np.bool_]:
         """Which encoded columns describe the task, shape ``(d,)``."""
         return np.array([column.is_context for column in self.columns for _ in range(column.width)], dtype=bool)
+
+    @property
+    def groups(self) -> list[int]:
+        """Which hyperparameter each encoded column belongs to, ``d`` of them."""
+        return [i for i, column in enumerate(self.columns) for _ in range(column.width)]
 
     @property
     def missing_row(self) -> FloatArray:

@@ -58,3 +58,15 @@ class Feasibility:
             failed = (kernel * self.is_failed).sum(1)
             result[near] = 1.0 - (failed + PRIOR_WEIGHT * PRIOR_RATE) / (kernel.sum(1) + PRIOR_WEIGHT)
         return result
+
+    def slope(self, row: FloatArray) -> tuple[float, FloatArray]:
+        """Return the probability of finishing of one configuration, shape ``(d,)``, and its gradient, shape ``(d,)``."""
+        probability = float(self.finish_probability(row[None])[0])
+        if not self.is_failed.any() or not len(row):
+            return probability, np.zeros(len(row))
+        gap = row - self.inputs
+        kernel = np.exp(-0.5 * np.square(gap).sum(1) / BANDWIDTH**2) * self.weight
+        total = float(kernel.sum()) + PRIOR_WEIGHT
+        # The rate is a weighted mean of failures, so only how its weights shift counts.
+        shift = kernel * (self.is_failed - (1.0 - probability))
+        return probability, shift @ gap / (BANDWIDTH**2 * total)

@@ -33,7 +33,6 @@ import torch
 from torch import Tensor
 
 from metamodel.kernels import matern52
-from metamodel.plain_gp import Hyperparameters
 from metamodel.relatedness import Relatedness
 from metamodel.task_gps import FloatArray, TaskGPs
 
@@ -140,34 +139,6 @@ class Prior(Protocol):
 
     def covariance(self, left: Prepared, right: Prepared) -> Tensor:
         """Return the covariance of each rival, shape ``(e, n_left, n_right)``."""
-
-
-class PlainPrior:
-    """One process with a constant mean, for a task without a history.
-
-    Args:
-        shared: Its hyperparameters.
-        shift: Added to every score, and
-        scale: what they are multiplied by first, to speak on another scale than it was fitted on.
-    """
-
-    def __init__(self, shared: Hyperparameters, shift: float = 0.0, scale: float = 1.0) -> None:
-        self._mean = shift + scale * float(shared.mean)
-        self._length = shared.length.double()
-        self._amplitude = scale**2 * float(shared.amplitude)
-        self.log_weights: FloatArray = np.zeros(1)
-        self.noise_variance: FloatArray = np.array([scale**2 * float(shared.noise_variance)])
-        self.n_columns = len(shared.log_length)
-
-    def prepare(self, inputs: FloatArray) -> Prepared:
-        """Evaluate mean and variance."""
-        scaled = _tensor(inputs, self.n_columns) / self._length
-        mean = torch.full((1, len(inputs)), self._mean, dtype=torch.double)
-        return Prepared(scaled, mean, torch.full_like(mean, self._amplitude))
-
-    def covariance(self, left: Prepared, right: Prepared) -> Tensor:
-        """Return the covariance, shape ``(1, n_left, n_right)``."""
-        return self._amplitude * matern52(left.scaled, right.scaled)[None]
 
 
 class HistoryPrior:

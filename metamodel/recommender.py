@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from metamodel.advisor import Advisor, Judgement
 from metamodel.batch import GLOBAL, PER_DEVICE, as_seen_by_model
-from metamodel.candidates import LOCAL_SCALES, conservative_space, grid, neighbours, starting_candidates
+from metamodel.candidates import conservative_space
 from metamodel.evidence_floor import MIN_OTHER_RUNS, nothing_recommended, thin_evidence
 from metamodel.explanation import describe_evidence
 from metamodel.fitting import Serving, serving_kind, serving_model
@@ -22,6 +22,7 @@ from metamodel.kernels import one_thread
 from metamodel.kinds import DEFAULT, check_kind
 from metamodel.observations import LearningTable, TaskRuns, learning_table
 from metamodel.recommendation import Decision, Evidence, Recommendation
+from metamodel.search import best_configs
 from metamodel.space import Space, limited, parse_space
 from metamodel.starter import Voice, consult
 from metamodel.task import TaskDescription
@@ -38,10 +39,6 @@ FloatArray = npt.NDArray[np.float64]
 
 APPLY_PROBABILITY = 0.55
 """Least probability of beating the user's own configuration; below, the user's values are as good a choice."""
-N_CENTRES = 8
-"""Best candidates around which the search is refined."""
-NEAR = 0.05
-"""Several recommendations differ by at least this share of some number's range: two almost equal ones would be one."""
 MODES = ("best", "explore")
 
 
@@ -60,6 +57,7 @@ class Question:
         description: What is known of the task.
         left_out: Which runs were not used and why, in words.
         voice: What the starter history says, None where it is silent.
+        pending: What is being tried now, by canonical name.
     """
 
     task_id: str | None
@@ -72,6 +70,7 @@ class Question:
     description: TaskDescription
     left_out: str = ""
     voice: Voice | None = None
+    pending: tuple[Mapping[str, Any], ...] = ()
 
 
 def recommend(
@@ -85,6 +84,7 @@ def recommend(
     current: Mapping[str, Any] | None = None,
     allowed: Collection[str] | None = None,
     limits: Mapping[str, float] | None = None,
+    pending: Sequence[Mapping[str, Any]] = (),
     variant: str | None = None,
     model: str | None = None,
     max_fit_s: float = 10.0,
@@ -107,6 +107,7 @@ def recommend(
             measured against it.
         allowed: Canonical names that may be rewritten where no space is given.
         limits: Canonical name -> largest value that is possible at all; a batch size is the global one.
+        pending: Configurations of the task that are being tried now, for example by other workers; ``explore`` looks elsewhere.
         variant: Source version of the model; runs of other versions count as related, not exact, evidence.
         model: Kind of meta-model that answers: ``metahp``, ``direct``, ``maml`` or ``reptile``; None for that of the last ``refit``.
         max_fit_s: Time for an automatic fit in seconds.
@@ -133,21 +134,19 @@ def recommend(
         now = _seen_now({canonical_name(name): value for name, value in (current or {}).items()}, parsed)
         names, kind = _names_of(parsed, candidates), model or serving_kind(opened)
         description = task if isinstance(task, TaskDescription) else own.description if own is not None else TaskDescription()
-        is_pretrained = bool(description.is_pretrained)
-        others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-        voice, silence = _starter(description, own, others, now, kind)
+        others, left_out, voice, silence = _speakers(table, own, names, description, now, kind)
         if parsed is None and candidates is None:
             seen = (*others, *(voice.tasks if voice is not None else ()))
             parsed = limited(conservative_space(own, seen, now, allowed), limits or {})
             names = frozenset(parsed)
-            others, left_out = _speaking_tasks(table, own, names, is_pretrained)
-            voice, silence = _starter(description, own, others, now, kind)
+            others, left_out, voice, silence = _speakers(table, own, names, description, now, kind)
         unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
         if voice is not None:
             serving, others = Serving(voice.model), (*others, *voice.tasks)
         else:
             serving = serving_model(opened, table, max_fit_s, device, seed, model) if others else Serving(None)
-        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice)
+        under_way = tuple({canonical_name(name): value for name, value in config.items()} for config in pending)
+        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, under_way)
     finally:
         if opened is not history:
             opened.close()
@@ -226,6 +225,20 @@ def _speaking_tasks(
     return tuple(speaking), dict(left_out)
 
 
+def _speakers(
+    table: LearningTable,
+    own: TaskRuns | None,
+    names: frozenset[str] | None,
+    description: TaskDescription,
+    now: Mapping[str, Any],
+    kind: str,
+) -> tuple[tuple[TaskRuns, ...], dict[str, int], Voice | None, str]:
+    """Choose who may speak: other tasks, with why the rest may not, and the starter history, with why it is silent."""
+    others, left_out = _speaking_tasks(table, own, names, bool(description.is_pretrained))
+    voice, silence = _starter(description, own, others, now, kind)
+    return others, left_out, voice, silence
+
+
 def _starter(
     description: TaskDescription, own: TaskRuns | None, others: Sequence[TaskRuns], now: Mapping[str, Any], kind: str
 ) -> tuple[Voice | None, str]:
@@ -278,7 +291,15 @@ def _answer(
         return [replace(nothing, reason=thin or serving.note or "no finished run has an outcome")]
     configs = [{canonical_name(name): value for name, value in candidate.items()} for candidate in candidates or ()]
     advisor = Advisor(
-        serving.model, question.own, question.others, question.space, question.current, question.variant, question.description, configs
+        serving.model,
+        question.own,
+        question.others,
+        question.space,
+        question.current,
+        question.variant,
+        question.description,
+        configs,
+        question.pending,
     )
     known = advisor.informed_names
     asked = list(question.space) if candidates is None else sorted({name for config in configs for name in config})
@@ -317,42 +338,14 @@ def _answer(
 
 
 def _search(question: Question, advisor: Advisor, k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Find the ``k`` best configurations of the space: everywhere first, then around the best."""
+    """Find the ``k`` best configurations of the space."""
     space = advisor.informed_space
     if not space:
         return [{}]
     elites = [config for task in (question.own, *question.others) if task is not None for config in advisor.best_configs(task)]
     if question.current:
         elites.append(question.current)
-    # The best is looked for where runs were made; what a run would teach, everywhere.
-    everywhere = found = _supported(starting_candidates(space, elites, rng), advisor, question.mode)
-    for scale in LOCAL_SCALES if grid(space) is None else ():  # a whole finite space has no better neighbours
-        order = advisor.rank(found, question.mode)
-        centres = [found[i] for i in order[:N_CENTRES]]
-        found = centres + _supported(neighbours(space, centres, scale, rng), advisor, question.mode)
-    found = found + everywhere if k > 1 else found
-    chosen: list[dict[str, Any]] = []
-    for i in advisor.rank(found, question.mode):
-        if len(chosen) == k:
-            break
-        if not any(_is_near(found[i], other, space) for other in chosen):
-            chosen.append(found[i])
-    return chosen
-
-
-def _supported(configs: list[dict[str, Any]], advisor: Advisor, mode: str) -> list[dict[str, Any]]:
-    """Leave out configurations far outside the values seen, unless nothing would remain."""
-    return (mode == "best" and [config for config in configs if not advisor.unseen(config)]) or configs
-
-
-def _is_near(config: Mapping[str, Any], other: Mapping[str, Any], space: Space) -> bool:
-    """Say whether two configurations would teach the same: equal labels and counts, numbers within a few percent of their range."""
-    return all(
-        config[name] == other[name]
-        if dim.choices is not None or dim.is_int
-        else abs(dim.scaled(config[name]) - dim.scaled(other[name])) < NEAR
-        for name, dim in space.items()
-    )
+    return best_configs(advisor.landscape(question.mode), space, advisor.coordinates, elites, k, rng)
 
 
 def _decide(judged: Judgement, thin: str | None, evidence: Evidence, unseen: Sequence[str]) -> tuple[Decision, str]:

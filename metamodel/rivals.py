@@ -13,16 +13,43 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metamodel.alone import OFFSET_VARIANCE, Kernel, fit_kernel, variant_correlation
+from metamodel.kernels import JITTER
 from metamodel.observations import own_scores
-from metamodel.plain_gp import fit_plain_gp
 from metamodel.posterior import OwnRuns, Posterior
-from metamodel.prior import PlainPrior, Prepared, Prior
-from metamodel.task_gps import FloatArray, TrainingTask
+from metamodel.prior import Prepared, Prior
+from metamodel.task_gps import FloatArray
 
 MIN_OWN_RUNS = 3
 """Own runs from which a process of their own can be fitted to them."""
 SHARE_OF_ALONE = 0.3
 """Its prior weight, as a share of that of the last rival of the history: it was fitted to the very runs that judge it."""
+
+
+class AlonePrior:
+    """A fitted process of one task as a prior, on another scale than it was fitted on.
+
+    Args:
+        kernel: Its covariance.
+        shift: Added to every score, and
+        scale: what they are multiplied by first.
+    """
+
+    def __init__(self, kernel: Kernel, shift: float, scale: float) -> None:
+        self._kernel, self._shift, self._variance = kernel, shift, scale**2
+        self.log_weights: FloatArray = np.zeros(1)
+        self.noise_variance: FloatArray = np.array([self._variance * kernel.noise + JITTER])
+        self.n_columns = len(kernel.length)
+
+    def prepare(self, inputs: FloatArray) -> Prepared:
+        """Evaluate mean and variance."""
+        mean = torch.full((1, len(inputs)), self._shift, dtype=torch.double)
+        variance = self._variance * (self._kernel.amplitude + OFFSET_VARIANCE)
+        return Prepared(torch.as_tensor(inputs, dtype=torch.double), mean, torch.full_like(mean, variance))
+
+    def covariance(self, left: Prepared, right: Prepared) -> Tensor:
+        """Return the covariance, shape ``(1, n_left, n_right)``."""
+        return self._variance * torch.as_tensor(self._kernel.covariance(left.scaled.numpy(), right.scaled.numpy()))[None]
 
 
 class Rivals:
@@ -69,7 +96,8 @@ def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
         return history
     scores = own_scores(own.outcomes)
     middle, spread = float(history.own_scores.mean()), float(history.own_scores.std())
-    alone = PlainPrior(fit_plain_gp(TrainingTask(own.inputs, scores)), middle, spread)
+    kernel = fit_kernel(own.inputs, scores, np.arange(own.inputs.shape[1]), variant_correlation(own.is_same_variant, own.is_same_variant))
+    alone = AlonePrior(kernel, middle, spread)
     log_weights = np.append(prior.log_weights, prior.log_weights[-1] + math.log(SHARE_OF_ALONE))
     by_order = np.full((len(prior.log_weights), len(scores)), np.nan)
     told = np.concatenate([by_order, (middle + spread * scores)[None]])

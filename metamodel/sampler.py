@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,12 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import qmc
 
 from metamodel.evidence_floor import thin_evidence
 from metamodel.precedence import same_value
 from metamodel.recommender import recommend
+from metamodel.space import parse_space
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.names import Direction, canonical_name
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 FRAMEWORK = "optuna"
 _N_NEWEST = 16
 """Newest runs among which a trial's own is looked for: as many as could have started beside it."""
+N_STARTUP = 8
+"""Trials that fill the space before a process is asked which has nothing but them to go by."""
 OBJECTIVE = "value"
 """Name under which a trial's value is recorded where the task has no objective of its own yet."""
 
@@ -37,14 +42,16 @@ class MetaHPSampler(BaseSampler):
     """Suggest what the meta-model would try next.
 
     The first suggestions rest on the other tasks of the history, later ones on the study's own trials as well, which are written into
-    the history as runs of the task. Where the evidence is too thin to speak (see ``recommend``) it samples at random. Failed trials,
-    and trials that return NaN, are recorded as diverged and steer later suggestions away. One objective only.
+    the history as runs of the task. Where the evidence is too thin to speak (see ``recommend``), and in the first ``N_STARTUP`` trials
+    without any other task, it fills the space evenly. Trials that run meanwhile in other workers are believed to end as expected, so
+    that each worker looks elsewhere. Failed trials, and trials that return NaN, are recorded as diverged and steer later suggestions
+    away. One objective only.
 
     Args:
         history: A history, its path, or None for the default one.
         task: Name or description of the task; default: the name of the study.
         objective: Name of what the study's objective returns; default: that of the task's earlier runs, else ``value``.
-        seed: Seed of the random part and of the search.
+        seed: Seed of the first trials and of the search; None: a different one each time.
         max_fit_s: Time for an automatic fit of the meta-model in seconds.
 
     Example:
@@ -61,7 +68,7 @@ class MetaHPSampler(BaseSampler):
         max_fit_s: float = 10.0,
     ) -> None:
         self._history, self._task, self._objective, self._max_fit_s = history, task, objective, max_fit_s
-        self._seed = 0 if seed is None else seed
+        self._seed = int(np.random.SeedSequence().generate_state(1)[0]) if seed is None else seed
         self._random = RandomSampler(seed=seed)
         self._intersection = IntersectionSearchSpace()
 
@@ -77,17 +84,30 @@ class MetaHPSampler(BaseSampler):
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         """Suggest all shared parameters at once."""
         _check_single(study)
-        found = self._suggest(study, search_space, {}) if search_space else {}
-        return {name: found[name] if name in found else self._draw(study, trial, name, dist) for name, dist in search_space.items()}
+        if not search_space:
+            return {}
+        found = self._suggest(study, trial, search_space, {})
+        if len(found) == len(search_space):
+            return found
+        return {**self._fill(trial, search_space), **found}
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
         """Suggest one parameter, given those the trial already has."""
         _check_single(study)
-        found = {} if param_distribution.single() else self._suggest(study, {param_name: param_distribution}, trial.params)
-        return found[param_name] if param_name in found else self._draw(study, trial, param_name, param_distribution)
+        if not param_distribution.single():
+            found = self._suggest(study, trial, {param_name: param_distribution}, trial.params)
+            if param_name in found:
+                return found[param_name]
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _draw(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
-        return self._random.sample_independent(study, trial, name, distribution)
+    def _fill(self, trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+        """Return the trial's own point of a sequence that fills the space evenly; workers share the sequence, not the points."""
+        parsed = parse_space(space)
+        sequence = qmc.Sobol(len(parsed), rng=np.random.default_rng([self._seed, len(parsed)])).fast_forward(trial.number)
+        with warnings.catch_warnings():  # of a number of points that is no power of two
+            warnings.simplefilter("ignore", UserWarning)
+            units = sequence.random(1)[0]
+        return {dim.raw_name: dim.from_unit(float(unit)) for dim, unit in zip(parsed.values(), units, strict=True)}
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Write the trial into the history as a run."""
@@ -117,21 +137,25 @@ class MetaHPSampler(BaseSampler):
             if history is not self._history:
                 history.close()
 
-    def _suggest(self, study: Study, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    def _suggest(self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the meta-model; empty where the evidence is too thin to do better than chance."""
-        n_done = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+        n_done = sum(other.state is TrialState.COMPLETE for other in trials)
         (advice,) = recommend(
             self._history,
             task=self._task_of(study),
             space=space,
             mode="explore",
             current=fixed or None,
+            pending=[other.params for other in trials if _is_under_way(other, trial, space)],
             max_fit_s=self._max_fit_s,
             seed=int(np.random.default_rng([self._seed, n_done]).integers(2**31)),
         )
-        if thin_evidence(advice.evidence) is not None:
+        evidence = advice.evidence
+        has_others = evidence.n_tasks + evidence.n_starter_tasks > 0
+        if thin_evidence(evidence) is not None or not (has_others or evidence.n_runs + evidence.n_related >= N_STARTUP):
             return {}
-        return {name: value for name, value in advice.config.items() if canonical_name(name) not in advice.evidence.untuned}
+        return {name: value for name, value in advice.config.items() if canonical_name(name) not in evidence.untuned}
 
     def _task_of(self, study: Study) -> str | TaskDescription:
         return self._task if self._task is not None else study.study_name
@@ -161,6 +185,11 @@ def _is_recorded(history: History, trial: FrozenTrial) -> bool:
         if is_later and run.framework != FRAMEWORK and all(same_value(run.hparams.get(name), value) for name, value in wanted.items()):
             return True
     return False
+
+
+def _is_under_way(other: FrozenTrial, trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> bool:
+    """Say whether another trial is running with parameters of this space."""
+    return other.state is TrialState.RUNNING and other.number != trial.number and all(name in other.params for name in space)
 
 
 def _check_single(study: Study) -> None:
