@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from store import History
@@ -27,8 +27,10 @@ class Unit(StrEnum):
     """The task's own objective, in its units and direction."""
 
 
-@dataclass(frozen=True)
-class Evidence:
+_NOTHING_LEFT_OUT: Mapping[str, int] = {}
+
+
+class Evidence(NamedTuple):
     """What a recommendation rests on.
 
     Attributes:
@@ -52,7 +54,7 @@ class Evidence:
     n_other_runs: int = 0
     n_failed: int = 0
     best_run_id: str | None = None
-    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = _NOTHING_LEFT_OUT
     model_id: str | None = None
     untuned: tuple[str, ...] = ()
     note: str = ""
@@ -96,7 +98,8 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible but for the values of ``config``, which keep their types."""
-        return {**asdict(self), "config": dict(self.config), "interval": list(self.interval)}
+        evidence = {**self.evidence._asdict(), "left_out": dict(self.evidence.left_out)}
+        return {**asdict(self), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:

@@ -304,7 +304,7 @@ def _answer(
     known = advisor.informed_names
     asked = list(question.space) if candidates is None else sorted({name for config in configs for name in config})
     untuned = tuple(name for name in asked if name not in known)
-    evidence = replace(evidence, untuned=untuned)
+    evidence = evidence._replace(untuned=untuned)
     nothing = replace(nothing, evidence=evidence)
     if len(untuned) == len(asked):
         return [replace(nothing, reason=thin or f"no run varied {' or '.join(untuned)}, so nothing is known about it")]

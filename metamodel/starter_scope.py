@@ -16,19 +16,20 @@ MAX_PARAMETERS = 5_000_000
 MAX_TRAIN_OF_UNBUILT = 100_000
 """Where a network is built later and its size is not known, it is taken for small if its data set is no larger than this."""
 
+# Compiled when they are first used: most runs ask for none of them.
 _OPTIMIZERS = (
-    ("AdamW", re.compile(r"(^|[._])adamw(_|$)")),
-    ("Adam", re.compile(r"(^|[._])adam(_|$)")),
-    ("SGD", re.compile(r"(^|[._])sgd(_|$)")),
+    ("AdamW", r"(^|[._])adamw(_|$)"),
+    ("Adam", r"(^|[._])adam(_|$)"),
+    ("SGD", r"(^|[._])sgd(_|$)"),
 )
 _FAMILY_WORDS = (
-    ("transformer", re.compile(r"transformer|bert|gpt|vit|attention")),
-    ("rnn", re.compile(r"rnn|lstm|gru|recurrent")),
-    ("cnn", re.compile(r"cnn|conv|resnet|lenet|unet|vgg")),
-    ("mlp", re.compile(r"mlp|feed_?forward|perceptron|dense|fully_?connected")),
+    ("transformer", r"transformer|bert|gpt|vit|attention"),
+    ("rnn", r"rnn|lstm|gru|recurrent"),
+    ("cnn", r"cnn|conv|resnet|lenet|unet|vgg"),
+    ("mlp", r"mlp|feed_?forward|perceptron|dense|fully_?connected"),
 )
 FAMILIES = tuple(family for family, _ in _FAMILY_WORDS)
-_FINE_TUNING = re.compile(r"(^|_)(pretrained|name_or_path|backbone|fine_?tun\w*|freeze\w*|unfreeze\w*|lora\w*)(_|$)")
+_FINE_TUNING = r"(^|_)(pretrained|name_or_path|backbone|fine_?tun\w*|freeze\w*|unfreeze\w*|lora\w*)(_|$)"
 
 
 def is_off() -> bool:
@@ -42,7 +43,7 @@ def why_silent(description: TaskDescription, current: Mapping[str, Any]) -> str:
     if family is None:
         named = description.model_family or current.get("model_family") or "unknown"
         return f"it knows networks of the families mlp, cnn, rnn and transformer, and this one's is {named}"
-    tuned = sorted(name for name, value in current.items() if _FINE_TUNING.search(name.lower()) and value not in (None, False, "", 0))
+    tuned = sorted(name for name, value in current.items() if re.search(_FINE_TUNING, name.lower()) and value not in (None, False, "", 0))
     if description.is_pretrained or tuned:
         return "it knows networks trained from scratch, and this one starts from trained weights" + (
             "" if description.is_pretrained else f" (as {tuned[0]!r} says)"
@@ -69,7 +70,7 @@ def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str |
     if description.n_parameters or not description.model_class:
         return None
     spoken = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", description.model_class).lower()
-    return next((family for family, words in _FAMILY_WORDS if words.search(spoken)), None)
+    return next((family for family, words in _FAMILY_WORDS if re.search(words, spoken)), None)
 
 
 def planned_steps(description: TaskDescription, current: Mapping[str, Any]) -> int | None:
@@ -87,7 +88,7 @@ def planned_steps(description: TaskDescription, current: Mapping[str, Any]) -> i
 def optimizer_of(name: object) -> str | None:
     """Return ``SGD``, ``Adam`` or ``AdamW`` for any usual spelling of it, None for any other."""
     spoken = str(name or "").strip().lower().replace("-", "_")
-    return next((known for known, words in _OPTIMIZERS if words.search(spoken)), None)
+    return next((known for known, words in _OPTIMIZERS if re.search(words, spoken)), None)
 
 
 def silent_about(description: TaskDescription, current: Mapping[str, Any]) -> str:
