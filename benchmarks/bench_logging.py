@@ -98,7 +98,7 @@ def table(rows: Sequence[Added], missing: dict[str, str], reference: str | None)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and write the page with ``--write``; 1 if ours adds more than it may."""
-    from benchmarks.lightning_fits import METRICS, Recording, fit, recordings
+    from benchmarks.lightning_fits import IDLE, METRICS, Recording, fit, idle, recordings
 
     options = _parse(arguments)
     torch.set_num_threads(1)
@@ -107,13 +107,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     present = {name: way for name, way in ways.items() if isinstance(way, Recording) and name not in options.without}
 
     def train(name: str, folder: Path, steps: int, every: int, slices: Slices) -> None:
-        fit(present[name], folder, steps=steps, every=every, tick=slices.tick)
+        fit(idle() if name == IDLE else present[name], folder, steps=steps, every=every, tick=slices.tick)
 
     rows = measure(train, list(present), options.steps, 1, options.rounds)
-    everyday = measure(train, [BASELINE, OURS], options.steps, EVERYDAY, options.rounds)
+    everyday = measure(train, [BASELINE, IDLE, OURS], options.steps, EVERYDAY, options.rounds)
     added = {row.name: row.wall_us.median for row in rows}
     share = added[OURS] / added[REFERENCE]
-    usual = everyday[1].wall_us
+    nothing, usual = (row.wall_us for row in everyday[1:])
     text = "\n\n".join(
         [
             f"{measured_on()} `Trainer.fit` with a linear layer, {options.steps:,} steps, {len(METRICS)} metrics every step, "
@@ -122,7 +122,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             table(rows, missing, REFERENCE),
             f"metahp adds {share:.2f} of what `CSVLogger` adds; the benchmark fails above {LIMIT:.2f}.",
             f"With the Trainer's default of logging every {EVERYDAY} steps, metahp adds {usual.median:.1f} µs a step "
-            f"(95 % interval {usual.low:.1f} to {usual.high:.1f}) to steps of {everyday[0].step_us:.0f} µs.",
+            f"(95 % interval {usual.low:.1f} to {usual.high:.1f}) to steps of {everyday[0].step_us:.0f} µs; a callback that does nothing, "
+            f"which the Trainer calls all the same, adds {nothing.median:.1f} ({nothing.low:.1f} to {nothing.high:.1f}).",
         ]
     )
     sys.stdout.write(text + "\n")

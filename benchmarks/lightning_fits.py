@@ -61,6 +61,14 @@ class Recording:
     count: Callable[[Path], int] | None = None
 
 
+IDLE = "a callback that does nothing"
+
+
+def idle() -> Recording:
+    """Return a way to record that only has the Trainer call a callback."""
+    return Recording(lambda folder: {"logger": False, "callbacks": [L.Callback()]})
+
+
 def recordings() -> dict[str, Recording | str]:
     """Return every way to record by its name; where its package is missing, what is missing."""
     ways: dict[str, Recording | str] = {
