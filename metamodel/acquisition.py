@@ -42,12 +42,13 @@ class Acquisition:
 
     def values(self, inputs: FloatArray) -> FloatArray:
         """Return the value of encoded configurations, shape ``(n,)``."""
-        predicted = self.posterior.predict(inputs)
         finish = self.feasibility.finish_probability(inputs)
-        if self.mode == "explore" and predicted.incumbent is not None:
+        if self.mode == "explore" and self.posterior.own_scores is not None and len(self.posterior.own_scores):
+            predicted = self.posterior.predict(inputs)
+            assert predicted.incumbent is not None
             return predicted.log_improvement(predicted.incumbent) + np.log(finish)
         # Where nothing was tried yet, any outcome is an improvement: the expected one is the mean.
-        return finish * predicted.mixture()[0] + (1 - finish) * FAILED_SCORE
+        return finish * self.posterior.mean(inputs) + (1 - finish) * FAILED_SCORE
 
     def slope(self, row: FloatArray) -> tuple[float, FloatArray]:
         """Return the value of one encoded configuration, shape ``(d,)``, and its gradient."""

@@ -76,6 +76,11 @@ class NetworkPosterior:
         covariance = variance[:, :, None] * np.eye(len(inputs)) if is_joint else variance
         return Prediction(mean, covariance, np.full(len(mean), 1 / len(mean)), self._incumbent)
 
+    def mean(self, inputs: FloatArray) -> FloatArray:
+        """Return the expected scores."""
+        found: FloatArray = self._scores(inputs).mean(0)
+        return found
+
     def _scores(self, inputs: FloatArray) -> FloatArray:
         width = self._parameters[0].shape[-2]
         points = torch.as_tensor(inputs[:, :width], dtype=torch.float32)

@@ -202,6 +202,12 @@ class AlonePosterior:
         incumbent = None if self.incumbent is None else np.array([self.incumbent])
         return Prediction(mean[None], covariance[None], np.ones(1), incumbent)
 
+    def mean(self, inputs: FloatArray) -> FloatArray:
+        """Return the expected score of ``n`` configurations, shape ``(n,)``."""
+        same = np.where(self._is_same, 1.0, VARIANT_CORRELATION)
+        found: FloatArray = self.kernel.covariance(inputs, self._inputs) @ (same * self._weights)
+        return found
+
     def slope(self, point: FloatArray) -> tuple[float, float, FloatArray, FloatArray]:
         """Return mean and variance at one configuration, shape ``(d,)``, and the gradient of each, shape ``(d,)``."""
         if self._inverse is None:

@@ -109,6 +109,10 @@ class DirectPosterior:
         covariance = np.diag(variance)[None] if is_joint else variance[None]
         return Prediction(mean[None], covariance, np.ones(1), self._incumbent)
 
+    def mean(self, inputs: FloatArray) -> FloatArray:
+        """Return the expected scores."""
+        return self._scores(inputs)
+
     def _scores(self, inputs: FloatArray) -> FloatArray:
         return self._quality.at(distances(inputs[:, : len(self._optimum)], self._optimum, self._miss))
 

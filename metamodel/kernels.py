@@ -38,14 +38,15 @@ def matern52(left: Tensor, right: Tensor) -> Tensor:
     Returns:
         Shape ``(..., n, k)``.
     """
-    squared = left.square().sum(-1)[..., :, None] + right.square().sum(-1)[..., None, :] - 2 * left @ right.transpose(-1, -2)
+    lengths = left.square().sum(-1)[..., :, None] + right.square().sum(-1)[..., None, :]
+    squared = lengths.sub_(left @ right.transpose(-1, -2), alpha=2)
     if squared.requires_grad:
         q = (5 * squared.clamp_min(1e-12)).sqrt()
         return (1 + q + q.square() / 3) * torch.exp(-q)
-    # In place: with thousands of candidates the time goes into memory.
+    # In place and in few passes: with thousands of candidates the time goes into memory.
     q = squared.clamp_min_(1e-12).mul_(5).sqrt_()
     decay = q.neg().exp_()
-    return q.square().div_(3).add_(q).add_(1).mul_(decay)
+    return decay.addcmul_(decay, q.addcmul(q, q, value=1 / 3))
 
 
 def cholesky(covariance: Tensor) -> Tensor:

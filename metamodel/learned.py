@@ -42,6 +42,9 @@ class TaskPosterior(Protocol):
     def predict(self, inputs: FloatArray, *, is_joint: bool = False) -> Prediction:
         """Predict the score of ``n`` encoded configurations, shape ``(n, d)``; ``is_joint``: with their whole covariance."""
 
+    def mean(self, inputs: FloatArray) -> FloatArray:
+        """Return the expected score of ``n`` encoded configurations, shape ``(n,)``."""
+
 
 class LearnedModel(ABC):
     """One kind of meta-model, fitted.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from metamodel.kernels import cholesky
 from metamodel.observations import own_scores
-from metamodel.prior import Prior
+from metamodel.prior import MeanFunction, Prepared, Prior, Told
 from metamodel.task_gps import FloatArray
 
 N_ORDER_DRAWS = 256
@@ -87,6 +88,13 @@ class Prediction:
         return np.asarray(np.logaddexp.reduce([w + part for w, part in zip(log_weights, parts, strict=True)], axis=0), dtype=np.float64)
 
 
+class AtOwnRuns(NamedTuple):
+    """The own runs as points of a prior, and what it takes for their covariance, shape ``(e, n, n)``."""
+
+    points: Prepared
+    covariance: Tensor
+
+
 class Posterior:
     """The rivals of a prior, conditioned on a task's own runs and weighted by how well they foresaw their order.
 
@@ -95,21 +103,25 @@ class Posterior:
         own: The task's own runs, ``n`` of them; None for a new task.
         scores: Scores of the own runs by which a rival was fitted, shape ``(e, n)``; NaN for those that come from other tasks, where only
             the order counts. None: all of them.
+        at: The own runs as the prior sees them, where that is known already.
     """
 
-    def __init__(self, prior: Prior, own: OwnRuns | None = None, scores: FloatArray | None = None) -> None:
+    def __init__(self, prior: Prior, own: OwnRuns | None = None, scores: FloatArray | None = None, at: AtOwnRuns | None = None) -> None:
         self._prior = prior
         self._own = own if own is not None and len(own.outcomes) else None
         self.own_scores: FloatArray | None = None
         self.weights = _softmax(prior.log_weights)
         if self._own is None:
             return
-        self._points = prior.prepare(self._own.inputs)
-        self._same = torch.as_tensor(self._own.is_same_variant)
+        if at is None:
+            points = prior.prepare(self._own.inputs)
+            at = AtOwnRuns(points, prior.covariance(points, points))
+        self.at = at
+        self._points, self._same = at.points, torch.as_tensor(self._own.is_same_variant)
         mean = self._points.mean
         outcomes = self._own.outcomes
         noise = torch.as_tensor(prior.noise_variance)[:, None, None] * torch.eye(len(outcomes), dtype=torch.double)
-        covariance = prior.covariance(self._points, self._points) * _variant_correlation(self._same, self._same) + noise
+        covariance = at.covariance * _variant_correlation(self._same, self._same) + noise
         self._factor = cholesky(covariance)
         told = _expected_scores(mean, self._factor, outcomes)
         if scores is not None:
@@ -141,10 +153,26 @@ class Posterior:
             covariance = covariance.clamp_min(1e-8)
         return Prediction(mean.numpy(), covariance.numpy(), self.weights, incumbent)
 
+    def mean(self, inputs: FloatArray) -> FloatArray:
+        """Return the expected score of ``n`` configurations under all rivals, ``predict(inputs).mixture()[0]`` without its variance.
+
+        Args:
+            inputs: Encoded, as the prior's, shape ``(n, d)``.
+        """
+        found: FloatArray = self.weights @ self._mean_function(inputs).numpy()
+        return found
+
+    @cached_property
+    def _mean_function(self) -> MeanFunction:
+        if self._own is None:
+            return self._prior.mean_given(None)
+        weights = torch.linalg.solve_triangular(self._factor.transpose(-1, -2), self._whitened, upper=True)[..., 0]
+        return self._prior.mean_given(Told(self._points, weights * torch.where(self._same, 1.0, VARIANT_CORRELATION)))
+
     @cached_property
     def _incumbent(self) -> FloatArray:
         """Return what each rival expects of the best own configuration, shape ``(e,)``."""
-        cross = self._prior.covariance(self._points, self._points) * _variant_correlation(self._same, self._same)
+        cross = self.at.covariance * _variant_correlation(self._same, self._same)
         half = torch.linalg.solve_triangular(self._factor, cross.transpose(-1, -2), upper=False)
         mean = self._points.mean + (half.transpose(-1, -2) @ self._whitened)[..., 0]
         best: FloatArray = mean.max(-1).values.numpy()

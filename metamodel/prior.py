@@ -23,9 +23,9 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,17 @@ class Prepared:
     parts: tuple[Prepared, ...] = ()
 
 
+class Told(NamedTuple):
+    """What a task's own runs add to the mean: points, and the weight of each under each rival, shape ``(e, n)``."""
+
+    points: Prepared
+    weights: Tensor
+
+
+MeanFunction = Callable[[FloatArray], Tensor]
+"""From encoded configurations, shape ``(n, n_columns)``, to the mean of each rival, shape ``(e, n)``, double precision."""
+
+
 class Prior(Protocol):
     """``e`` rival Gaussian processes over encoded configurations of ``n_columns`` columns.
 
@@ -139,6 +150,9 @@ class Prior(Protocol):
 
     def covariance(self, left: Prepared, right: Prepared) -> Tensor:
         """Return the covariance of each rival, shape ``(e, n_left, n_right)``."""
+
+    def mean_given(self, told: Told | None) -> MeanFunction:
+        """Return ``x -> mean(x) + cov(x, points) weights`` of each rival: what a search asks thousands of times."""
 
 
 class HistoryPrior:
@@ -211,6 +225,59 @@ class HistoryPrior:
             history = shared + float(view.covariance.sum()) * self._own * own - learned.double() + left_deviation.T @ right_deviation
             found += [history + r * self._own * local for r in RESIDUALS]
         return torch.stack([*found, self._tasks.amplitude * local])
+
+    def mean_given(self, told: Told | None) -> MeanFunction:
+        """Return the mean of the rivals, given own runs: it is linear in the kernels at ``x``, so all that it sums is summed up once."""
+        tasks, d = self._tasks, self._tasks.n_inputs
+        runs, shared = [], []
+        for v in range(len(self._views)):
+            for _ in RESIDUALS:
+                of_runs, of_shared = self._kernel_weights(v, None if told is None else Told(told.points, told.weights[len(runs)]))
+                runs.append(of_runs)
+                shared.append(of_shared)
+        runs.append(torch.zeros_like(runs[0]))
+        shared.append(torch.zeros_like(shared[0]))
+        weights, inducing = torch.stack(runs).float(), torch.stack(shared)
+        if told is not None:
+            scale = [float(view.covariance.sum()) * self._own for view in self._views for _ in RESIDUALS]
+            own = _column(np.array([*scale, 0.0])) * told.weights
+            residual = [r * self._own for _ in self._views for r in RESIDUALS]
+            local = _column(np.array([*residual, tasks.amplitude])) * told.weights
+
+        def mean(inputs: FloatArray) -> Tensor:
+            points = _tensor(inputs, self.n_columns)
+            found = tasks.weighted(points[:, :d], weights).double()
+            if tasks.common is not None:
+                found += inducing @ tasks.common.kernel.cross(points[:, :d]).T
+            if told is not None:
+                scaled, at = points / self._length, told.points.scaled
+                found += local @ matern52(at, scaled)
+                found += own @ matern52(at[:, :d], scaled[:, :d])
+            return found
+
+        return mean
+
+    def _kernel_weights(self, v: int, told: Told | None) -> tuple[Tensor, Tensor]:
+        """Return how a view's mean weighs the kernels of all past runs, shape ``(T, n)``, and of the inducing points, shape ``(m,)``.
+
+        Args:
+            v: Which view.
+            told: What own runs add, the weights of one rival of the view, shape ``(n_own,)``.
+        """
+        tasks, view = self._tasks, self._views[v]
+        shared = torch.zeros(0, dtype=torch.double) if tasks.common is None else tasks.common.mean_weights
+        share = torch.as_tensor(view.mean)
+        if told is None:
+            return share[:, None] * tasks.weights[..., 0], shared
+        points, own = told
+        assert points.known is not None
+        assert points.deviation is not None
+        agreed = torch.as_tensor(np.sqrt(view.deviation)) * (points.deviation[v] @ own)
+        share = share * (1 - agreed.sum()) + agreed if view.is_centred else share + agreed
+        learned = torch.as_tensor(view.covariance)[:, None, None] * tasks.unwhitened(points.known.double() @ own[:, None])
+        if tasks.common is not None and points.shared is not None:
+            shared = shared + tasks.common.unwhitened(points.shared.double() @ own)
+        return share[:, None] * tasks.weights[..., 0] - learned[..., 0], shared
 
 
 def _column(values: FloatArray) -> Tensor:

@@ -16,8 +16,8 @@ from torch import Tensor
 from metamodel.alone import OFFSET_VARIANCE, Kernel, fit_kernel, variant_correlation
 from metamodel.kernels import JITTER
 from metamodel.observations import own_scores
-from metamodel.posterior import OwnRuns, Posterior
-from metamodel.prior import Prepared, Prior
+from metamodel.posterior import AtOwnRuns, OwnRuns, Posterior
+from metamodel.prior import MeanFunction, Prepared, Prior, Told
 from metamodel.task_gps import FloatArray
 
 MIN_OWN_RUNS = 3
@@ -51,6 +51,15 @@ class AlonePrior:
         """Return the covariance, shape ``(1, n_left, n_right)``."""
         return self._variance * torch.as_tensor(self._kernel.covariance(left.scaled.numpy(), right.scaled.numpy()))[None]
 
+    def mean_given(self, told: Told | None) -> MeanFunction:
+        """Return the mean, given own runs."""
+
+        def mean(inputs: FloatArray) -> Tensor:
+            points = self.prepare(inputs)
+            return points.mean if told is None else points.mean + told.weights @ self.covariance(told.points, points)[0]
+
+        return mean
+
 
 class Rivals:
     """Several priors as rivals of each other.
@@ -72,14 +81,28 @@ class Rivals:
 
     def prepare(self, inputs: FloatArray) -> Prepared:
         """Evaluate mean and variance of all."""
-        parts = tuple(prior.prepare(inputs) for prior in self._priors)
-        mean, variance = torch.cat([part.mean for part in parts]), torch.cat([part.variance for part in parts])
-        return Prepared(parts[0].scaled, mean, variance, parts=parts)
+        return joined([prior.prepare(inputs) for prior in self._priors])
 
     def covariance(self, left: Prepared, right: Prepared) -> Tensor:
         """Return the covariance of all, shape ``(e, n_left, n_right)``."""
         pairs = zip(self._priors, left.parts, right.parts, strict=True)
         return torch.cat([prior.covariance(mine, theirs) for prior, mine, theirs in pairs])
+
+    def mean_given(self, told: Told | None) -> MeanFunction:
+        """Return the means of all, given own runs."""
+        counts = [len(prior.log_weights) for prior in self._priors]
+        if told is None:
+            means = [prior.mean_given(None) for prior in self._priors]
+        else:
+            parts = zip(self._priors, told.points.parts, told.weights.split(counts), strict=True)
+            means = [prior.mean_given(Told(points, weights)) for prior, points, weights in parts]
+        return lambda inputs: torch.cat([mean(inputs) for mean in means])
+
+
+def joined(parts: Sequence[Prepared]) -> Prepared:
+    """Put the same points, as several priors see them, side by side."""
+    mean, variance = torch.cat([part.mean for part in parts]), torch.cat([part.variance for part in parts])
+    return Prepared(parts[0].scaled, mean, variance, parts=tuple(parts))
 
 
 def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
@@ -101,4 +124,6 @@ def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
     log_weights = np.append(prior.log_weights, prior.log_weights[-1] + math.log(SHARE_OF_ALONE))
     by_order = np.full((len(prior.log_weights), len(scores)), np.nan)
     told = np.concatenate([by_order, (middle + spread * scores)[None]])
-    return Posterior(Rivals([prior, alone], log_weights), own, told)
+    rivals, points = Rivals([prior, alone], log_weights), alone.prepare(own.inputs)
+    at = AtOwnRuns(joined([history.at.points, points]), torch.cat([history.at.covariance, alone.covariance(points, points)]))
+    return Posterior(rivals, own, told, at)

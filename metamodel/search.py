@@ -18,15 +18,19 @@ from metamodel.space import Space
 
 FloatArray = npt.NDArray[np.float64]
 
-N_EVERYWHERE = 2048
+N_EVERYWHERE = (512, 1024, 2048)
+"""Candidates all over a space of one, two, and more hyperparameters."""
 N_EVERYWHERE_SMOOTH = 512
-"""Candidates all over the space; fewer are enough where the best of them are climbed from."""
+"""Fewer are enough where the best of them are climbed from."""
 MAX_GRID = 2048
 """A space with no more configurations than this is listed in full."""
 LOCAL_SCALES = (0.2, 0.07, 0.02, 0.006)
 """Widths of the random local rounds, in units of a dimension's range."""
+MAX_ELITES = 128
+"""Of the best runs known; those of the task come first."""
 ELITE_SCALES = (0.1, 0.01)
-N_LOCAL = 64
+N_LOCAL = (16, 32, 64)
+"""Random steps from each centre in a space of one, two, and more hyperparameters."""
 N_AROUND_ELITE = 16
 N_CENTRES = 8
 """Best candidates around which the search is refined."""
@@ -76,14 +80,16 @@ def best_configs(
     if grid is not None:
         search.add(grid)
     else:
-        known = coordinates.points([elite for elite in elites if is_complete(elite, space)])
-        search.add(np.concatenate([coordinates.sample(N_EVERYWHERE_SMOOTH if landscape.is_smooth else N_EVERYWHERE, rng), known]))
+        known = coordinates.points([elite for elite in elites if is_complete(elite, space)][:MAX_ELITES])
+        size = min(len(space), len(N_EVERYWHERE)) - 1
+        n_everywhere = N_EVERYWHERE_SMOOTH if landscape.is_smooth else N_EVERYWHERE[size]
+        search.add(np.concatenate([coordinates.sample(n_everywhere, rng), known]))
         if landscape.is_smooth:
             search.add(np.concatenate([coordinates.neighbours(known, N_AROUND_ELITE, scale, rng) for scale in ELITE_SCALES]))
             search.climb()
         else:
             for scale in LOCAL_SCALES:
-                search.add(coordinates.neighbours(search.best(N_CENTRES), N_LOCAL, scale, rng))
+                search.add(coordinates.neighbours(search.best(N_CENTRES), N_LOCAL[size], scale, rng))
     chosen: list[dict[str, Any]] = []
     for point in search.ranked():
         config = coordinates.config(point)

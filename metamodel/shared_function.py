@@ -82,7 +82,7 @@ class SharedFunction:
         return factor
 
     @cached_property
-    def _mean_weights(self) -> Tensor:
+    def mean_weights(self) -> Tensor:
         """Weights of the correlations in the mean, shape ``(m,)``."""
         return self._whitener @ torch.cholesky_solve(self.evidence[:, None], self._factor)[:, 0]
 
@@ -98,7 +98,7 @@ class SharedFunction:
 
     def mean(self, points: Tensor) -> Tensor:
         """Return the expected value at encoded points ``(..., n, d)``, double precision, shape ``(..., n)``."""
-        return self.kernel.cross(points.double()) @ self._mean_weights
+        return self.kernel.cross(points.double()) @ self.mean_weights
 
     def predict(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return what is known of the function.
@@ -110,7 +110,11 @@ class SharedFunction:
             Its mean, shape ``(n,)``, and ``G`` of shape ``(m, n)``, single precision, whose ``G^T G`` is its covariance.
         """
         cross = self.kernel.cross(points.double())
-        return cross @ self._mean_weights, self._spread_weights @ cross.float().T
+        return cross @ self.mean_weights, self._spread_weights @ cross.float().T
+
+    def unwhitened(self, values: Tensor) -> Tensor:
+        """Return ``W v`` for whose correlations ``c`` with the inducing points ``c^T W v = (G^T v)``, shape ``(m,)``, double precision."""
+        return self._spread_weights.double().T @ values
 
     def without(self, precision: Tensor, evidence: Tensor) -> SharedFunction:
         """Return the function without what one task has added."""

@@ -27,6 +27,8 @@ LOG_RATIO = 20.0
 
 def is_number(value: object) -> bool:
     """Say whether a value is a finite number; booleans are labels."""
+    if type(value) is float:  # almost all there are, and a history has many
+        return math.isfinite(value)
     return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_) and math.isfinite(float(value))
 
 

@@ -31,6 +31,8 @@ MAX_TASK_RUNS = 64
 """Runs of one task that are kept; more cost cubically and add little."""
 KEPT_BEST = 24
 """Of these, the best: the neighbourhood of the optimum is what is asked for."""
+CHUNK = 32
+"""Configurations asked at once: what is computed of them fits into a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,29 @@ class TaskGPs:
         cross *= self.own.amplitude * self.mask[..., None]
         mean = (cross.transpose(1, 2) @ weights)[..., 0]
         return mean, torch.linalg.solve_triangular(factor, cross, upper=False)
+
+    def unwhitened(self, values: Tensor) -> Tensor:
+        """Return ``L^-T v`` of each task, shape ``(T, n, 1)``, double precision."""
+        found: Tensor = torch.linalg.solve_triangular(self.factor.transpose(1, 2), values, upper=True)
+        return found
+
+    def weighted(self, points: Tensor, weights: Tensor) -> Tensor:
+        """Return sums of the own parts' covariances with points, over all runs.
+
+        Args:
+            points: Encoded, shape ``(p, d)``.
+            weights: Of each run in each sum, shape ``(e, T, n)``, single precision.
+
+        Returns:
+            Shape ``(e, p)``, single precision.
+        """
+        runs, asked = self._single[0][self.mask], (points / self.own.length.to(points.dtype)).float()
+        chosen = weights[:, self.mask] * self.own.amplitude
+        found = chosen.new_empty(len(chosen), len(asked))
+        for start in range(0, len(asked), CHUNK):
+            rows = slice(start, start + CHUNK)
+            found[:, rows] = chosen @ matern52(runs, asked[rows])
+        return found
 
 
 def own_factor(own: Hyperparameters, inputs: Tensor, mask: Tensor) -> Tensor:
