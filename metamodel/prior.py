@@ -128,6 +128,10 @@ class Told(NamedTuple):
     points: Prepared
     weights: Tensor
 
+    def of(self, rival: int) -> Told:
+        """Return the same with the weights of one rival, shape ``(n,)``."""
+        return Told(self.points, self.weights[rival])
+
 
 MeanFunction = Callable[[FloatArray], Tensor]
 """From encoded configurations, shape ``(n, n_columns)``, to the mean of each rival, shape ``(e, n)``, double precision."""
@@ -229,20 +233,13 @@ class HistoryPrior:
     def mean_given(self, told: Told | None) -> MeanFunction:
         """Return the mean of the rivals, given own runs: it is linear in the kernels at ``x``, so all that it sums is summed up once."""
         tasks, d = self._tasks, self._tasks.n_inputs
-        runs, shared = [], []
-        for v in range(len(self._views)):
-            for _ in RESIDUALS:
-                of_runs, of_shared = self._kernel_weights(v, None if told is None else Told(told.points, told.weights[len(runs)]))
-                runs.append(of_runs)
-                shared.append(of_shared)
-        runs.append(torch.zeros_like(runs[0]))
-        shared.append(torch.zeros_like(shared[0]))
-        weights, inducing = torch.stack(runs).float(), torch.stack(shared)
+        rivals = [(v, r) for v in range(len(self._views)) for r in RESIDUALS]
+        found = [self._kernel_weights(v, None if told is None else told.of(row)) for row, (v, _) in enumerate(rivals)]
+        weights = torch.stack([*(runs for runs, _ in found), torch.zeros_like(found[0][0])]).float()
+        inducing = torch.stack([*(shared for _, shared in found), torch.zeros_like(found[0][1])])
         if told is not None:
-            scale = [float(view.covariance.sum()) * self._own for view in self._views for _ in RESIDUALS]
-            own = _column(np.array([*scale, 0.0])) * told.weights
-            residual = [r * self._own for _ in self._views for r in RESIDUALS]
-            local = _column(np.array([*residual, tasks.amplitude])) * told.weights
+            own = _column(np.array([*(float(self._views[v].covariance.sum()) * self._own for v, _ in rivals), 0.0])) * told.weights
+            local = _column(np.array([*(r * self._own for _, r in rivals), tasks.amplitude])) * told.weights
 
         def mean(inputs: FloatArray) -> Tensor:
             points = _tensor(inputs, self.n_columns)

@@ -94,7 +94,7 @@ class Rivals:
         if told is None:
             means = [prior.mean_given(None) for prior in self._priors]
         else:
-            parts = zip(self._priors, told.points.parts, told.weights.split(counts), strict=True)
+            parts = zip(self._priors, told.points.parts, torch.split(told.weights, counts), strict=True)
             means = [prior.mean_given(Told(points, weights)) for prior, points, weights in parts]
         return lambda inputs: torch.cat([mean(inputs) for mean in means])
 

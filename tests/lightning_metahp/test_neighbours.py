@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import warnings
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.lightning_metahp.test_cells import BuiltInModel
 from tests.lightning_metahp.tiny_training import TinyData, TinyModel, fit, make_trainer
 
 NEW = 0.03
+ROOT = Path(__file__).parents[2]
 
 
 def params(history: History, **space: Any) -> MetaHParams:
@@ -190,3 +193,32 @@ def test_a_trial_of_ray_is_told_by_its_session(
     monkeypatch.setitem(sys.modules, "ray.tune", tune)
     assert fit(params(history)).lightning_module.hparams.lr == 1e-3
     assert "Ray Tune chooses the hyperparameters" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
+def test_a_trial_of_ray_tune_in_a_process_of_its_own_is_recorded_and_left_alone(
+    history: History, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import ray
+    from ray import tune
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the workers import this very module
+    path = str(history.path)
+
+    def trial(config: dict[str, Any]) -> dict[str, float]:
+        with History(path) as own:
+            trainer = fit(params(own), model=TinyModel(lr=config["lr"]))
+        return {"val_acc": float(trainer.callback_metrics["val_acc"]), "used": trainer.lightning_module.hparams.lr}
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        found = tune.Tuner(
+            trial,
+            param_space={"lr": tune.grid_search([2e-3, 5e-3])},
+            run_config=tune.RunConfig(storage_path=str(tmp_path), verbose=0),
+        ).fit()
+    finally:
+        ray.shutdown()
+    assert [result.metrics["used"] for result in found] == [2e-3, 5e-3], found.errors
+    assert {run.hparams["learning_rate"] for run in history.runs()} == {2e-3, 5e-3}
+    assert all(run.status is RunStatus.COMPLETED for run in history.runs())

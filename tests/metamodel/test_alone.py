@@ -160,6 +160,13 @@ def test_one_run_and_no_column_are_enough_for_an_answer() -> None:
     assert np.isfinite(AlonePosterior(OwnRuns(np.zeros((3, 0)), np.arange(3.0), same(3))).predict(np.zeros((2, 0))).mean).all()
 
 
+def test_the_mean_that_a_search_asks_for_is_that_of_the_prediction() -> None:
+    rng = np.random.default_rng(0)
+    posterior = AlonePosterior(OwnRuns(rng.random((8, 3)), rng.normal(size=8), rng.random(8) < 0.6))
+    points = rng.random((5, 3))
+    assert np.allclose(posterior.mean(points), posterior.predict(points).mixture()[0])
+
+
 def test_the_process_finds_the_peak_of_one_task() -> None:
     rng = np.random.default_rng(2)
     inputs = rng.random((25, 2))

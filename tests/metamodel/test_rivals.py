@@ -8,8 +8,8 @@ import pytest
 from metamodel.posterior import OwnRuns, Posterior
 from metamodel.prior import HistoryPrior, View
 from metamodel.rivals import MIN_OWN_RUNS, Rivals, against_alone
-from metamodel.task_gps import TrainingTask
-from tests.metamodel.gps import own_of, ranked, with_shared
+from metamodel.task_gps import CHUNK, TrainingTask
+from tests.metamodel.gps import own_of, ranked, shared_of, some_tasks, with_shared
 
 
 def first_column(n_tasks: int, n: int = 30, sign: float = 1.0) -> list[TrainingTask]:
@@ -80,6 +80,22 @@ def test_rivals_are_predicted_as_each_of_them_alone() -> None:
         assert np.array_equal(prepared.mean[part], mine.mean)
         assert np.array_equal(both.covariance(prepared, prepared)[part], prior.covariance(mine, mine))
         assert np.array_equal(both.noise_variance[part], prior.noise_variance)
+
+
+@pytest.mark.parametrize("n_extra", [0, 2])
+@pytest.mark.parametrize("is_sharing", [False, True])
+@pytest.mark.parametrize("n_own", [0, 1, 2, 9])
+def test_the_mean_that_a_search_asks_for_is_that_of_the_prediction(n_own: int, is_sharing: bool, n_extra: int) -> None:
+    rng = np.random.default_rng(4)
+    tasks = [*some_tasks(3), *some_tasks(1, n=4, seed=9)]  # of different lengths, so that padding matters
+    gps = with_shared(tasks, shared_of(rng.random((6, 2)), [0.5, 0.8]) if is_sharing else None, own_of([0.6, 0.9]))
+    views = [View.mixture(np.array([0.4, 0.3, 0.2, 0.1])), View.regression(np.array([0.5, -0.1, 0.2, 0.0]), 0.7)]
+    own = OwnRuns(rng.random((n_own, 2 + n_extra)), rng.normal(size=n_own), rng.random(n_own) < 0.6)
+    history = HistoryPrior(gps, views, n_extra)
+    points = rng.random((2 * CHUNK + 3, 2 + n_extra))
+    for posterior in (Posterior(history, own), against_alone(history, own)):
+        assert np.allclose(posterior.mean(points), posterior.predict(points).mixture()[0], atol=2e-6)
+        assert posterior.mean(points[:0]).shape == (0,)
 
 
 def test_rivals_of_different_columns_are_refused() -> None:
