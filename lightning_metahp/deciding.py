@@ -38,7 +38,7 @@ _MIN_FIT_S = 0.1
 """Left for fitting a model even where looking at the data took all the time there was."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)  # what is not generated takes no time at the start
 class Request:
     """What a user asks for, checked.
 

@@ -7,24 +7,25 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from store import curation
-from store.bulk import FinishedRun, write_finished_runs
 from store.connection import HistoryConnection, set_busy_timeout, transaction
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, UnknownRunError
 from store.history_reader import HistoryReader
 from store.ids import new_id, utc_now
-from store.merging import COUNTED, merge_history, source_file
 from store.names import resolve_direction
 from store.operations import resolve_merged
 from store.paths import resolve_path
 from store.recorder import RunRecorder
 from store.records import Source, TaskLike
-from store.resuming import EarlierAttempt, read_attempt
 from store.run_state import RunState
 from store.values import encode_value, storable_text
 from store.writer import flush_own, writer_for
+
+if TYPE_CHECKING:  # imported where they are used: the start of a training does not need them
+    from store.bulk import FinishedRun
+    from store.resuming import EarlierAttempt
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +157,8 @@ class History(HistoryReader):
         """
         path = other.path if isinstance(other, History) else resolve_path(other)
         flush_own(path)
+        from store.merging import COUNTED, merge_history, source_file
+
         with source_file(path) as source, self._writing() as connection:
             if os.path.samefile(path, self.path):
                 return dict.fromkeys(COUNTED, 0)
@@ -175,6 +178,8 @@ class History(HistoryReader):
             InvalidArgumentError: If a run has no value of its objective.
             StorageError: If the history cannot be written.
         """
+        from store.bulk import write_finished_runs
+
         with self._writing() as connection, transaction(connection):
             return write_finished_runs(connection, runs, descriptions or {})
 
@@ -255,6 +260,8 @@ class History(HistoryReader):
         return self._asked(find, otherwise=None)
 
     def _earlier(self, run_id: str) -> EarlierAttempt | None:
+        from store.resuming import read_attempt
+
         flush_own(self._path)
         return self._asked(lambda connection: read_attempt(connection, run_id), otherwise=None)
 

@@ -73,3 +73,11 @@ def test_every_make_target_named_in_a_page_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert {"demo", "test", "check"} <= targets
     assert named <= targets
+
+
+def test_every_test_named_in_a_page_exists() -> None:
+    found = {path.stem: set(re.findall(r"def (test_\w+)", path.read_text())) for path in ROOT.glob("tests/**/test_*.py")}
+    everywhere = set().union(*found.values())
+    named = [(page.name, *match) for page in PAGES for match in re.findall(r"`(?:(test_\w+)::)?(test_\w+)`", page.read_text())]
+    assert len(named) > 30
+    assert [item for item in named if item[2] not in (found.get(item[1], set()) if item[1] else everywhere | set(found))] == []
