@@ -92,19 +92,17 @@ def _predict(method: MetaHP, configs: Sequence[Mapping[str, Any]], values: np.nd
     from scipy.stats import norm, rankdata
 
     from metamodel.fitting import current_model
-    from metamodel.model import MetaModel
-    from metamodel.posterior import OwnRuns, Posterior
+    from metamodel.posterior import OwnRuns
 
     assert method._history is not None
     model = current_model(method._history, "metahp")
-    assert isinstance(model, MetaModel)
+    assert model is not None
     scores = norm.ppf((rankdata(values) - 0.5) / len(values))
     inputs = model.encoder.encode(list(configs))
     for n_own in N_OWN:
         rng = np.random.default_rng([seed, n_own])
         own = rng.choice(len(values), n_own, replace=False)
-        runs = OwnRuns(inputs[own], values[own], np.ones(n_own, dtype=bool)) if n_own else None
-        posterior = Posterior(model.prior({}), runs)
+        posterior = model.posterior(OwnRuns(inputs[own], values[own], np.ones(n_own, dtype=bool)), method._task, 0, None)
         asked = rng.choice(np.setdiff1d(np.arange(len(values)), own), CANDIDATES_OF_INTERVALS, replace=False)
         mean, variance = posterior.predict(inputs[asked]).mixture()
         distance = np.abs(scores[asked] - mean) / np.sqrt(variance + posterior.noise_variance)

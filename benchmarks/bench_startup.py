@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,10 @@ DEFAULTS: dict[str, Any] = {
 _CHILD = """
 import sys, time, warnings
 warnings.simplefilter("ignore")
+began, began_busy = time.perf_counter(), time.process_time()
 import lightning as L, torch
 from torch.utils.data import DataLoader, TensorDataset
+hosts, hosts_busy = time.perf_counter() - began, time.process_time() - began_busy
 
 class Data(L.LightningDataModule):
     def __init__(self, batch_size=16):
@@ -77,7 +79,7 @@ class Timed(type(params)):
             import pstats
             profile.disable()
             pstats.Stats(profile, stream=sys.stdout).sort_stats("cumulative").print_stats(45)
-        print("took", made + time.perf_counter() - before, made_busy + time.process_time() - before_busy)
+        print("took", made + time.perf_counter() - before, made_busy + time.process_time() - before_busy, hosts, hosts_busy)
 
 params.__class__ = Timed
 trainer = L.Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -109,8 +111,8 @@ def fill(path: Path) -> None:
         serving_model(history, learning_table(history), FIT_S)
 
 
-def measure(script: Path, history: Path, space: str, rounds: int, environment: Mapping[str, str]) -> list[tuple[float, float]]:
-    """Return the seconds of each round, by the clock and of the processor, one process each; a warm-up goes before them.
+def measure(script: Path, history: Path, space: str, rounds: int, environment: Mapping[str, str]) -> list[tuple[float, ...]]:
+    """Return the seconds of each round, one process each; a warm-up goes before them.
 
     Args:
         script: The training.
@@ -118,6 +120,9 @@ def measure(script: Path, history: Path, space: str, rounds: int, environment: M
         space: ``space`` to name hyperparameters, ``none`` to leave the choice to ``MetaHParams``.
         rounds: How many processes.
         environment: Added to that of this process.
+
+    Returns:
+        For each round: by the clock, of the processor, and both of these for importing torch and lightning.
     """
     found = []
     settings = {**os.environ, "OMP_NUM_THREADS": "1", "METAHP_RESOURCES_S": "off", **environment}
@@ -125,9 +130,13 @@ def measure(script: Path, history: Path, space: str, rounds: int, environment: M
     for index in range(rounds + 1):
         path = history if history.exists() else history.parent / f"none{index}-{os.urandom(4).hex()}" / "history.db"
         done = subprocess.run([sys.executable, str(script), str(path), space], capture_output=True, text=True, env=settings, check=True)
-        took, busy = done.stdout.split("took")[1].split()
-        found.append((float(took), float(busy)))
+        found.append(tuple(float(number) for number in done.stdout.split("took")[1].split()))
     return found[1:]
+
+
+def _cells(times: Sequence[tuple[float, ...]]) -> list[str]:
+    """Return median and best in milliseconds, by the clock and of the processor."""
+    return [f"{1000 * choose(values):.0f}" for values in zip(*times, strict=True) for choose in (statistics.median, min)]
 
 
 def main() -> None:
@@ -151,15 +160,15 @@ def main() -> None:
             "no history, without a space": (missing, "none", {"METAHP_STARTER": "off"}),
             "no history, the starter history asked": (missing, "space", {}),
         }
-        rows = []
+        rows, hosts = [], []
         is_within = True
         for name, (path, space, environment) in cases.items():
             times = measure(script, path, space, options.rounds, environment)
-            clock, busy = ([values[i] for values in times] for i in (0, 1))
             limit = LIMITS_S.get(name)
-            is_within &= limit is None or statistics.median(clock) < limit
-            cells = [statistics.median(clock), min(clock), statistics.median(busy), min(busy)]
-            rows.append([name, *(f"{1000 * value:.0f}" for value in cells), "" if limit is None else f"{1000 * limit:.0f}"])
+            is_within &= limit is None or statistics.median(values[0] for values in times) < limit
+            rows.append([name, *_cells([values[:2] for values in times]), "" if limit is None else f"{1000 * limit:.0f}"])
+            hosts += [values[2:] for values in times]
+        rows.append(["importing torch and lightning, for comparison", *_cells(hosts), ""])
     table = markdown_table(["start of a training, ms", "median", "best", "CPU, median", "CPU, best", "limit"], rows)
     print(table)
     if options.write:

@@ -158,10 +158,8 @@ def resolve_direction(objective: str, direction: str | None) -> Direction:
     return found
 
 
-_SECRET_PART = re.compile(r"password|passwd|passphrase|passcode|secret(?!ar)|credential|api_?key|bearer|connection_string|webhook")
-_SECRET_KEY = re.compile(
-    r"(api|access|private|auth|signing|encryption|ssh|hub|account|client|license|deploy|wandb|comet|neptune|hf)_keys?(_|$)"
-)
+_SECRET_PART = r"password|passwd|passphrase|passcode|secret(?!ar)|credential|api_?key|bearer|connection_string|webhook"
+_SECRET_KEY = r"(api|access|private|auth|signing|encryption|ssh|hub|account|client|license|deploy|wandb|comet|neptune|hf)_keys?(_|$)"
 _SECRET_WORDS = frozenset({"pwd", "pw", "authorization", "jwt", "cookie", "cookies", "creds", "dsn", "pat", "otp", "htpasswd", "netrc"})
 # "token" is a word about text as well: pad_token, max_tokens, token_type_ids. What comes before or after it tells.
 _TEXT_TOKENS = frozenset(
@@ -181,7 +179,7 @@ def is_secret_name(name: str) -> bool:
     """
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
     snake = re.sub(r"[^a-z0-9]+", "_", snake).strip("_")
-    if _SECRET_PART.search(snake) or _SECRET_KEY.search(snake):
+    if re.search(_SECRET_PART, snake) or re.search(_SECRET_KEY, snake):
         return True
     words = snake.split("_")
     if words[-1] in _SECRET_WORDS or snake in {"auth", "basic_auth", "http_auth"}:

@@ -48,15 +48,14 @@ def redact(value: Any, name: str = "") -> Any:
     return value
 
 
+# These are compiled when first used, and kept by ``re``: the start of a training mostly needs none of them.
 # In a URL everything up to the @ is a credential. A password may hold a slash, but what follows a port is a path.
-_URL_CREDENTIALS = re.compile(r"(?<=://)(?:[^/?#\s\"'<>]*@|[^/?#\s\"'<>@:]*:(?!\d+[/?#])[^\s\"'<>@]*@)")
-_URL_PARAMETER = re.compile(r"(?<=[?&#;])([^=&\s#;]+)=([^&\s#;\"'<>]+)")
+_URL_CREDENTIALS = r"(?<=://)(?:[^/?#\s\"'<>]*@|[^/?#\s\"'<>@:]*:(?!\d+[/?#])[^\s\"'<>@]*@)"
+_URL_PARAMETER = r"(?<=[?&#;])([^=&\s#;]+)=([^&\s#;\"'<>]+)"
 _SECRET_PARAMETERS = frozenset({"sig", "signature", "key", "auth", "code", "pwd", "pass", "x-amz-signature", "x-amz-credential", "sas"})
-_ASSIGNMENT = re.compile(r"([A-Za-z_][\w.\-]{0,80})(\s{0,2}=\s{0,2}|[\"']\s{0,4}:\s{0,4})([\"']?)([^\s\"'&,;}\])]+)")
-_HEADER = re.compile(
-    r"\b(authorization\s*:\s*|bearer\s+|basic\s+(?=[\w+/=]{12,}))((?:bearer|basic|token)\s+)?([\w.~+/=\-]{6,})", re.IGNORECASE
-)
-_KNOWN_SHAPES = re.compile(
+_ASSIGNMENT = r"([A-Za-z_][\w.\-]{0,80})(\s{0,2}=\s{0,2}|[\"']\s{0,4}:\s{0,4})([\"']?)([^\s\"'&,;}\])]+)"
+_HEADER = r"(?i)\b(authorization\s*:\s*|bearer\s+|basic\s+(?=[\w+/=]{12,}))((?:bearer|basic|token)\s+)?([\w.~+/=\-]{6,})"
+_KNOWN_SHAPES = (
     r"\b(?:hf_[A-Za-z0-9]{20,}|sk-(?=[\w-]*\d)[\w-]{20,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{20,}|glpat-[\w-]{20,}|xox[abprs]-[\w-]{10,}"
     r"|AKIA[0-9A-Z]{16}|AIza[\w-]{35}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+)"
 )
@@ -65,13 +64,13 @@ _KNOWN_SHAPES = re.compile(
 def redact_text(text: str) -> str:
     """Return a text without credentials: ``https://user:password@host``, ``?token=...``, ``password=...``, ``Bearer ...``."""
     if "://" in text:
-        text = _URL_CREDENTIALS.sub(f"{REDACTED}@", text)
-        text = _URL_PARAMETER.sub(lambda found: f"{found[1]}={REDACTED}" if _is_secret_parameter(found[1]) else found[0], text)
+        text = re.sub(_URL_CREDENTIALS, f"{REDACTED}@", text)
+        text = re.sub(_URL_PARAMETER, lambda found: f"{found[1]}={REDACTED}" if _is_secret_parameter(found[1]) else found[0], text)
     if "=" in text or ":" in text:
-        text = _ASSIGNMENT.sub(_redact_assignment, text)
+        text = re.sub(_ASSIGNMENT, _redact_assignment, text)
     if len(text) > 15:
-        text = _HEADER.sub(lambda found: f"{found[1]}{found[2] or ''}{REDACTED}", text)
-        text = _KNOWN_SHAPES.sub(REDACTED, text)
+        text = re.sub(_HEADER, lambda found: f"{found[1]}{found[2] or ''}{REDACTED}", text)
+        text = re.sub(_KNOWN_SHAPES, REDACTED, text)
     return text
 
 
@@ -106,12 +105,12 @@ def _redact_assignment(found: re.Match[str]) -> str:
 
 
 # A text that is a path from the root on, with two parts at least: "/gpu:0" and "/INST" are none.
-_WHOLE_PATH = re.compile(r"(?:file://)?(?:~[\w.-]*|[A-Za-z]:)?[/\\]{1,2}[\w.@+$-][^/\\\n\x00]*[/\\][^\n\x00]*|~[\w.-]*[/\\][^\n\x00]*")
+_WHOLE_PATH = r"(?:file://)?(?:~[\w.-]*|[A-Za-z]:)?[/\\]{1,2}[\w.@+$-][^/\\\n\x00]*[/\\][^\n\x00]*|~[\w.-]*[/\\][^\n\x00]*"
 _TAIL = r"[^\s'\"`,;:)\]}>|\x00]*"
 _HOMES = r"(?:/home/|/Users/|/root/|/scratch/|/data/home/|[A-Za-z]:\\+Users\\+)"
-_IN_TEXT = re.compile(rf"(?<![\w:/\\.~-]){_HOMES}{_TAIL}")
-_QUOTED = re.compile(r"(?<=(['\"]))(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][^'\"\n]*(?=\1)")
-_ANY_IN_TEXT = re.compile(rf"(?<![\w:/\\.~<-])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][\w.@+$-]+[/\\]{_TAIL}")
+_IN_TEXT = rf"(?<![\w:/\\.~-]){_HOMES}{_TAIL}"
+_QUOTED = r"(?<=(['\"]))(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][^'\"\n]*(?=\1)"
+_ANY_IN_TEXT = rf"(?<![\w:/\\.~<-])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][\w.@+$-]+[/\\]{_TAIL}"
 
 
 def hidden_path(value: str | PurePath) -> str | None:
@@ -123,7 +122,7 @@ def hidden_path(value: str | PurePath) -> str | None:
     if isinstance(value, PurePath):
         is_path = value.is_absolute() or text.startswith("~") or bool(value.drive)
     else:
-        is_path = text[:1] in "/\\~fABCDEFGHIJKLMNOPQRSTUVWXYZabcdeghijklmnopqrstuvwxyz" and bool(_WHOLE_PATH.fullmatch(text))
+        is_path = text[:1] in "/\\~fABCDEFGHIJKLMNOPQRSTUVWXYZabcdeghijklmnopqrstuvwxyz" and bool(re.fullmatch(_WHOLE_PATH, text))
     if not is_path or records_paths():
         return None
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -136,7 +135,7 @@ def hide_places(text: str) -> str:
         return text
     if "/" in text or "\\" in text:
         text = _own_home().sub(_shown, text) if _own_home() is not None else text  # type: ignore[union-attr]
-        text = _IN_TEXT.sub(_shown, text)
+        text = re.sub(_IN_TEXT, _shown, text)
     return _hide_host(text)
 
 
@@ -145,7 +144,7 @@ def scrub_message(text: str) -> str:
     text = redact_text(text)
     if records_paths():
         return text
-    text = _ANY_IN_TEXT.sub(_shown, _QUOTED.sub(lambda found: _shown(found) if _is_long(found[0]) else found[0], text))
+    text = re.sub(_ANY_IN_TEXT, _shown, re.sub(_QUOTED, lambda found: _shown(found) if _is_long(found[0]) else found[0], text))
     return _hide_host(text)
 
 
