@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from metamodel.alone import AlonePosterior
 from metamodel.calibration import LEVELS, Calibration, calibrate
 from metamodel.model import own_parts
-from metamodel.posterior import Posterior
+from metamodel.observations import own_scores
+from metamodel.posterior import OwnRuns, Posterior
 from metamodel.prior import HistoryPrior, views_of
 from metamodel.relatedness import fit_relatedness
 from metamodel.task_gp_fit import fit_task_gps
@@ -55,3 +57,23 @@ def test_too_few_tasks_leave_the_normal_widths() -> None:
     features: list[dict[str, float]] = [{}, {}, {}]
     calibration = calibrate(fitted, fit_relatedness(features, own_parts(fitted)), features)
     assert calibration.half_width(0, 0.95) == pytest.approx(norm.ppf(0.975))
+
+
+@pytest.mark.parametrize("n", [6, 16, 48])
+def test_intervals_from_a_tasks_own_runs_alone_hold_about_what_they_claim(n: int) -> None:
+    rng = np.random.default_rng(n)
+    inside = {level: [] for level in LEVELS}
+    for _ in range(24):
+        centre, width = rng.random(4), rng.uniform(0.5, 2.0, 4)
+        inputs = rng.random((n + 40, 4))
+        values = -(np.abs(inputs - centre) * width).sum(1) ** 1.5 + 0.05 * rng.normal(size=n + 40)
+        posterior = AlonePosterior(OwnRuns(inputs[:n], values[:n], np.ones(n, dtype=bool)))
+        told = own_scores(values[:n])
+        slope, offset = np.polyfit(values[:n], told, 1)  # standardised outcomes: without far outliers a straight line
+        prediction = posterior.predict(inputs[n:])
+        scale = np.sqrt(prediction.variance[0] + posterior.noise_variance)
+        z = np.abs(slope * values[n:] + offset - prediction.mean[0]) / scale
+        for level in LEVELS:
+            inside[level].extend(z <= Calibration({}, {}).half_width(n, level))
+    for level in LEVELS:
+        assert np.mean(inside[level]) == pytest.approx(level, abs=0.1)
