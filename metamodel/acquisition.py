@@ -18,6 +18,10 @@ FloatArray = npt.NDArray[np.float64]
 FAILED_SCORE = -2.5
 """What a failed run is worth in normal scores: worse than 99 of 100."""
 
+CAUTION = 1.0
+"""Standard deviations that a first choice is judged below its expected outcome: what was good on most past tasks and bad on some is a
+worse start than what was good on all."""
+
 
 @dataclass(frozen=True)
 class Acquisition:
@@ -26,7 +30,8 @@ class Acquisition:
     Attributes:
         posterior: What is believed of the task.
         feasibility: Where runs finish.
-        mode: ``best``: the expected outcome; ``explore``: the expected improvement, its logarithm.
+        mode: ``best``: the expected outcome; ``explore``: the expected improvement, its logarithm. A task without a run of its own gets a
+            cautious choice in both: an outcome that is likely to be surpassed.
         seen_bounds: From a name to the range outside of which nothing is proposed; None proposes everywhere.
     """
 
@@ -43,12 +48,20 @@ class Acquisition:
     def values(self, inputs: FloatArray) -> FloatArray:
         """Return the value of encoded configurations, shape ``(n,)``."""
         finish = self.feasibility.finish_probability(inputs)
-        if self.mode == "explore" and self.posterior.own_scores is not None and len(self.posterior.own_scores):
+        if not self._is_informed:
+            mean, variance = self.posterior.predict(inputs).mixture()
+            return finish * (mean - CAUTION * np.sqrt(variance)) + (1 - finish) * FAILED_SCORE
+        if self.mode == "explore":
             predicted = self.posterior.predict(inputs)
             assert predicted.incumbent is not None
             return predicted.log_improvement(predicted.incumbent) + np.log(finish)
-        # Where nothing was tried yet, any outcome is an improvement: the expected one is the mean.
         return finish * self.posterior.mean(inputs) + (1 - finish) * FAILED_SCORE
+
+    @property
+    def _is_informed(self) -> bool:
+        """Whether the task has runs of its own."""
+        scores = self.posterior.own_scores
+        return scores is not None and len(scores) > 0
 
     def slope(self, row: FloatArray) -> tuple[float, FloatArray]:
         """Return the value of one encoded configuration, shape ``(d,)``, and its gradient."""

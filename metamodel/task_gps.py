@@ -141,8 +141,13 @@ class TaskGPs:
 
     @cached_property
     def _single(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scaled runs, factors and weights in single precision: thousands of candidates are asked at once."""
-        return self.scaled.float(), self.factor.float(), self.weights.float()
+        """Scaled runs, inverse factors and weights in single precision: thousands of candidates are asked at once.
+
+        The noise keeps the inverse well conditioned, and a product with it takes half of the time of solving.
+        """
+        eye = torch.eye(self.factor.shape[-1], dtype=torch.double)
+        inverse = torch.linalg.solve_triangular(self.factor, eye.expand_as(self.factor), upper=False)
+        return self.scaled.float(), inverse.float(), self.weights.float()
 
     def chosen(self, index: npt.NDArray[np.intp]) -> TaskGPs:
         """Return some of the tasks; the shared function stays that of all."""
@@ -170,11 +175,15 @@ class TaskGPs:
             Posterior means ``(T, p)``, and ``V = L^-1 K(runs, points)`` of shape ``(T, n, p)``: the posterior covariance of an own part is
             ``k(x, x') - V(x)^T V(x')``. Single precision, whose rounding is far below the noise.
         """
-        scaled, factor, weights = self._single
-        cross = matern52(scaled, (points / self.own.length.to(points.dtype)).float().expand(self.n_tasks, -1, -1))
-        cross *= self.own.amplitude * self.mask[..., None]
-        mean = (cross.transpose(1, 2) @ weights)[..., 0]
-        return mean, torch.linalg.solve_triangular(factor, cross, upper=False)
+        scaled, inverse, weights = self._single
+        asked, scale = (points / self.own.length.to(points.dtype)).float(), self.own.amplitude * self.mask[..., None]
+        mean, known = scaled.new_empty(self.n_tasks, len(asked)), scaled.new_empty(*self.mask.shape, len(asked))
+        for start in range(0, len(asked), CHUNK):
+            rows = slice(start, start + CHUNK)
+            cross = matern52(scaled, asked[rows].expand(self.n_tasks, -1, -1)).mul_(scale)
+            mean[:, rows] = (cross.transpose(1, 2) @ weights)[..., 0]
+            known[..., rows] = inverse @ cross
+        return mean, known
 
     def unwhitened(self, values: Tensor) -> Tensor:
         """Return ``L^-T v`` of each task, shape ``(T, n, 1)``, double precision."""
