@@ -66,7 +66,7 @@ def test_intervals_from_a_tasks_own_runs_alone_hold_about_what_they_claim(n: int
     for _ in range(24):
         centre, width = rng.random(4), rng.uniform(0.5, 2.0, 4)
         inputs = rng.random((n + 40, 4))
-        values = -(np.abs(inputs - centre) * width).sum(1) ** 1.5 + 0.05 * rng.normal(size=n + 40)
+        values = -((np.abs(inputs - centre) * width).sum(1) ** 1.5) + 0.05 * rng.normal(size=n + 40)
         posterior = AlonePosterior(OwnRuns(inputs[:n], values[:n], np.ones(n, dtype=bool)))
         told = own_scores(values[:n])
         slope, offset = np.polyfit(values[:n], told, 1)  # standardised outcomes: without far outliers a straight line
