@@ -48,14 +48,16 @@ class Acquisition:
     def values(self, inputs: FloatArray) -> FloatArray:
         """Return the value of encoded configurations, shape ``(n,)``."""
         finish = self.feasibility.finish_probability(inputs)
-        if not self._is_informed:
-            mean, variance = self.posterior.predict(inputs).mixture()
-            return finish * (mean - CAUTION * np.sqrt(variance)) + (1 - finish) * FAILED_SCORE
-        if self.mode == "explore":
+        if self._is_informed and self.mode == "best":
+            worth = self.posterior.mean(inputs)
+        else:
             predicted = self.posterior.predict(inputs)
-            assert predicted.incumbent is not None
-            return predicted.log_improvement(predicted.incumbent) + np.log(finish)
-        return finish * self.posterior.mean(inputs) + (1 - finish) * FAILED_SCORE
+            if self._is_informed:
+                assert predicted.incumbent is not None
+                return predicted.log_improvement(predicted.incumbent) + np.log(finish)
+            mean, variance = predicted.mixture()
+            worth = mean - CAUTION * np.sqrt(variance)
+        return finish * worth + (1 - finish) * FAILED_SCORE
 
     @property
     def _is_informed(self) -> bool:

@@ -159,13 +159,13 @@ class Posterior:
         Args:
             inputs: Encoded, as the prior's, shape ``(n, d)``.
         """
+        if self._own is None:
+            return self.predict(inputs).mixture()[0]
         found: FloatArray = self.weights @ self._mean_function(inputs).numpy()
         return found
 
     @cached_property
     def _mean_function(self) -> MeanFunction:
-        if self._own is None:
-            return self._prior.mean_given(None)
         weights = torch.linalg.solve_triangular(self._factor.transpose(-1, -2), self._whitened, upper=True)[..., 0]
         return self._prior.mean_given(Told(self._points, weights * torch.where(self._same, 1.0, VARIANT_CORRELATION)))
 

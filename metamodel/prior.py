@@ -155,7 +155,7 @@ class Prior(Protocol):
     def covariance(self, left: Prepared, right: Prepared) -> Tensor:
         """Return the covariance of each rival, shape ``(e, n_left, n_right)``."""
 
-    def mean_given(self, told: Told | None) -> MeanFunction:
+    def mean_given(self, told: Told) -> MeanFunction:
         """Return ``x -> mean(x) + cov(x, points) weights`` of each rival: what a search asks thousands of times."""
 
 
@@ -230,31 +230,29 @@ class HistoryPrior:
             found += [history + r * self._own * local for r in RESIDUALS]
         return torch.stack([*found, self._tasks.amplitude * local])
 
-    def mean_given(self, told: Told | None) -> MeanFunction:
+    def mean_given(self, told: Told) -> MeanFunction:
         """Return the mean of the rivals, given own runs: it is linear in the kernels at ``x``, so all that it sums is summed up once."""
         tasks, d = self._tasks, self._tasks.n_inputs
         rivals = [(v, r) for v in range(len(self._views)) for r in RESIDUALS]
-        found = [self._kernel_weights(v, None if told is None else told.of(row)) for row, (v, _) in enumerate(rivals)]
+        found = [self._kernel_weights(v, told.of(row)) for row, (v, _) in enumerate(rivals)]
         weights = torch.stack([*(runs for runs, _ in found), torch.zeros_like(found[0][0])]).float()
         inducing = torch.stack([*(shared for _, shared in found), torch.zeros_like(found[0][1])])
-        if told is not None:
-            own = _column(np.array([*(float(self._views[v].covariance.sum()) * self._own for v, _ in rivals), 0.0])) * told.weights
-            local = _column(np.array([*(r * self._own for _, r in rivals), tasks.amplitude])) * told.weights
+        own = _column(np.array([*(float(self._views[v].covariance.sum()) * self._own for v, _ in rivals), 0.0])) * told.weights
+        local = _column(np.array([*(r * self._own for _, r in rivals), tasks.amplitude])) * told.weights
 
         def mean(inputs: FloatArray) -> Tensor:
             points = _tensor(inputs, self.n_columns)
             found = tasks.weighted(points[:, :d], weights).double()
             if tasks.common is not None:
                 found += inducing @ tasks.common.kernel.cross(points[:, :d]).T
-            if told is not None:
-                scaled, at = points / self._length, told.points.scaled
-                found += local @ matern52(at, scaled)
-                found += own @ matern52(at[:, :d], scaled[:, :d])
+            scaled, at = points / self._length, told.points.scaled
+            found += local @ matern52(at, scaled)
+            found += own @ matern52(at[:, :d], scaled[:, :d])
             return found
 
         return mean
 
-    def _kernel_weights(self, v: int, told: Told | None) -> tuple[Tensor, Tensor]:
+    def _kernel_weights(self, v: int, told: Told) -> tuple[Tensor, Tensor]:
         """Return how a view's mean weighs the kernels of all past runs, shape ``(T, n)``, and of the inducing points, shape ``(m,)``.
 
         Args:
@@ -264,8 +262,6 @@ class HistoryPrior:
         tasks, view = self._tasks, self._views[v]
         shared = torch.zeros(0, dtype=torch.double) if tasks.common is None else tasks.common.mean_weights
         share = torch.as_tensor(view.mean)
-        if told is None:
-            return share[:, None] * tasks.weights[..., 0], shared
         points, own = told
         assert points.known is not None
         assert points.deviation is not None

@@ -51,12 +51,12 @@ class AlonePrior:
         """Return the covariance, shape ``(1, n_left, n_right)``."""
         return self._variance * torch.as_tensor(self._kernel.covariance(left.scaled.numpy(), right.scaled.numpy()))[None]
 
-    def mean_given(self, told: Told | None) -> MeanFunction:
+    def mean_given(self, told: Told) -> MeanFunction:
         """Return the mean, given own runs."""
 
         def mean(inputs: FloatArray) -> Tensor:
             points = self.prepare(inputs)
-            return points.mean if told is None else points.mean + told.weights @ self.covariance(told.points, points)[0]
+            return points.mean + told.weights @ self.covariance(told.points, points)[0]
 
         return mean
 
@@ -88,14 +88,11 @@ class Rivals:
         pairs = zip(self._priors, left.parts, right.parts, strict=True)
         return torch.cat([prior.covariance(mine, theirs) for prior, mine, theirs in pairs])
 
-    def mean_given(self, told: Told | None) -> MeanFunction:
+    def mean_given(self, told: Told) -> MeanFunction:
         """Return the means of all, given own runs."""
         counts = [len(prior.log_weights) for prior in self._priors]
-        if told is None:
-            means = [prior.mean_given(None) for prior in self._priors]
-        else:
-            parts = zip(self._priors, told.points.parts, torch.split(told.weights, counts), strict=True)
-            means = [prior.mean_given(Told(points, weights)) for prior, points, weights in parts]
+        parts = zip(self._priors, told.points.parts, torch.split(told.weights, counts), strict=True)
+        means = [prior.mean_given(Told(points, weights)) for prior, points, weights in parts]
         return lambda inputs: torch.cat([mean(inputs) for mean in means])
 
 

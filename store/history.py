@@ -155,10 +155,10 @@ class History(HistoryReader):
             NotAHistoryError: If it is something else.
             HistoryTooNewError: If a newer version wrote it.
         """
-        path = other.path if isinstance(other, History) else resolve_path(other)
-        flush_own(path)
         from store.merging import COUNTED, merge_history, source_file
 
+        path = other.path if isinstance(other, History) else resolve_path(other)
+        flush_own(path)
         with source_file(path) as source, self._writing() as connection:
             if os.path.samefile(path, self.path):
                 return dict.fromkeys(COUNTED, 0)
