@@ -93,7 +93,7 @@ def fill(path: Path) -> None:
     import random
 
     from metamodel.fitting import serving_model
-    from metamodel.observations import learning_table
+    from metamodel.learning_tables import learning_table
     from store import History
     from store.bulk import Curve, FinishedRun
 

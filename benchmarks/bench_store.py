@@ -188,7 +188,7 @@ def _command(words: list[str], environment: dict[str, str]) -> tuple[float, floa
 
 def learning_s(path: Path) -> tuple[float, float]:
     """Return the seconds that reading everything to learn from takes, and that reading it again does."""
-    from metamodel.observations import learning_table
+    from metamodel.learning_tables import learning_table
 
     with History(path, create=False) as history:
         first = _timed(lambda: learning_table(history))

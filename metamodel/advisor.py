@@ -23,6 +23,7 @@ from metamodel.learned import LearnedModel, TaskPosterior
 from metamodel.observations import TaskRuns
 from metamodel.posterior import OwnRuns
 from metamodel.recommendation import Unit
+from metamodel.run_configs import column_of
 from metamodel.space import LOG_RATIO, Space, is_number
 from metamodel.task import TaskDescription
 from store.names import natural_bounds
@@ -244,7 +245,7 @@ def _varies(name: str, configs: Sequence[Mapping[str, Any]]) -> bool:
 
 def _seen_range(name: str, tasks: Sequence[TaskRuns]) -> tuple[float, float, bool]:
     """Return the range of a number over all runs, widened by a quarter, and whether it is one of logarithms; all numbers if never seen."""
-    values = [config.get(name) for task in tasks for config in task.configs]
+    values = [value for task in tasks for value in column_of(task.configs, name)]
     seen = [float(value) for value in values if value is not None and is_number(value)]
     if not seen:
         return -math.inf, math.inf, False

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from metamodel.kinds import DEFAULT, KINDS, check_kind, class_of
 from metamodel.learned import MIN_TASKS, LearnedModel, is_teaching
+from metamodel.learning_tables import learning_table
 from metamodel.model import MetaModel
-from metamodel.observations import LearningTable, learning_table
+from metamodel.observations import LearningTable
 from store.errors import InvalidArgumentError, MetaHPError, ModelFileError
 from store.ids import new_id
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +15,9 @@ from scipy.stats import norm, rankdata
 
 from metamodel.batch import as_seen_by_model
 from metamodel.task import TaskDescription
-from store.learning import LearningRun, learning_runs
+from store.learning import LearningRun
 from store.names import Direction
-from store.records import RunRecord, RunStatus, TaskRecord
-
-if TYPE_CHECKING:
-    from store import History
+from store.records import RunRecord, RunStatus
 
 FloatArray = npt.NDArray[np.float64]
 AnyRun = RunRecord | LearningRun
@@ -61,7 +57,7 @@ class TaskRuns:
     direction: Direction
     description: TaskDescription
     run_ids: tuple[str, ...]
-    configs: tuple[Mapping[str, Any], ...]
+    configs: Sequence[Mapping[str, Any]]
     values: FloatArray
     is_diverged: npt.NDArray[np.bool_]
     is_oom: npt.NDArray[np.bool_]
@@ -187,57 +183,6 @@ def own_scores(values: FloatArray) -> FloatArray:
     if not math.isfinite(spread) or spread <= 0:
         return rank_scores(values) if len(np.unique(values)) > 1 else np.zeros(len(values))
     return np.asarray((scores - scores.mean()) / spread, dtype=np.float64)
-
-
-_cache: OrderedDict[tuple[Path, str], LearningTable] = OrderedDict()
-_parts: OrderedDict[Path, dict[str, tuple[tuple[str, ...], LearningTable]]] = OrderedDict()
-_KEPT_TABLES = 4
-
-
-def learning_table(history: History) -> LearningTable:
-    """Read what a history offers for learning; cached until a finished run comes in or a task is merged.
-
-    Then only the tasks that changed are read again: in a long search every new run asks for a new table.
-    """
-    path = Path(history.path)
-    key = (path, history.state()[1])
-    if key in _cache:
-        _cache.move_to_end(key)
-        return _cache[key]
-    before = _parts.get(path, {})
-    records = {task.id: task for task in history.tasks()}
-    states = history.task_states()
-    keys = {task_id: (state, _told_by(records.get(task_id))) for task_id, state in states.items()}
-    parts = {task_id: before[task_id] for task_id, part_key in keys.items() if task_id in before and before[task_id][0] == part_key}
-    changed: dict[str, list[LearningRun]] = {task_id: [] for task_id in keys if task_id not in parts}
-    for run in learning_runs(history, None if len(changed) == len(keys) else list(changed)) if changed else ():
-        if run.task_id in changed:  # else a run whose task is newer than what was asked above
-            changed[run.task_id].append(run)
-    parts |= {task_id: (keys[task_id], build_table(runs, records)) for task_id, runs in changed.items()}
-    table = _joined([part for _, part in parts.values()])
-    if any(reason.endswith(NEVER_LOGGED) for reason in table.left_out):
-        table = replace(table, logged_names=tuple(history.metric_names()))
-    _cache[key], _parts[path] = table, parts
-    _parts.move_to_end(path)
-    while len(_cache) > _KEPT_TABLES:
-        _cache.popitem(last=False)
-    while len(_parts) > _KEPT_TABLES:
-        _parts.popitem(last=False)
-    return table
-
-
-def _told_by(record: TaskRecord | None) -> str:
-    """Return what a learning task takes from the record of its task."""
-    return "" if record is None else repr((record.name, record.description))
-
-
-def _joined(parts: list[LearningTable]) -> LearningTable:
-    """Put the tables of single tasks together."""
-    tasks = sorted((task for part in parts for task in part.tasks), key=lambda task: (task.task_id, task.objective))
-    left_out: Counter[str] = Counter()
-    for part in parts:
-        left_out.update(part.left_out)
-    return LearningTable(tuple(tasks), dict(left_out), sum(part.n_finished for part in parts))
 
 
 def build_table(runs: Sequence[AnyRun], task_records: Mapping[str, Any]) -> LearningTable:

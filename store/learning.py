@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from store.caching import are_alike, coded, decoded, is_coded, origin_of, read_cache, write_cache
 from store.outcome import value_of_kind
 from store.records import FINISHED, RunStatus
-from store.values import decode_value, encode_value
+from store.values import decode_value
 
 if TYPE_CHECKING:
     from store.history_reader import HistoryReader
@@ -72,7 +72,7 @@ def learning_runs(history: HistoryReader, task_ids: Collection[str] | None = Non
         rows = _read_rows(connection, task_ids)
         ended = {row[0]: f"{row[12]}|{row[8]}" for row in rows if row[2] in ENDED}
         path = history.models_path / CACHE_FILE
-        origin = _origin(connection) if len(ended) >= MIN_CACHED_RUNS else None
+        origin = origin_of(connection) if len(ended) >= MIN_CACHED_RUNS else None
         known = {} if origin is None else _read_cache(path, origin)
         missing = [run_id for run_id, depends_on in ended.items() if run_id not in known or known[run_id][0] != depends_on]
         fresh = _read_hparams(connection, missing, is_most=task_ids is None and 2 * len(missing) > len(ended))
@@ -146,79 +146,42 @@ def _as_runs(rows: Iterable[tuple[Any, ...]], known: _Known) -> list[LearningRun
     return runs
 
 
-def _origin(connection: sqlite3.Connection) -> str | None:
-    """Return what tells this database from another one at the same path: when its first tables were made. None if it does not say."""
-    try:
-        row = connection.execute("SELECT min(applied_at) FROM _sqlite_migrations").fetchone()
-    except sqlite3.Error as error:
-        logger.debug("The history does not say when it was made, so nothing is cached: %s", error)
-        return None
-    return None if row is None or row[0] is None else str(row[0])
-
-
 def _read_cache(path: Path, origin: str) -> _Known:
     """Read the cache; nothing where there is none, it belongs to another database, or it is damaged."""
     known: _Known = {}
     try:
-        content = json.loads(path.read_bytes())
-        if (content["format"], content["origin"]) != (FORMAT, origin):
-            return {}
-        for block in content["blocks"]:
-            same = {name: _decoded(value) for name, value in block["same"].items()}
-            each = [[_decoded(value) for value in column] if name in block["coded"] else column for name, column in block["each"].items()]
+        for block in (read_cache(path, FORMAT, origin) or {"blocks": []})["blocks"]:
+            same = {name: decoded(value) for name, value in block["same"].items()}
+            each = [[decoded(value) for value in column] if name in block["coded"] else column for name, column in block["each"].items()]
             names = tuple(block["each"])
             rows = zip(*each, strict=True) if each else repeat((), len(block["ids"]))
             for run_id, depends_on, values in zip(block["ids"], block["depends_on"], rows, strict=each != []):
                 known[run_id] = (depends_on, {**same, **dict(zip(names, values, strict=True))})
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        logger.debug("The cache %s cannot be read and is made anew: %s", path, error)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        logger.debug("The cache %s is damaged and is made anew: %s", path, error)
         return {}
     return known
 
 
 def _write_cache(path: Path, origin: str, known: _Known) -> None:
-    """Write the cache in one step: another process sees the old one or the new one."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for run_id, (_, config) in known.items():
         groups.setdefault(tuple(sorted(config)), []).append(run_id)
-    content = {"format": FORMAT, "origin": origin, "blocks": [_block(names, ids, known) for names, ids in groups.items()]}
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(json.dumps(content, separators=(",", ":")))
-        os.replace(partial, path)
-    except OSError as error:  # a read-only place, a full disk: it works without, only slower
-        logger.debug("The cache %s cannot be written: %s", path, error)
+    write_cache(path, FORMAT, origin, {"blocks": [_block(names, ids, known) for names, ids in groups.items()]})
 
 
 def _block(names: tuple[str, ...], ids: list[str], known: _Known) -> dict[str, Any]:
     """Return the columns of runs that have the same names; one value where all runs share it."""
     same: dict[str, Any] = {}
     each: dict[str, list[Any]] = {}
-    coded = []
+    with_coded = []
     for name in names:
         column = [known[run_id][1][name] for run_id in ids]
-        if all(value is column[0] or (type(value) is type(column[0]) and repr(value) == repr(column[0])) for value in column):
-            same[name] = _coded(column[0])
+        if are_alike(column):
+            same[name] = coded(column[0])
             continue
-        if any(_is_coded(value) for value in column):
-            coded.append(name)
-            column = [_coded(value) for value in column]
+        if any(is_coded(value) for value in column):
+            with_coded.append(name)
+            column = [coded(value) for value in column]
         each[name] = column
-    return {"ids": ids, "depends_on": [known[run_id][0] for run_id in ids], "same": same, "each": each, "coded": coded}
-
-
-def _is_coded(value: Any) -> bool:
-    return not (value is None or type(value) in (bool, int, float, str))
-
-
-def _coded(value: Any) -> Any:
-    return {"$": encode_value(value)} if _is_coded(value) else value
-
-
-def _decoded(value: Any) -> Any:
-    return decode_value(value["$"]) if isinstance(value, dict) else value
+    return {"ids": ids, "depends_on": [known[run_id][0] for run_id in ids], "same": same, "each": each, "coded": with_coded}

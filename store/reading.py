@@ -221,16 +221,21 @@ def read_state(connection: sqlite3.Connection) -> tuple[int, str]:
 
 
 def read_task_states(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return for each task with runs a text that changes when one of its runs does, in whatever status."""
+    """Return for each task with runs a text that changes when one of its runs does, in whatever status.
+
+    The newest id belongs to it: a copy that was put back and went on would give the same numbers to other runs.
+    """
     digests: dict[str, Any] = {}
-    for row in connection.execute(f"{_STATES_SQL} GROUP BY task_id, status"):
+    newest = f"SELECT states.*, runs.id FROM ({_STATES_SQL} GROUP BY task_id, status) AS states JOIN runs ON runs.rowid = states.newest"
+    for row in connection.execute(f"{newest} ORDER BY states.task_id, states.status"):
         digests.setdefault(row[0], hashlib.sha256()).update(f"{tuple(row)}\n".encode())
     return {task_id: digest.hexdigest()[:16] for task_id, digest in digests.items()}
 
 
 # Sums tell all that matters, since a revision only grows and a row number belongs to one run: from the index alone, in one pass.
 _STATES_SQL = (
-    "SELECT task_id, status, count(*), sum(coalesce(revision, 0)), sum(rowid), total(rowid * (1.0 + coalesce(revision, 0))) FROM runs"
+    "SELECT task_id, status, count(*), sum(coalesce(revision, 0)), sum(rowid), total(rowid * (1.0 + coalesce(revision, 0))), "
+    "max(rowid) AS newest FROM runs"
 )
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metamodel.observations import build_table, learning_table, own_scores, past_scores, rank_scores
+from metamodel.learning_tables import learning_table
+from metamodel.observations import build_table, own_scores, past_scores, rank_scores
 from store import Curve, FinishedRun, History
 
 

@@ -16,7 +16,7 @@ from optuna.distributions import FloatDistribution
 
 from metamodel import MetaModel, TaskDescription, current_model, recommend, refit
 from metamodel.fitting import outdated_reason, serving_model
-from metamodel.observations import learning_table
+from metamodel.learning_tables import learning_table
 from metamodel.recommendation import Decision, Recommendation, Unit, load_recommendation, save_recommendation
 from store import History, RunStatus
 from store.errors import InvalidArgumentError, ModelFileError, NotEnoughHistoryError, SpaceError

@@ -1,0 +1,99 @@
+"""Files beside a history that spare a process what an earlier one has worked out. Losing one costs time and nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from store.values import decode_value, encode_value
+
+if TYPE_CHECKING:
+    from store.history_reader import HistoryReader
+
+logger = logging.getLogger(__name__)
+
+
+def origin_of(connection: sqlite3.Connection) -> str | None:
+    """Return what tells this database from another one at the same path: when its first tables were made. None if it does not say."""
+    try:
+        row = connection.execute("SELECT min(applied_at) FROM _sqlite_migrations").fetchone()
+    except sqlite3.Error as error:
+        logger.debug("The history does not say when it was made, so nothing is cached: %s", error)
+        return None
+    return None if row is None or row[0] is None else str(row[0])
+
+
+def origin_of_history(history: HistoryReader) -> str | None:
+    """Return what ``origin_of`` says of the database of an open history."""
+    with history._reading() as connection:
+        return origin_of(connection)
+
+
+def read_cache(path: Path, form: int, origin: str) -> dict[str, Any] | None:
+    """Return what ``write_cache`` wrote.
+
+    Args:
+        path: The file.
+        form: Version of what it holds.
+        origin: As ``origin_of`` gives it.
+
+    Returns:
+        None where there is no file, it belongs to another database or another version, or it is damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logger.debug("The cache %s cannot be read and is made anew: %s", path, error)
+        return None
+    if not isinstance(content, dict) or (content.get("format"), content.get("origin")) != (form, origin):
+        return None
+    return content
+
+
+def write_cache(path: Path, form: int, origin: str, content: Mapping[str, Any]) -> None:
+    """Write a cache in one step: another process sees the old one or the new one. Never raises for want of room or rights.
+
+    Args:
+        path: The file; readable by its owner alone.
+        form: Version of what it holds.
+        origin: As ``origin_of`` gives it.
+        content: JSON-compatible.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps({"format": form, "origin": origin, **content}, separators=(",", ":"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+        os.replace(partial, path)
+    except OSError as error:  # a read-only place, a full disk: it works without, only slower
+        logger.debug("The cache %s cannot be written: %s", path, error)
+
+
+def is_coded(value: object) -> bool:
+    """Whether JSON alone would not give this value back."""
+    return not (value is None or type(value) in (bool, int, float, str))
+
+
+def coded(value: Any) -> Any:
+    """Return what stands for a value in a cache."""
+    return {"$": encode_value(value)} if is_coded(value) else value
+
+
+def decoded(value: Any) -> Any:
+    """Return the value that ``coded`` was given."""
+    return decode_value(value["$"]) if isinstance(value, dict) else value
+
+
+def are_alike(values: list[Any]) -> bool:
+    """Whether a cache may hold one of these for all of them: equal, of one type, and a zero of one sign."""
+    first = values[0]
+    return all(value is first or (type(value) is type(first) and repr(value) == repr(first)) for value in values)
