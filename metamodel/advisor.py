@@ -32,6 +32,7 @@ FloatArray = npt.NDArray[np.float64]
 
 MAX_OWN_RUNS = 400
 """Own runs a posterior looks at; beyond that the best half and the newest half of them."""
+_PLAIN_NUMBERS = {int, float}
 NORMAL_HALF_WIDTH = float(norm.ppf(0.9))
 """Half width of a central 80 % interval of a normal in standard deviations; what calibration makes of it scales every spread."""
 N_ELITES = 4
@@ -245,15 +246,25 @@ def _varies(name: str, configs: Sequence[Mapping[str, Any]]) -> bool:
 
 def _seen_range(name: str, tasks: Sequence[TaskRuns]) -> tuple[float, float, bool]:
     """Return the range of a number over all runs, widened by a quarter, and whether it is one of logarithms; all numbers if never seen."""
-    values = [value for task in tasks for value in column_of(task.configs, name)]
-    seen = [float(value) for value in values if value is not None and is_number(value)]
-    if not seen:
+    bounds = [_number_range(column_of(task.configs, name)) for task in tasks]
+    least, most = min((low for low, _ in bounds), default=math.inf), max((high for _, high in bounds), default=-math.inf)
+    if least > most:
         return -math.inf, math.inf, False
-    is_log = min(seen) > 0 and (name == "learning_rate" or max(seen) / min(seen) > LOG_RATIO)
-    low, high = (math.log(bound) if is_log else bound for bound in (min(seen), max(seen)))
+    is_log = least > 0 and (name == "learning_rate" or most / least > LOG_RATIO)
+    low, high = (math.log(bound) if is_log else bound for bound in (least, most))
     # A range of one value still has neighbours: a factor of two on a log scale, half of the value on a linear one.
     margin = max(OVERHANG * (high - low), math.log(2) if is_log else 0.5 * abs(high))
     return low - margin, high + margin, is_log
+
+
+def _number_range(values: list[Any]) -> tuple[float, float]:
+    """Return the smallest and the largest finite number, ``(inf, -inf)`` where there is none."""
+    if {*map(type, values)} <= _PLAIN_NUMBERS:  # the usual case, thousands at once
+        numbers = np.array(values, dtype=np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+    else:
+        numbers = np.array([float(value) for value in values if is_number(value)])
+    return (float(numbers.min()), float(numbers.max())) if len(numbers) else (math.inf, -math.inf)
 
 
 def _kept_runs(own: TaskRuns | None) -> list[int]:
@@ -272,8 +283,9 @@ def _context(own: TaskRuns | None, current: Mapping[str, Any], description: Task
     """Return what every candidate has in common: the user's values, else what the task's runs mostly had."""
     context: dict[str, Any] = {}
     if own is not None:
-        for name in {key for config in own.configs for key in config}:
-            values = [config[name] for config in own.configs if name in config]
+        configs = list(own.configs)
+        for name in {key for config in configs for key in config}:
+            values = [config[name] for config in configs if name in config]
             common = Counter(map(repr, values)).most_common(1)[0][0]
             context[name] = next(value for value in values if repr(value) == common)
     if description is not None and description.model_family is not None:

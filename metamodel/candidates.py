@@ -10,6 +10,7 @@ import numpy as np
 from metamodel.encoding import fit_encoder
 from metamodel.observations import TaskRuns
 from metamodel.precedence import CONSERVATIVE_NAMES
+from metamodel.run_configs import column_of
 from metamodel.space import Dimension, Space, is_number
 
 MAX_LISTED = 12
@@ -49,9 +50,8 @@ def _seen(name: str, tasks: Sequence[TaskRuns]) -> list[float]:
     """Numbers under this name in runs that finished, of tasks in which it varied."""
     values: list[float] = []
     for task in tasks:
-        here = [
-            config[name] for config, failed in zip(task.configs, task.is_failed, strict=True) if not failed and is_number(config.get(name))
-        ]
+        column = zip(column_of(task.configs, name), task.is_failed, strict=True)
+        here = [value for value, failed in column if not failed and is_number(value)]
         if len(set(here)) > 1:
             values += here
     return values

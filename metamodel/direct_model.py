@@ -353,7 +353,8 @@ def accuracy(left_out: LeftOut, tasks: Sequence[TaskRuns], encoder: Encoder) -> 
     """
     if not left_out.optima:
         return {}
-    seen = {name: [config[name] for task in tasks for config in task.configs if name in config] for name in encoder.names}
+    configs = [config for task in tasks for config in task.configs]
+    seen = {name: [config[name] for config in configs if name in config] for name in encoder.names}
     tuned = [column for column in encoder.columns if not column.is_context]
     is_log = [column.name for column in tuned if column.is_log]
     truth = [_best_config(tasks[int(i)]) for i in left_out.index]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from metamodel.run_configs import column_of
 from metamodel.space import Dimension, Space, is_number
 
 FloatArray = npt.NDArray[np.float64]
@@ -163,7 +164,7 @@ class Encoder:
         """
         if not self.columns:
             return np.zeros((len(configs), 0))
-        return np.concatenate([column.encode([config.get(column.name) for config in configs]) for column in self.columns], axis=1)
+        return np.concatenate([column.encode(column_of(configs, column.name)) for column in self.columns], axis=1)
 
     def extended(self, space: Space, configs: Sequence[Mapping[str, Any]]) -> Encoder:
         """Return an encoder that also knows the names of a space the history has not tuned.
@@ -217,7 +218,7 @@ def fit_encoder(task_configs: Sequence[Sequence[Mapping[str, Any]]]) -> Encoder:
     varying: Counter[str] = Counter()
     values: dict[str, list[Any]] = {}
     n_configs = sum(len(configs) for configs in task_configs)
-    for configs in task_configs:
+    for configs in map(list, task_configs):
         for name in {name for config in configs for name in config if is_learnable(name)}:
             here = [config[name] for config in configs if name in config and _is_scalar(config[name])]
             if len({repr(value) for value in here}) > 1:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metamodel.observations import NEVER_LOGGED, LearningTable, TaskRuns, build_table
+from metamodel.observations import MAX_UNLOGGED, LearningTable, TaskRuns, build_table
 from metamodel.run_configs import from_cache, to_cache
 from metamodel.task import TaskDescription
 from store.caching import origin_of_history, read_cache, write_cache
@@ -77,8 +77,8 @@ def learning_table(history: History) -> LearningTable:
 
 def _remembered(history: History, key: tuple[Path, str], parts: _Parts) -> LearningTable:
     table = _joined([part for _, part in parts.values()])
-    if any(reason.endswith(NEVER_LOGGED) for reason in table.left_out):
-        table = replace(table, logged_names=tuple(history.metric_names()))
+    if table.unlogged:
+        table = replace(table, logged_names=tuple(sorted({name for run_id in table.unlogged for name in history.metric_names(run_id)})))
     _cache[key], _parts[key[0]] = table, parts
     _parts.move_to_end(key[0])
     while len(_cache) > _KEPT_TABLES:
@@ -99,7 +99,8 @@ def _joined(parts: list[LearningTable]) -> LearningTable:
     left_out: Counter[str] = Counter()
     for part in parts:
         left_out.update(part.left_out)
-    return LearningTable(tuple(tasks), dict(left_out), sum(part.n_finished for part in parts))
+    unlogged = sorted(run_id for part in parts for run_id in part.unlogged)[-MAX_UNLOGGED:]
+    return LearningTable(tuple(tasks), dict(left_out), sum(part.n_finished for part in parts), tuple(unlogged))
 
 
 def _n_new(before: _Parts, parts: _Parts, changed: Mapping[str, object]) -> int:
@@ -124,6 +125,7 @@ def _write_parts(path: Path, origin: str, parts: _Parts) -> None:
             "key": key,
             "left_out": part.left_out,
             "n_finished": part.n_finished,
+            "unlogged": part.unlogged,
             "tasks": [_coded_task(task) for task in part.tasks],
         }
         for task_id, (key, part) in parts.items()
@@ -139,7 +141,9 @@ def _read_parts(path: Path, origin: str) -> _Parts:
         return {
             task_id: (
                 (part["key"][0], part["key"][1]),
-                LearningTable(tuple(_decoded_task(task) for task in part["tasks"]), part["left_out"], part["n_finished"]),
+                LearningTable(
+                    tuple(_decoded_task(task) for task in part["tasks"]), part["left_out"], part["n_finished"], tuple(part["unlogged"])
+                ),
             )
             for task_id, part in content["parts"].items()
         }

@@ -26,6 +26,7 @@ USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, 
 """Interrupted runs count where they reached a validation: the epochs reached say how far."""
 
 NEVER_LOGGED = "never logged"
+MAX_UNLOGGED = 5
 WIDE_RATIO = 1e3
 """Losses that are positive and differ by more than this factor are read on a logarithmic scale."""
 MAX_STANDARDISED = 4.0
@@ -101,12 +102,14 @@ class LearningTable:
         tasks: Tasks with at least one usable run, by ``(task id, objective)``.
         left_out: Why runs are not used -> how many.
         n_finished: Finished runs in the history, used or not.
-        logged_names: Metrics that were logged, read only where some run's objective was not.
+        unlogged: Ids of the newest runs whose objective was never logged, up to ``MAX_UNLOGGED``.
+        logged_names: Metrics that these logged instead.
     """
 
     tasks: tuple[TaskRuns, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     n_finished: int = 0
+    unlogged: tuple[str, ...] = ()
     logged_names: tuple[str, ...] = ()
 
     def describe_left_out(self) -> str:
@@ -188,11 +191,14 @@ def own_scores(values: FloatArray) -> FloatArray:
 def build_table(runs: Sequence[AnyRun], task_records: Mapping[str, Any]) -> LearningTable:
     """Group runs into learning tasks by task and objective, counting what is left out and why."""
     left_out: Counter[str] = Counter()
+    unlogged: list[str] = []
     groups: dict[tuple[str, str | None, str | None], list[AnyRun]] = {}
     for run in runs:
         reason = _unusable(run)
         if reason is not None:
             left_out[reason] += 1
+            if reason.endswith(NEVER_LOGGED):
+                unlogged.append(run.id)
             continue
         groups.setdefault((run.task_id, run.objective, run.direction), []).append(run)
     tasks = []
@@ -201,7 +207,8 @@ def build_table(runs: Sequence[AnyRun], task_records: Mapping[str, Any]) -> Lear
         record = task_records.get(task_id)
         tasks.append(_task_runs(task_id, str(objective), Direction(str(direction)), members, record))
     tasks.sort(key=lambda task: (task.task_id, task.objective))
-    return LearningTable(tuple(tasks), dict(left_out), sum(run.is_finished for run in runs))
+    newest = tuple(sorted(unlogged)[-MAX_UNLOGGED:])
+    return LearningTable(tuple(tasks), dict(left_out), sum(run.is_finished for run in runs), newest)
 
 
 def _unusable(run: AnyRun) -> str | None:

@@ -25,6 +25,8 @@ from metamodel.task_gps import FloatArray
 
 N_ORDER_DRAWS = 256
 """Draws from the prior whose sorted mean gives the expected order statistics; their error is far below the noise."""
+N_ORDER_NUMBERS = 6_400
+"""Of many runs fewer draws say the same, since each rank has neighbours: as many as hold this many numbers, and at least a quarter."""
 MIN_RUNS_LEFT_OUT = 3
 """With two runs, one says of the other only how they are correlated."""
 MIN_RUNS_FOR_DISTANCES = 3
@@ -283,7 +285,8 @@ def _expected_order_statistics(mean: Tensor, factor: Tensor, outcomes: FloatArra
         Shape ``(e, n)``, increasing in the outcome.
     """
     n = len(outcomes)
-    noise = torch.randn(N_ORDER_DRAWS, n, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    n_draws = min(N_ORDER_DRAWS, max(N_ORDER_DRAWS // 4, N_ORDER_NUMBERS // n))
+    noise = torch.randn(n_draws, n, generator=torch.Generator().manual_seed(0), dtype=torch.double)
     draws = mean[:, None, :] + noise @ factor.transpose(-1, -2)
     expected = draws.sort(-1).values.mean(1)
     rank = torch.as_tensor(rankdata(outcomes, method="average") - 1.0)

@@ -244,7 +244,7 @@ class HistoryPrior:
             points = _tensor(inputs, self.n_columns)
             found = tasks.weighted(points[:, :d], weights).double()
             if tasks.common is not None:
-                found += inducing @ tasks.common.kernel.cross(points[:, :d]).T
+                found += tasks.common.kernel.weighted(points[:, :d], inducing.T).T
             scaled, at = points / self._length, told.points.scaled
             found += local @ matern52(at, scaled)
             found += own @ matern52(at[:, :d], scaled[:, :d])

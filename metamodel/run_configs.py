@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, overload
 
 from store.caching import are_alike, coded, decoded, is_coded
@@ -15,7 +14,7 @@ _ABSENT = object()
 
 
 class ConfigColumns(Sequence[Config]):
-    """The configurations of ``n`` runs as columns; each run's own mapping is put together when it is first asked for.
+    """The configurations of ``n`` runs as columns; each run's own mapping is put together when it is asked for.
 
     Args:
         n: How many runs.
@@ -43,11 +42,14 @@ class ConfigColumns(Sequence[Config]):
 
     def __getitem__(self, index: int | slice) -> Config | tuple[Config, ...]:
         """Return the configuration of one run, or of several."""
-        return self._rows[index]
+        return tuple(self._row(i) for i in range(self._n)[index]) if isinstance(index, slice) else self._row(range(self._n)[index])
 
     def __iter__(self) -> Iterator[Config]:
         """Return the configurations, oldest run first."""
-        return iter(self._rows)
+        if not self._each:
+            return (dict(self._same) for _ in range(self._n))
+        names = tuple(self._each)
+        return (self._put_together(names, values) for values in zip(*self._each.values(), strict=True))
 
     def column(self, name: str) -> list[Any]:
         """Return the value of a hyperparameter in each run, None where a run does not have it."""
@@ -55,15 +57,11 @@ class ConfigColumns(Sequence[Config]):
             return [None if value is _ABSENT else value for value in self._each[name]]
         return [self._same.get(name)] * self._n
 
-    @cached_property
-    def _rows(self) -> tuple[Config, ...]:
-        if not self._each:
-            return tuple(dict(self._same) for _ in range(self._n))
-        names = tuple(self._each)
-        return tuple(
-            {**self._same, **{name: value for name, value in zip(names, values, strict=True) if value is not _ABSENT}}
-            for values in zip(*self._each.values(), strict=True)
-        )
+    def _row(self, index: int) -> Config:
+        return self._put_together(tuple(self._each), [column[index] for column in self._each.values()])
+
+    def _put_together(self, names: Sequence[str], values: Sequence[Any]) -> Config:
+        return {**self._same, **{name: value for name, value in zip(names, values, strict=True) if value is not _ABSENT}}
 
 
 def column_of(configs: Sequence[Config], name: str) -> list[Any]:
