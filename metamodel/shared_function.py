@@ -55,7 +55,7 @@ class SharedKernel:
             Shape ``(..., n)`` or ``(..., n, e)``.
         """
         flat = points.reshape(-1, points.shape[-1])
-        found: Tensor = torch.cat([self.cross(rows) @ weights for rows in flat.split(CHUNK)])
+        found: Tensor = torch.cat([self.cross(rows) @ weights for rows in torch.split(flat, CHUNK)])
         return found.reshape(*points.shape[:-1], *weights.shape[1:])
 
     def whitener(self) -> Tensor:
