@@ -13,7 +13,7 @@ import pytest
 
 from metamodel import learning_tables
 from metamodel.learning_tables import CACHE_FILE, learning_table
-from metamodel.observations import LearningTable, build_table
+from metamodel.observations import MAX_UNLOGGED, LearningTable, build_table
 from store import Curve, FinishedRun, History
 
 
@@ -166,3 +166,17 @@ def test_a_small_history_has_no_file(filled: History, monkeypatch: pytest.Monkey
 def test_a_place_that_cannot_be_written_costs_only_time(filled: History) -> None:
     filled.models_path.write_text("in the way")
     assert_as_recorded(filled)
+
+
+def test_what_the_newest_runs_without_their_objective_logged_instead_is_told_from_the_file_too(history: History) -> None:
+    history.add_finished_runs(finished("a", i, 0.1 * i) for i in range(5))
+    for name in ("older", "newer"):
+        for _ in range(MAX_UNLOGGED):
+            run = history.start_run(task="b", hparams={"lr": 0.1}, objective="val_acu", direction="max")
+            run.log(**{f"loss_{name}": 0.5})
+            with pytest.warns(UserWarning, match="never was"):
+                run.finish()
+    told = "runs left out: 10 x objective 'val_acu' never logged (logged were: loss_newer)"
+    assert learning_table(history).describe_left_out() == told
+    forget()
+    assert learning_table(history).describe_left_out() == told
