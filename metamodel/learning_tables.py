@@ -18,7 +18,7 @@ import numpy as np
 from metamodel.observations import MAX_UNLOGGED, LearningTable, TaskRuns, build_table
 from metamodel.run_configs import from_cache, to_cache
 from metamodel.task import TaskDescription
-from store.caching import origin_of_history, read_cache, write_cache
+from store.caching import origin_of_history, packed, read_cache, unpacked, write_cache
 from store.learning import LearningRun, learning_runs
 from store.names import Direction
 from store.records import TaskRecord
@@ -161,17 +161,18 @@ def _coded_task(task: TaskRuns) -> dict[str, Any]:
         "description": encode_value(task.description.to_dict()),
         "run_ids": task.run_ids,
         "configs": to_cache(task.configs),
-        "values": task.values.tolist(),
+        "values": packed(task.values.tolist()),
         "diverged": np.flatnonzero(task.is_diverged).tolist(),
         "oom": np.flatnonzero(task.is_oom).tolist(),
-        "variants": task.variants,
+        "variants": task.variants if len(set(task.variants)) > 1 else task.variants[:1],
         "task_order": task.task_order,
     }
 
 
 def _decoded_task(content: Mapping[str, Any]) -> TaskRuns:
-    run_ids, values = tuple(content["run_ids"]), np.array(content["values"], dtype=np.float64)
+    run_ids, values = tuple(content["run_ids"]), np.array(unpacked(content["values"]), dtype=np.float64)
     configs, variants = from_cache(content["configs"]), tuple(content["variants"])
+    variants = variants * len(run_ids) if len(variants) == 1 else variants
     if not len(run_ids) == len(values) == len(configs) == len(variants):
         raise ValueError(f"a task has {len(run_ids)} runs, but {len(values)} values and {len(configs)} configurations")
     return TaskRuns(

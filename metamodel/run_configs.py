@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
-from store.caching import are_alike, coded, decoded, is_coded
+from store.caching import are_alike, coded, decoded, is_coded, packed, unpacked
 
 Config = Mapping[str, Any]
 
@@ -72,17 +72,20 @@ def column_of(configs: Sequence[Config], name: str) -> list[Any]:
 def to_cache(configs: Sequence[Config]) -> dict[str, Any]:
     """Return what ``from_cache`` makes the same configurations of, JSON-compatible."""
     same: dict[str, Any] = {}
-    each: dict[str, list[Any]] = {}
+    each: dict[str, list[Any] | str] = {}
     with_coded = []
     for name in sorted({key for config in configs for key in config}):
         column = [config.get(name, _ABSENT) for config in configs]
         if are_alike(column):
             same[name] = coded(column[0])
             continue
-        if any(is_coded(value) for value in column):
+        if all(type(value) is float for value in column):
+            each[name] = packed(column)
+        elif any(is_coded(value) for value in column):
             with_coded.append(name)
-            column = [{} if value is _ABSENT else coded(value) for value in column]
-        each[name] = column
+            each[name] = [{} if value is _ABSENT else coded(value) for value in column]
+        else:
+            each[name] = column
     return {"n": len(configs), "same": same, "each": each, "coded": with_coded}
 
 
@@ -92,7 +95,7 @@ def from_cache(content: Mapping[str, Any]) -> ConfigColumns:
     Raises:
         ValueError, KeyError, TypeError, AttributeError: If it is damaged.
     """
-    each = dict(content["each"])
+    each = {name: unpacked(column) if isinstance(column, str) else column for name, column in content["each"].items()}
     for name in content["coded"]:
         each[name] = [_ABSENT if value == {} else decoded(value) for value in each[name]]
     return ConfigColumns(content["n"], {name: decoded(value) for name, value in content["same"].items()}, each)

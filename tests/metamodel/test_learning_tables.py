@@ -147,12 +147,14 @@ def test_a_damaged_file_is_made_anew(filled: History, part: object) -> None:
     assert json.loads(file.read_text()) == content
 
 
-def test_a_file_whose_columns_do_not_fit_together_is_made_anew(filled: History) -> None:
+@pytest.mark.parametrize("change", ["", "?", "AAAAAAA="])
+def test_a_file_whose_columns_do_not_fit_together_is_made_anew(filled: History, change: str) -> None:
     learning_table(filled)
     forget()
     file = filled.models_path / CACHE_FILE
     content = json.loads(file.read_text())
-    next(iter(content["parts"].values()))["tasks"][0]["values"].pop()
+    task = next(iter(content["parts"].values()))["tasks"][0]
+    task["values"] = task["values"][:-8] + change
     file.write_text(json.dumps(content))
     assert_as_recorded(filled)
 
