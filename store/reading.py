@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -212,31 +212,34 @@ def read_state(connection: sqlite3.Connection) -> tuple[int, str]:
     """Return the number of finished runs and a text that changes with any of them, or with a merge of tasks."""
     digest = hashlib.sha256()
     count = 0
-    for row in connection.execute(f"{_STATES_SQL} WHERE status IN ({_FINISHED_SQL}) GROUP BY task_id, status"):
+    for row in _states(connection, f"WHERE status IN ({_FINISHED_SQL})"):
         count += row[2]
-        digest.update(f"{tuple(row)}\n".encode())
+        digest.update(f"{row}\n".encode())
     for row in connection.execute("SELECT id, merged_into FROM tasks WHERE merged_into IS NOT NULL ORDER BY id"):
         digest.update(f"\n{row[0]}>{row[1]}".encode())
     return count, digest.hexdigest()[:16]
 
 
 def read_task_states(connection: sqlite3.Connection) -> dict[str, str]:
-    """Return for each task with runs a text that changes when one of its runs does, in whatever status.
-
-    The newest id belongs to it: a copy that was put back and went on would give the same numbers to other runs.
-    """
+    """Return for each task with runs a text that changes when one of its runs does, in whatever status."""
     digests: dict[str, Any] = {}
-    newest = f"SELECT states.*, runs.id FROM ({_STATES_SQL} GROUP BY task_id, status) AS states JOIN runs ON runs.rowid = states.newest"
-    for row in connection.execute(f"{newest} ORDER BY states.task_id, states.status"):
-        digests.setdefault(row[0], hashlib.sha256()).update(f"{tuple(row)}\n".encode())
+    for row in _states(connection):
+        digests.setdefault(row[0], hashlib.sha256()).update(f"{row}\n".encode())
     return {task_id: digest.hexdigest()[:16] for task_id, digest in digests.items()}
 
 
-# Sums tell all that matters, since a revision only grows and a row number belongs to one run: from the index alone, in one pass.
-_STATES_SQL = (
-    "SELECT task_id, status, count(*), sum(coalesce(revision, 0)), sum(rowid), total(rowid * (1.0 + coalesce(revision, 0))), "
-    "max(rowid) AS newest FROM runs"
-)
+def _states(connection: sqlite3.Connection, where: str = "") -> Iterator[tuple[Any, ...]]:
+    """Return what tells whether the runs of a task in a status have changed; the third of each is their number.
+
+    Sums tell all that matters, since a revision only grows and a row number belongs to one run: from the index alone, in one pass. The
+    newest id belongs to it, since a history that was made anew, or put back and went on, gives the same numbers to other runs.
+    """
+    sums = (
+        "SELECT task_id, status, count(*), sum(coalesce(revision, 0)), sum(rowid), total(rowid * (1.0 + coalesce(revision, 0))), "
+        f"max(rowid) AS newest FROM runs {where} GROUP BY task_id, status"
+    )
+    newest = f"SELECT states.*, runs.id FROM ({sums}) AS states JOIN runs ON runs.rowid = states.newest"
+    return (tuple(row) for row in connection.execute(f"{newest} ORDER BY states.task_id, states.status"))
 
 
 def checked_statuses(status: Iterable[str] | str | None) -> frozenset[RunStatus] | None:

@@ -122,6 +122,19 @@ def test_a_copy_that_was_put_back_and_went_on_is_not_taken_for_what_was_cached(t
         assert_as_recorded(history)
 
 
+def test_a_history_made_anew_in_the_same_process_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    found = []
+    for value in (0.1, 0.9):
+        for file in tmp_path.glob("h.db*"):
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+        with History(tmp_path / "h.db") as history:
+            for _ in range(3):
+                with history.start_run(task="a", hparams={"lr": 0.1}, objective="acc", direction="max") as run:
+                    run.log(acc=value)
+            found.append(assert_as_recorded(history).tasks[0].values.tolist())
+    assert found == [[0.1] * 3, [0.9] * 3]
+
+
 def test_a_task_that_only_grew_is_not_written_anew_and_many_new_runs_are(filled: History) -> None:
     learning_table(filled)
     written = (filled.models_path / CACHE_FILE).read_bytes()
