@@ -9,6 +9,7 @@ import os
 import sqlite3
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,8 @@ def write_cache(path: Path, form: int, origin: str, content: Mapping[str, Any]) 
         os.replace(partial, path)
     except OSError as error:  # a read-only place, a full disk: it works without, only slower
         logger.debug("The cache %s cannot be written: %s", path, error)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def is_coded(value: object) -> bool:
