@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -134,7 +135,20 @@ class MetaModel(LearnedModel):
             features: What is known of it, as ``TaskDescription.numeric_features`` gives it.
             n_extra: Encoded columns that only its own runs have.
             without: Id of the task itself: its own runs are evidence of their own, and must not count twice.
+
+        The last one is kept: a search asks about the same task before each run.
         """
+        key = (tuple(sorted(features.items())), n_extra, without)
+        if key not in self._last_prior:
+            self._last_prior.clear()
+            self._last_prior[key] = self._new_prior(features, n_extra, without)
+        return self._last_prior[key]
+
+    @cached_property
+    def _last_prior(self) -> dict[tuple[object, ...], HistoryPrior]:
+        return {}
+
+    def _new_prior(self, features: Mapping[str, float], n_extra: int, without: str | None) -> HistoryPrior:
         tasks, index = self.task_gps, np.arange(self.task_gps.n_tasks)
         if without in self.info["task_ids"] and tasks.n_tasks > 1:
             own = list(self.info["task_ids"]).index(without)

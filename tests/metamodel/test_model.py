@@ -1,0 +1,46 @@
+"""The default meta-model as a thing that is asked again and again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from metamodel.learning_tables import learning_table
+from metamodel.model import MetaModel
+from metamodel.posterior import OwnRuns
+from metamodel.task import TaskDescription
+from store import Curve, FinishedRun, History
+
+
+@pytest.fixture
+def model(history: History) -> MetaModel:
+    chance = np.random.default_rng(0)
+    runs = []
+    for task in range(4):
+        for i in range(8):
+            rate = float(10 ** chance.uniform(-4, -1))
+            value = -abs(np.log10(rate) + 2 + 0.2 * task)
+            runs.append(FinishedRun(f"{task}-{i}", f"t{task}", {"lr": rate}, "acc", "max", {"acc": Curve([0], [value])}))
+    history.add_finished_runs(runs)
+    return MetaModel.fit(learning_table(history), {}, n_steps=20)
+
+
+def test_what_is_believed_of_the_same_task_is_worked_out_once(model: MetaModel) -> None:
+    own = model.info["task_ids"][0]
+    first = model.prior({"log10_n_train": 3.0}, 0, own)
+    assert model.prior({"log10_n_train": 3.0}, 0, own) is first
+    others = [({"log10_n_train": 4.0}, 0, own), ({"log10_n_train": 3.0}, 1, own), ({"log10_n_train": 3.0}, 0, None)]
+    assert all(model.prior(*question) is not first for question in others)
+
+
+def test_questions_about_other_tasks_in_between_change_no_answer(model: MetaModel) -> None:
+    inputs = np.linspace(0, 1, 5)[:, None]
+    own = OwnRuns(inputs, np.array([0.1, 0.5, 0.9, 0.4, 0.2]), np.ones(5, dtype=bool))
+
+    def asked() -> np.ndarray:
+        return model.posterior(own, TaskDescription(), 0, model.info["task_ids"][0]).predict(inputs).mixture()[0]
+
+    before = asked()
+    for task_id in [*model.info["task_ids"][1:], None]:
+        model.posterior(own, TaskDescription(n_train=100), 0, task_id)
+    np.testing.assert_array_equal(asked(), before)
