@@ -92,7 +92,7 @@ def _read_values(events: Sequence[Event]) -> list[float | None]:
         owners = [(event[0], name) for event in events for name in event[1]]
         for index, error in problems.items():
             state, name = owners[index]
-            state.skip(name, error)
+            state.metrics.skip(name, error)
     return numbers
 
 

@@ -94,7 +94,7 @@ class RunRecorder:
             **metrics_kw: Further values by name.
         """
         if metrics is not None and not isinstance(metrics, Mapping):
-            self._state.skip("metrics", TypeError(f"a mapping of names to numbers is needed, not {type(metrics).__name__}"))
+            self._state.metrics.skip("metrics", TypeError(f"a mapping of names to numbers is needed, not {type(metrics).__name__}"))
             metrics = None
         if metrics_kw:
             metrics = {**(metrics or {}), **metrics_kw}
@@ -153,7 +153,7 @@ class RunRecorder:
                         value = value.clone()
                         stream = stream or tensors.current_stream((value,))
                 except Exception as error:  # a value may be any foreign object, and logging must not end a training
-                    state.skip(name, error)
+                    state.metrics.skip(name, error)
                     continue
             names.append(name)
             values.append(value)
@@ -225,7 +225,7 @@ class RunRecorder:
         resources.sampler().finish(self._state)
         self._writer.settle()
         if final is None:
-            final = _status_of(error) if error is not None else self._state.classify()
+            final = _status_of(error) if error is not None else self._state.metrics.ending(self._state.objective)
         message = None if error is None else describe_error(error)
         if not self._state.close(final, message):
             return  # another thread was faster
@@ -265,12 +265,12 @@ class RunRecorder:
                 try:
                     number = max(-_MAX_STEP, min(int(step), _MAX_STEP))
                 except (TypeError, ValueError, OverflowError) as error:
-                    self._state.skip("step", error)
+                    self._state.metrics.skip("step", error)
         self._next_step = number + 1
         return number
 
     def _check_objective(self) -> None:
-        names = self._state.metric_names()
+        names = self._state.metrics.names()
         objective = self.objective
         if objective is None or objective in names:
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import threading
@@ -16,13 +15,10 @@ from store.errors import InvalidArgumentError
 from store.ids import task_id_of, utc_age_s, utc_now
 from store.names import Direction, canonical_name, canonical_names, resolve_direction
 from store.operations import Operation, run_operation
-from store.outcome import is_divergence, value_kind, value_of_kind
 from store.privacy import redact_text
 from store.records import RunStatus, Source, TaskLike
-from store.summary import Summary
+from store.summary import Summaries
 from store.values import decode_value, encode_value, storable_text
-
-logger = logging.getLogger(__name__)
 
 _TEXT_FIELDS = frozenset({"model_class", "model_family", "variant", "recommendation_id"})
 _INT_FIELDS = frozenset({"n_parameters", "steps_reached", "peak_memory_bytes", "peak_gpu_memory_bytes"})
@@ -55,6 +51,7 @@ class RunState:
 
     Attributes:
         is_finished: Whether the run has ended, in whatever way.
+        metrics: What it logged.
     """
 
     def __init__(self, run_id: str, task: str | TaskLike | None, row: dict[str, Any], known_task: Mapping[str, Any] | None) -> None:
@@ -74,11 +71,10 @@ class RunState:
         self._row["versions_json"] = encode_value(environment.describe_environment())
         self._description: dict[str, Any] = {}
         self._entries: dict[str, _Entry] = {}
-        self._summaries: dict[str, Summary] = {}
+        self.metrics = Summaries(run_id, self.lock)
         self._revision = self._hparams_revision = 0
         self.next_step = 0
         self._given_fields: set[str] = set()
-        self._skipped: set[Any] = set()
         self._task_given = task
         self._known_task = known_task
         self.task: dict[str, Any] = {}
@@ -108,14 +104,8 @@ class RunState:
             for found in hparams:
                 values = found["value_json"], Source(found["source"]), found["requested_json"], found["observed_json"]
                 self._entries[found["raw_name"]] = _Entry(*values)
-            best = row["objective_best"]
-            if self.objective is not None and self.objective == row["objective"] and best is not None:
-                last = value_of_kind(row["objective_last"], row["objective_last_kind"])
-                summary = Summary(math.nan if last is None else last, row["objective_last_step"])
-                for extreme in (summary.low, summary.high):
-                    extreme.value = extreme.value_before = best
-                    extreme.step = extreme.step_before = row["objective_best_step"]
-                self._summaries[self.objective] = summary
+            if self.objective is not None and self.objective == row["objective"] and row["objective_best"] is not None:
+                self.metrics.resume(self.objective, row)
             self._set_task()
 
     @property
@@ -144,11 +134,6 @@ class RunState:
     def silent_s(self) -> float:
         """Seconds since the row was written."""
         return time.perf_counter() - self._written_at
-
-    def metric_names(self) -> list[str]:
-        """Return the names logged so far under full validation, sorted."""
-        with self.lock:
-            return sorted(self._summaries)
 
     def set_hparams(
         self,
@@ -215,15 +200,9 @@ class RunState:
     def add_series(self, name: str, values: Sequence[float | None], steps: Sequence[int]) -> None:
         """Take values logged under full validation into the outcome, in the order they were logged."""
         with self.lock:
-            self._summaries.setdefault(name, Summary()).add_series(values, steps)
+            self.metrics.add_series(name, values, steps)
             if name == self.objective:
                 self.is_dirty = True
-
-    def skip(self, name: Any, error: BaseException) -> None:
-        """Say once that something logged is no number and is left out."""
-        if name not in self._skipped:
-            self._skipped.add(name)
-            logger.warning("%r of run %s is no number and is left out: %s", name, self.id, error or type(error).__name__)
 
     def add_progress(self, step: int, epoch: float | None) -> None:
         """Note how far the run got, unless its owner says so itself."""
@@ -232,12 +211,6 @@ class RunState:
                 self._row["steps_reached"] = max(step, self._row.get("steps_reached") or 0)
             if epoch is not None and "epochs_reached" not in self._given_fields:
                 self._row["epochs_reached"] = max(epoch, self._row.get("epochs_reached") or 0.0)
-
-    def classify(self) -> RunStatus:
-        """Return the status of a run that ended without an exception."""
-        with self.lock:
-            last = {name: summary.last for name, summary in self._summaries.items()}
-            return RunStatus.DIVERGED if is_divergence(last, self.objective) else RunStatus.COMPLETED
 
     def close(self, status: RunStatus, error: str | None) -> bool:
         """Write the end into the row.
@@ -280,7 +253,12 @@ class RunState:
                 return None
             self.is_dirty = False
             self._revision += 1
-            row = {**self._row, **self._outcome(), "heartbeat_utc": utc_now(), "task_id": self.task["id"]}
+            row = {
+                **self._row,
+                **self.metrics.outcome(self.objective, self.direction),
+                "heartbeat_utc": utc_now(),
+                "task_id": self.task["id"],
+            }
             row |= {"revision": self._revision, "hparams_revision": self._hparams_revision}
             row["description_json"] = encode_value(self._description) if self._description else None
             self._written_at = time.perf_counter()
@@ -299,21 +277,6 @@ class RunState:
             [self.id, names[raw], raw, entry.value_json, str(entry.source), entry.requested_json, entry.observed_json]
             for raw, entry in self._entries.items()
         ]
-
-    def _outcome(self) -> dict[str, Any]:
-        summary = self._summaries.get(self.objective or "")
-        if summary is None or self.direction is None:
-            return {}
-        best = summary.high if self.direction is Direction.MAX else summary.low
-        last_kind = value_kind(summary.last)
-        return {
-            "objective_best": best.value,
-            "objective_best_kind": None if best.value is None else "finite",
-            "objective_best_step": best.step,
-            "objective_last": summary.last if last_kind == "finite" else None,
-            "objective_last_kind": last_kind,
-            "objective_last_step": summary.last_step,
-        }
 
     def _update_objective(self, fields: Mapping[str, Any]) -> None:
         if "objective" not in fields and "direction" not in fields:

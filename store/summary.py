@@ -1,10 +1,19 @@
-"""What one metric of one run came to under full validation: the last value, and the best one in either direction."""
+"""What the metrics of one run came to under full validation: of each the last value, and the best one in either direction."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from store.names import Direction
+from store.outcome import is_divergence, value_kind, value_of_kind
+from store.statuses import RunStatus
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -55,3 +64,66 @@ class Summary:
                 extreme.value, extreme.step = best, steps[settled.index(best)]
         self.last_step = steps[-2]
         self.add(values[-1], steps[-1])  # type: ignore[arg-type]
+
+
+class Summaries:
+    """The summaries of all metrics of one run, and what of them its row says.
+
+    Args:
+        run_id: Id of the run, for messages.
+        lock: That of the run's state.
+    """
+
+    def __init__(self, run_id: str, lock: threading.RLock) -> None:
+        self._run_id, self._lock = run_id, lock
+        self._of: dict[str, Summary] = {}
+        self._skipped: set[Any] = set()
+
+    def names(self) -> list[str]:
+        """Return the names logged so far, sorted."""
+        with self._lock:
+            return sorted(self._of)
+
+    def add_series(self, name: str, values: Sequence[float | None], steps: Sequence[int]) -> None:
+        """Take in values of a metric, in the order they were logged."""
+        with self._lock:
+            self._of.setdefault(name, Summary()).add_series(values, steps)
+
+    def skip(self, name: Any, error: BaseException) -> None:
+        """Say once that something logged is no number and is left out."""
+        if name not in self._skipped:
+            self._skipped.add(name)
+            logger.warning("%r of run %s is no number and is left out: %s", name, self._run_id, error or type(error).__name__)
+
+    def ending(self, objective: str | None) -> RunStatus:
+        """Return the status of a run that ended without an exception."""
+        with self._lock:
+            last = {name: summary.last for name, summary in self._of.items()}
+        return RunStatus.DIVERGED if is_divergence(last, objective) else RunStatus.COMPLETED
+
+    def resume(self, objective: str, row: Mapping[str, Any]) -> None:
+        """Go on from what an earlier attempt left in the run's row."""
+        last = value_of_kind(row["objective_last"], row["objective_last_kind"])
+        summary = Summary(math.nan if last is None else last, row["objective_last_step"])
+        for extreme in (summary.low, summary.high):
+            extreme.value = extreme.value_before = row["objective_best"]
+            extreme.step = extreme.step_before = row["objective_best_step"]
+        with self._lock:
+            self._of[objective] = summary
+
+    def outcome(self, objective: str | None, direction: Direction | None) -> dict[str, Any]:
+        """Return the columns of the run's row that say how good it was; none before the objective was logged."""
+        with self._lock:
+            summary = self._of.get(objective or "")
+            if summary is None or direction is None:
+                return {}
+            best = summary.high if direction is Direction.MAX else summary.low
+            last_kind = value_kind(summary.last)
+            return {
+                "objective_best": best.value,
+                "objective_best_kind": None if best.value is None else "finite",
+                "objective_best_step": best.step,
+                "objective_last": summary.last if last_kind == "finite" else None,
+                "objective_last_kind": last_kind,
+                "objective_last_step": summary.last_step,
+            }
