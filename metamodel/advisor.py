@@ -36,6 +36,8 @@ _PLAIN_NUMBERS = {int, float}
 NORMAL_HALF_WIDTH = float(norm.ppf(0.9))
 """Half width of a central 80 % interval of a normal in standard deviations; what calibration makes of it scales every spread."""
 N_ELITES = 4
+MAX_FINISHED_RUNS = 2_000
+"""Finished runs of other tasks that say where runs do not fail; of more, so many are drawn."""
 MIN_OUTCOMES_FOR_UNITS = 3
 """Distinct own outcomes from which a prediction can be spoken in the objective's units."""
 
@@ -224,9 +226,16 @@ class Advisor:
         tasks = self._tasks
         if not any(task.is_failed.any() for task in tasks):
             return Feasibility(np.zeros((0, self._encoder.width)), np.zeros(0, dtype=bool), np.zeros(0))
-        inputs = np.concatenate([self._encoder.encode(task.configs) for task in tasks])
-        weights = np.concatenate([np.full(len(task), OWN_WEIGHT if task is self._own else 1.0) for task in tasks])
-        return Feasibility(inputs, np.concatenate([task.is_failed for task in tasks]), weights)
+        rng, found = np.random.default_rng(0), []
+        share = min(1.0, MAX_FINISHED_RUNS / max(1, sum(int((~task.is_failed).sum()) for task in tasks if task is not self._own)))
+        for task in tasks:
+            is_own = task is self._own
+            kept = task.is_failed | is_own | (rng.random(len(task)) < share)
+            inputs = self._encoder.encode([config for config, is_kept in zip(task.configs, kept, strict=True) if is_kept])
+            weight = np.where(task.is_failed[kept], 1.0, 1.0 / share) if not is_own else np.full(len(task), OWN_WEIGHT)
+            found.append((inputs, task.is_failed[kept], weight))
+        inputs, is_failed, weights = (np.concatenate(part) for part in zip(*found, strict=True))
+        return Feasibility(inputs, is_failed, weights)
 
 
 def _as_share(score: float) -> float:

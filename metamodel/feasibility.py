@@ -1,26 +1,31 @@
-"""The probability that a configuration finishes: diverged and out-of-memory runs as evidence, not as noise."""
+"""The probability that a configuration finishes: diverged and out-of-memory runs as evidence, not as noise.
+
+A trend over all runs says where failures lie; where runs are near, they are counted. How near is said by a kernel.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+
+from metamodel.failure_trend import PRIOR_RATE, FailureTrend
 
 FloatArray = npt.NDArray[np.float64]
 
 BANDWIDTH = 0.15
 """Width of the kernel in units of a column's range: failures have edges (a learning rate, a batch size), and this blurs them little."""
-PRIOR_RATE = 0.02
 PRIOR_WEIGHT = 1.0
-"""The prior counts like one run that failed with probability ``PRIOR_RATE``."""
+"""The trend counts like one run that failed with the probability it gives."""
 OWN_WEIGHT = 4.0
 """A run of this very task says as much about its limits as four runs of others."""
 
 
 @dataclass(frozen=True)
 class Feasibility:
-    """A kernel-smoothed failure rate.
+    """A trend of failures, and the failure rate of the runs near by.
 
     Attributes:
         inputs: Encoded runs, shape ``(n, d)``.
@@ -46,18 +51,11 @@ class Feasibility:
         if self.inputs.shape[1] == 0:
             failed = float((self.weight * self.is_failed).sum())
             return np.full(len(inputs), 1.0 - (failed + PRIOR_WEIGHT * PRIOR_RATE) / (float(self.weight.sum()) + PRIOR_WEIGHT))
-        failing = self.inputs[self.is_failed]
-        spread = np.abs(inputs[:, None, :] - failing[None, :, :]).max(-1).min(1)
-        result = np.full(len(inputs), 1.0 - PRIOR_RATE)
-        # Far from every failure the rate is the prior's; only the rest needs the sum over all runs.
-        near = spread < 4 * BANDWIDTH
-        if near.any():
-            points = inputs[near]
-            squared = (points**2).sum(1)[:, None] + (self.inputs**2).sum(1)[None, :] - 2 * points @ self.inputs.T
-            kernel = np.exp(-0.5 * np.maximum(squared, 0.0) / BANDWIDTH**2) * self.weight
-            failed = (kernel * self.is_failed).sum(1)
-            result[near] = 1.0 - (failed + PRIOR_WEIGHT * PRIOR_RATE) / (kernel.sum(1) + PRIOR_WEIGHT)
-        return result
+        squared = (inputs**2).sum(1)[:, None] + (self.inputs**2).sum(1)[None, :] - 2 * inputs @ self.inputs.T
+        kernel = np.exp(-0.5 * np.maximum(squared, 0.0) / BANDWIDTH**2) * self.weight
+        failed = kernel @ self.is_failed + PRIOR_WEIGHT * self._trend.rate(inputs)
+        found: FloatArray = 1.0 - failed / (kernel.sum(1) + PRIOR_WEIGHT)
+        return found
 
     def slope(self, row: FloatArray) -> tuple[float, FloatArray]:
         """Return the probability of finishing of one configuration, shape ``(d,)``, and its gradient, shape ``(d,)``."""
@@ -67,6 +65,10 @@ class Feasibility:
         gap = row - self.inputs
         kernel = np.exp(-0.5 * np.square(gap).sum(1) / BANDWIDTH**2) * self.weight
         total = float(kernel.sum()) + PRIOR_WEIGHT
-        # The rate is a weighted mean of failures, so only how its weights shift counts.
+        # The rate is a weighted mean of failures, so how its weights shift counts, and how the trend rises.
         shift = kernel * (self.is_failed - (1.0 - probability))
-        return probability, shift @ gap / (BANDWIDTH**2 * total)
+        return probability, shift @ gap / (BANDWIDTH**2 * total) - PRIOR_WEIGHT * self._trend.slope(row) / total
+
+    @cached_property
+    def _trend(self) -> FailureTrend:
+        return FailureTrend.fit(self.inputs, self.is_failed, self.weight)
