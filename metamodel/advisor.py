@@ -36,8 +36,9 @@ _PLAIN_NUMBERS = {int, float}
 NORMAL_HALF_WIDTH = float(norm.ppf(0.9))
 """Half width of a central 80 % interval of a normal in standard deviations; what calibration makes of it scales every spread."""
 N_ELITES = 4
+MAX_FAILED_RUNS = 1_000
 MAX_FINISHED_RUNS = 2_000
-"""Finished runs of other tasks that say where runs do not fail; of more, so many are drawn."""
+"""Runs of the task, and of the others, from which is learned where runs fail; of more, so many are drawn."""
 MIN_OUTCOMES_FOR_UNITS = 3
 """Distinct own outcomes from which a prediction can be spoken in the objective's units."""
 
@@ -227,15 +228,22 @@ class Advisor:
         if not any(task.is_failed.any() for task in tasks):
             return Feasibility(np.zeros((0, self._encoder.width)), np.zeros(0, dtype=bool), np.zeros(0))
         rng, found = np.random.default_rng(0), []
-        share = min(1.0, MAX_FINISHED_RUNS / max(1, sum(int((~task.is_failed).sum()) for task in tasks if task is not self._own)))
-        for task in tasks:
-            is_own = task is self._own
-            kept = task.is_failed | is_own | (rng.random(len(task)) < share)
-            inputs = self._encoder.encode([config for config, is_kept in zip(task.configs, kept, strict=True) if is_kept])
-            weight = np.where(task.is_failed[kept], 1.0, 1.0 / share) if not is_own else np.full(len(task), OWN_WEIGHT)
-            found.append((inputs, task.is_failed[kept], weight))
+        for group, group_weight in ([task for task in tasks if task is not self._own], 1.0), ([self._own], OWN_WEIGHT):
+            members = [task for task in group if task is not None]
+            for task, share in zip(members, _drawn_shares(members), strict=True):
+                kept = rng.random(len(task)) < share
+                inputs = self._encoder.encode([config for config, is_kept in zip(task.configs, kept, strict=True) if is_kept])
+                found.append((inputs, task.is_failed[kept], group_weight / share[kept]))
         inputs, is_failed, weights = (np.concatenate(part) for part in zip(*found, strict=True))
         return Feasibility(inputs, is_failed, weights)
+
+
+def _drawn_shares(tasks: Sequence[TaskRuns]) -> list[FloatArray]:
+    """Return for each run, shape ``(n,)`` a task, how likely it is looked at to learn where runs fail: certainly, unless there are many."""
+    n_failed = sum(int(task.is_failed.sum()) for task in tasks)
+    n_finished = sum(map(len, tasks)) - n_failed
+    failed, finished = min(1.0, MAX_FAILED_RUNS / max(1, n_failed)), min(1.0, MAX_FINISHED_RUNS / max(1, n_finished))
+    return [np.where(task.is_failed, failed, finished) for task in tasks]
 
 
 def _as_share(score: float) -> float:

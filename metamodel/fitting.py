@@ -200,7 +200,7 @@ def serving_model(
         new = _fit_and_store(
             history, table, chosen, pick_device(device)[0], seed, limit_s, None, replaces=model, is_chosen=chosen == serving
         )
-    except (MetaHPError, OSError) as error:
+    except (MetaHPError, OSError, RuntimeError) as error:  # torch has no class of its own for a full GPU or a singular matrix
         logger.warning("The automatic fit failed and the previous meta-model serves: %s", error)
         return Serving(model, f"{reason}; the automatic fit failed: {error}")
     if new is None or new is model:

@@ -40,6 +40,8 @@ def joint_negative_log_likelihood(kernel: SharedKernel, own: Hyperparameters, in
         scores: Shape ``(b, n)``.
         mask: Which rows are runs, shape ``(b, n)``.
 
+    Where single precision cannot tell the points of many runs apart, double precision can.
+
     Returns:
         A scalar.
     """
@@ -47,6 +49,16 @@ def joint_negative_log_likelihood(kernel: SharedKernel, own: Hyperparameters, in
         raise AssertionError(
             f"inputs must be (b, n, d), scores and mask (b, n), got {tuple(inputs.shape)}, {tuple(scores.shape)}, {tuple(mask.shape)}"
         )
+    try:
+        return _joint_negative_log_likelihood(kernel, own, inputs, scores, mask)
+    except RuntimeError:  # torch.linalg.LinAlgError, which torch does not export to type checkers
+        if inputs.dtype == torch.double:
+            raise
+    found = _joint_negative_log_likelihood(kernel.double(), own.double(), inputs.double(), scores.double(), mask)
+    return found.to(inputs.dtype)
+
+
+def _joint_negative_log_likelihood(kernel: SharedKernel, own: Hyperparameters, inputs: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
     factor = own_factor(own, inputs, mask)
     both = torch.cat([kernel.basis(inputs), scores[..., None]], -1) * mask[..., None]
     white = torch.linalg.solve_triangular(factor, both, upper=False).flatten(0, 1)

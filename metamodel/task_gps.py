@@ -86,6 +86,10 @@ class Hyperparameters:
         """Variance of the noise."""
         return (2 * self.log_noise).exp() + JITTER
 
+    def double(self) -> Hyperparameters:
+        """Return the same in double precision."""
+        return Hyperparameters(self.log_length.double(), self.log_amplitude.double(), self.log_noise.double())
+
 
 @dataclass(frozen=True, eq=False)
 class TaskGPs:

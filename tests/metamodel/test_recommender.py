@@ -393,6 +393,20 @@ def test_automatic_fitting_can_be_switched_off(history: History, monkeypatch: py
     assert recommend(history, "new", SPACE)[0].decision is Decision.ABSTAIN
 
 
+def test_an_automatic_fit_that_fails_in_torch_costs_the_advice_and_not_the_run(
+    history: History, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    fill(history, 3, 10)
+    monkeypatch.setattr("metamodel.model.fit_task_gps", full)
+    (recommendation,) = recommend(history, "new", SPACE)
+    assert recommendation.decision is Decision.ABSTAIN
+    assert "the automatic fit failed: CUDA out of memory" in recommendation.reason
+    assert "CUDA out of memory" in caplog.text
+
+
 def test_a_fit_that_gets_too_little_time_leaves_the_previous_model_serving(history: History) -> None:
     fill(history, 3, 10)
     model = refit(history)
@@ -457,3 +471,17 @@ def test_training_from_scratch_does_not_speak_for_fine_tuning(history: History) 
     assert recommendation.decision is Decision.ABSTAIN
     assert recommendation.evidence.left_out["task starts from other weights (pre-trained or not)"] == 36
     assert recommend(history, replace(description, is_pretrained=False), SPACE)[0].decision is Decision.APPLY
+
+
+def test_of_very_many_runs_enough_are_looked_at_to_know_where_they_fail(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metamodel.advisor.MAX_FAILED_RUNS", 20)
+    monkeypatch.setattr("metamodel.advisor.MAX_FINISHED_RUNS", 40)
+    rng = np.random.default_rng(0)
+    for task in range(3):
+        for _ in range(60):
+            lr = float(10 ** rng.uniform(-5, -1))
+            with history.start_run(task=f"t{task}", hparams={"lr": lr, "wd": float(rng.random())}, objective="val_acc") as run:
+                run.log(val_acc=float("nan") if lr > 1e-2 else 0.5 + 0.1 * np.log10(lr))
+    found = recommend(history, "t0", k=2, candidates=[{"lr": 5e-2, "wd": 0.5}, {"lr": 1e-3, "wd": 0.5}])
+    assert [recommendation.config["lr"] for recommendation in found] == [1e-3, 5e-2]
+    assert found[0].finish_probability > 0.8 > 0.3 > found[1].finish_probability

@@ -88,3 +88,20 @@ def test_progress_reaches_the_end() -> None:
 def test_a_single_run_of_a_single_task_is_enough_for_a_fit() -> None:
     fitted = fit_task_gps([TrainingTask(np.full((1, 3), 0.5), np.zeros(1))], n_steps=3)
     assert all(math.isfinite(value) for value in fitted.own.log_length.tolist())
+
+
+def test_where_single_precision_fails_the_likelihood_is_that_of_double_precision() -> None:
+    rng = np.random.default_rng(0)
+    inputs, scores, mask = padded([TrainingTask(rng.random((40, 2)), rng.normal(size=40)) for _ in range(3)], "cpu")
+    own = own_of([0.5, 0.5])
+    kernel = shared_of(rng.random((200, 2)) * 1e-3 + 0.5, [2e-3, 2e-3])
+    parameters = [value.float().requires_grad_() for value in (kernel.log_length, kernel.log_amplitude)]
+    single = SharedKernel(kernel.inducing.float(), *parameters)
+    with pytest.raises(RuntimeError, match="positive-definite"):
+        single.whitener()
+    found = joint_negative_log_likelihood(single, own, inputs, scores, mask)
+    assert found.dtype == torch.float32
+    found.backward()
+    assert all(torch.isfinite(value.grad).all() for value in parameters if value.grad is not None)
+    exact = joint_negative_log_likelihood(single.double(), own.double(), inputs.double(), scores.double(), mask)
+    assert float(found.detach()) == pytest.approx(float(exact.detach()), rel=1e-5)
