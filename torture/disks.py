@@ -8,8 +8,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+REMOUNT_S = 10.0
 
 
 def _mount(*words: str) -> bool:
@@ -44,6 +47,9 @@ def small_disk(folder: Path, size: str = "2m") -> Iterator[Path]:
 
 
 def remount(folder: Path, mode: str) -> None:
-    """Make a file system of ours read-only (``ro``) or writable again (``rw``)."""
-    if not _mount("-o", f"remount,{mode}", str(folder)):
-        raise OSError(f"{folder} could not be made {mode}")
+    """Make a file system of ours read-only (``ro``) or writable again (``rw``), once nobody has a file open there for writing."""
+    deadline = time.monotonic() + REMOUNT_S
+    while not _mount("-o", f"remount,{mode}", str(folder)):
+        if time.monotonic() > deadline:
+            raise OSError(f"{folder} could not be made {mode}")
+        time.sleep(0.05)  # a writer that was just closed lets go of its file a moment later
