@@ -17,7 +17,7 @@ from metamodel.acquisition import Acquisition, lies_within
 from metamodel.alone import AlonePosterior
 from metamodel.calibration import Calibration
 from metamodel.coordinates import Coordinates
-from metamodel.encoding import OVERHANG, Encoder, fit_encoder
+from metamodel.encoding import OVERHANG, Encoder, fit_encoder, plain_numbers
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
 from metamodel.learned import LearnedModel, TaskPosterior
 from metamodel.observations import TaskRuns
@@ -32,7 +32,6 @@ FloatArray = npt.NDArray[np.float64]
 
 MAX_OWN_RUNS = 400
 """Own runs a posterior looks at; beyond that the best half and the newest half of them."""
-_PLAIN_NUMBERS = {int, float}
 NORMAL_HALF_WIDTH = float(norm.ppf(0.9))
 """Half width of a central 80 % interval of a normal in standard deviations; what calibration makes of it scales every spread."""
 N_ELITES = 4
@@ -276,11 +275,8 @@ def _seen_range(name: str, tasks: Sequence[TaskRuns]) -> tuple[float, float, boo
 
 def _number_range(values: list[Any]) -> tuple[float, float]:
     """Return the smallest and the largest finite number, ``(inf, -inf)`` where there is none."""
-    if {*map(type, values)} <= _PLAIN_NUMBERS:  # the usual case, thousands at once
-        numbers = np.array(values, dtype=np.float64)
-        numbers = numbers[np.isfinite(numbers)]
-    else:
-        numbers = np.array([float(value) for value in values if is_number(value)])
+    plain = plain_numbers(values)
+    numbers = np.array([float(value) for value in values if is_number(value)]) if plain is None else plain[np.isfinite(plain)]
     return (float(numbers.min()), float(numbers.max())) if len(numbers) else (math.inf, -math.inf)
 
 

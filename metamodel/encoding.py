@@ -49,6 +49,16 @@ def is_learnable(name: str) -> bool:
     return "." not in name and not name.startswith("_") and not _PLUMBING.match(name)
 
 
+def plain_numbers(values: Sequence[Any]) -> FloatArray | None:
+    """Return values as floats, shape ``(n,)``, where all are plain numbers: the usual case, thousands at once. Else None."""
+    if not {*map(type, values)} <= _PLAIN_NUMBERS:
+        return None
+    try:
+        return np.array(values, dtype=np.float64)
+    except OverflowError:  # a whole number that no float can hold
+        return None
+
+
 @dataclass(frozen=True)
 class Column:
     """One hyperparameter as the encoder sees it.
@@ -93,10 +103,8 @@ class Column:
         """Encode ``n`` values (None: missing), shape ``(n, width)``."""
         n_value = len(self.choices) or 1
         out = np.zeros((len(values), self.width))
-        if not self.choices and all(type(value) in _PLAIN_NUMBERS for value in values):
-            numbers = np.array(values, dtype=np.float64)
-            if np.isfinite(numbers).all():  # the usual case, thousands of candidates at once
-                return self.encode_numbers(numbers)
+        if not self.choices and (numbers := plain_numbers(values)) is not None and np.isfinite(numbers).all():
+            return self.encode_numbers(numbers)
         for i, value in enumerate(values):
             row = self._encode_one(value)
             if row is None:

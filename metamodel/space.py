@@ -29,7 +29,12 @@ def is_number(value: object) -> bool:
     """Say whether a value is a finite number; booleans are labels."""
     if type(value) is float:  # almost all there are, and a history has many
         return math.isfinite(value)
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_) and math.isfinite(float(value))
+    if not isinstance(value, int | float | np.number) or isinstance(value, bool | np.bool_):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:  # a whole number that no float can hold
+        return False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metamodel.encoding import OVERHANG, Encoder, fit_encoder, is_learnable
+from metamodel.encoding import OVERHANG, Encoder, fit_encoder, is_learnable, plain_numbers
 from metamodel.space import parse_space
 
 
@@ -127,3 +127,13 @@ def test_integers_drawn_on_a_log_scale_are_recognised_although_every_small_one_o
     assert fit_encoder([[{"batch_size": int(value)} for value in values]]).columns[0].is_log
     even = np.random.default_rng(0).integers(16, 513, 1000)
     assert not fit_encoder([[{"batch_size": int(value)} for value in even]]).columns[0].is_log
+
+
+def test_a_whole_number_that_no_float_can_hold_is_no_number() -> None:
+    configs = [{"hidden": 10**400, "lr": 0.1}, {"hidden": 3, "lr": 0.2}, {"hidden": 5, "lr": 0.3}]
+    encoder = fit_encoder([configs])
+    assert set(encoder.names) == {"lr", "hidden"}
+    assert np.isfinite(encoder.encode(configs)).all()
+    assert plain_numbers([1, 2.5]).tolist() == [1.0, 2.5]  # type: ignore[union-attr]
+    assert plain_numbers([1, 10**400]) is None
+    assert plain_numbers([1, True]) is None
