@@ -23,7 +23,7 @@ from metamodel.learned import LearnedModel, TaskPosterior
 from metamodel.observations import TaskRuns
 from metamodel.posterior import OwnRuns
 from metamodel.recommendation import Unit
-from metamodel.run_configs import column_of
+from metamodel.run_configs import column_of, varies
 from metamodel.space import LOG_RATIO, Space, is_number
 from metamodel.task import TaskDescription
 from store.names import natural_bounds
@@ -89,7 +89,7 @@ class Advisor:
         self._seen: dict[str, tuple[float, float, bool]] = {}
         keep = _kept_runs(own)
         configs = [own.configs[i] for i in keep] if own is not None else []
-        tuned = {name for name in {key for config in configs for key in config} if _varies(name, configs)}
+        tuned = {name for name in {key for config in configs for key in config} if varies(configs, name)}
         self._own_varying = tuned if model is None or model.knows_own_columns else set()
         known = model.encoder if model is not None else Encoder(())
         self._encoder = _with_own_columns(known, configs, space, candidates, self._own_varying)
@@ -254,10 +254,6 @@ def _slope(x: FloatArray, y: FloatArray) -> float:
     """Return the slope between the ends of increasing points, 0 where they coincide."""
     rise, run = float(y[-1] - y[0]), float(x[-1] - x[0])
     return rise / run if run > 1e-6 else 0.0
-
-
-def _varies(name: str, configs: Sequence[Mapping[str, Any]]) -> bool:
-    return len({repr(config.get(name)) for config in configs}) > 1
 
 
 def _seen_range(name: str, tasks: Sequence[TaskRuns]) -> tuple[float, float, bool]:

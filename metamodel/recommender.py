@@ -23,7 +23,7 @@ from metamodel.kinds import DEFAULT, check_kind
 from metamodel.learning_tables import learning_table
 from metamodel.observations import LearningTable, TaskRuns
 from metamodel.recommendation import Decision, Evidence, Recommendation
-from metamodel.run_configs import column_of
+from metamodel.run_configs import varies
 from metamodel.search import best_configs
 from metamodel.space import Space, limited, parse_space
 from metamodel.starter import Voice, consult
@@ -220,7 +220,7 @@ def _speaking_tasks(
             left_out[f"task has fewer than {MIN_OTHER_RUNS} runs"] += len(task)
         elif bool(task.description.is_pretrained) != is_pretrained:
             left_out["task starts from other weights (pre-trained or not)"] += len(task)
-        elif names is not None and not any(len(set(map(repr, column_of(task.configs, name)))) > 1 for name in names):
+        elif names is not None and not any(varies(task.configs, name) for name in names):
             left_out["task tuned none of these hyperparameters"] += len(task)
         else:
             speaking.append(task)

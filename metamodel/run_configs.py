@@ -69,6 +69,11 @@ def column_of(configs: Sequence[Config], name: str) -> list[Any]:
     return configs.column(name) if isinstance(configs, ConfigColumns) else [config.get(name) for config in configs]
 
 
+def varies(configs: Sequence[Config], name: str) -> bool:
+    """Say whether a hyperparameter has more than one value, or is missing in some configurations."""
+    return len(set(map(repr, column_of(configs, name)))) > 1
+
+
 def to_cache(configs: Sequence[Config]) -> dict[str, Any]:
     """Return what ``from_cache`` makes the same configurations of, JSON-compatible."""
     same: dict[str, Any] = {}
