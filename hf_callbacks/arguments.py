@@ -16,7 +16,7 @@ from hf_callbacks.provenance import FIELDS, Provenance, provenance_of
 from metamodel.precedence import Setting
 from store.errors import InvalidArgumentError
 from store.names import canonical_names
-from store.records import Source
+from store.statuses import Source
 
 # What __post_init__ makes of an untouched default. Default arguments to compare with cannot be built: that resets the devices.
 _NORMALISED: dict[str, tuple[Any, ...]] = {

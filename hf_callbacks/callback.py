@@ -27,7 +27,7 @@ from hf_callbacks.provenance import Target, provenance_of
 from hf_callbacks.resuming import StoredRun, checkpoint_of, note_of_run, read_stored_run, stored_run_of
 from hf_callbacks.watching import TrainWatcher, calling_trainer, watch
 from store.errors import InvalidArgumentError, MetaHPWarning, NotAppliedWarning, ObjectiveWarning, UnknownRunError
-from store.records import RunStatus
+from store.statuses import RunStatus
 
 if TYPE_CHECKING:
     import os

@@ -31,7 +31,7 @@ from metamodel.describe import (
 )
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError
-from store.records import Source
+from store.statuses import Source
 
 _LABEL_COLUMNS = frozenset({"label", "label_ids"})
 _PEFT_NOISE = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "runtime_config"})

@@ -23,7 +23,7 @@ from hf_callbacks.provenance import Provenance, provenance_of
 from metamodel.describe import read_optimizer, read_scheduler
 from metamodel.explanation import format_value
 from metamodel.precedence import same_value
-from store.records import Source
+from store.statuses import Source
 
 BATCH_FIELD = "per_device_train_batch_size"
 _LIVE = ("gradient_accumulation_steps", "max_grad_norm")

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from metamodel.describe import preserved_rng
 from metamodel.precedence import Setting, same_value
 from store.names import canonical_name, canonical_names
-from store.records import Source
+from store.statuses import Source
 
 logger = logging.getLogger(__name__)
 

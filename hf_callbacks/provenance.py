@@ -21,7 +21,7 @@ from transformers import TrainingArguments
 
 from metamodel.precedence import Change, same_value
 from metamodel.task import TaskDescription
-from store.records import Source
+from store.statuses import Source
 
 ID_FIELD = "metahp"
 """Attribute that holds the recommendation's id, or None."""

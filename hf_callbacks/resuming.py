@@ -21,7 +21,7 @@ from hf_callbacks.provenance import Provenance, Rewrite, Target, plain_rewrites,
 from metamodel.batch import split_global
 from metamodel.explanation import format_value
 from metamodel.precedence import same_value
-from store.records import Source
+from store.statuses import Source
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ _MAX_EPOCHS_DEFAULT = 1000
 """What Lightning trains for where neither epochs nor steps are given."""
 
 
-@dataclass
+@dataclass(eq=False, repr=False)  # what is not generated takes no time at the start
 class Reading:
     """What is in force after the start.
 

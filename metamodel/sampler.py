@@ -24,7 +24,7 @@ from metamodel.space import parse_space
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.names import Direction, canonical_name
-from store.records import RunStatus
+from store.statuses import RunStatus
 
 if TYPE_CHECKING:
     from store import History

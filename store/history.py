@@ -18,14 +18,15 @@ from store.names import resolve_direction
 from store.operations import resolve_merged
 from store.paths import resolve_path
 from store.recorder import RunRecorder
-from store.records import Source, TaskLike
 from store.run_state import RunState
 from store.values import encode_value, storable_text
 from store.writer import flush_own, writer_for
 
 if TYPE_CHECKING:  # imported where they are used: the start of a training does not need them
     from store.bulk import FinishedRun
+    from store.records import TaskLike
     from store.resuming import EarlierAttempt
+    from store.statuses import Source
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from store import reading, spool
 from store.connection import (
@@ -25,8 +25,10 @@ from store.connection import (
 )
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
 from store.paths import resolve_path
-from store.records import MetricRecord, RunRecord, TaskRecord
 from store.writer import flush_own
+
+if TYPE_CHECKING:
+    from store.records import MetricRecord, RunRecord, TaskRecord
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from store.caching import are_alike, coded, decoded, is_coded, origin_of, read_cache, write_cache
 from store.outcome import value_of_kind
-from store.records import FINISHED, RunStatus
+from store.statuses import FINISHED, RunStatus
 from store.values import decode_value
 
 if TYPE_CHECKING:

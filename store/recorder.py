@@ -17,8 +17,8 @@ from store import resources, tensors
 from store.errors import InvalidArgumentError, ObjectiveWarning
 from store.names import Direction
 from store.outcome import classify_exception, describe_error
-from store.records import RunStatus, Source
 from store.run_state import RunState
+from store.statuses import RunStatus, Source
 from store.writer import Writer
 
 logger = logging.getLogger(__name__)

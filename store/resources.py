@@ -51,7 +51,7 @@ def interval_s() -> float | None:
     return max(seconds, 0.05)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class _Watched:
     """A run that is being sampled."""
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from store.errors import InvalidArgumentError
 from store.reading import find_run_id, read_runs
-from store.records import RunStatus, TaskLike
 from store.run_state import RunState
+from store.statuses import RunStatus
+
+if TYPE_CHECKING:
+    from store.records import TaskLike
 
 
 @dataclass(frozen=True, slots=True)

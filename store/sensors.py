@@ -9,11 +9,11 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +25,7 @@ _MAX_PROCESSES = 1_000
 PROCESS, MACHINE = "process", "machine"
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What the sensors said at one moment. Missing entries are sensors that are not there.
 
     Attributes:
@@ -40,8 +39,8 @@ class Reading:
     at_s: float
     cpu_s: float | None = None
     machine_cpu: tuple[float, float] | None = None
-    levels: dict[tuple[str, str], float] = field(default_factory=dict)
-    energy_j: dict[str, float] = field(default_factory=dict)
+    levels: Mapping[tuple[str, str], float] = MappingProxyType({})
+    energy_j: Mapping[str, float] = MappingProxyType({})
 
 
 class Sensors:

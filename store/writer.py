@@ -25,8 +25,8 @@ from store.connection import HistoryConnection, connect, guarded, set_busy_timeo
 from store.errors import StorageWarning
 from store.filesystem import is_on_network
 from store.operations import Operation, apply_operations
-from store.records import RunStatus
 from store.run_state import RunState
+from store.statuses import RunStatus
 
 logger = logging.getLogger(__name__)
 
