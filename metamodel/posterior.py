@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metamodel.kernels import cholesky
 from metamodel.observations import own_scores
-from metamodel.prior import MeanFunction, Prepared, Prior, Told
+from metamodel.prior import MeanFunction, Prepared, Prior, Told, joined
 from metamodel.task_gps import FloatArray
 
 N_ORDER_DRAWS = 256
@@ -35,7 +35,7 @@ VARIANT_CORRELATION = 0.8
 """Correlation between two versions of the model's source: related evidence, not an exact observation."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OwnRuns:
     """The task's own runs that have an outcome.
 
@@ -50,7 +50,7 @@ class OwnRuns:
     is_same_variant: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Joint prediction of each rival at ``n`` configurations, in normal scores; larger is better.
 
@@ -91,10 +91,45 @@ class Prediction:
 
 
 class AtOwnRuns(NamedTuple):
-    """The own runs as points of a prior, and what it takes for their covariance, shape ``(e, n, n)``."""
+    """The own runs as each rival sees them. No rival knows of another, so those of several priors are put side by side.
+
+    Attributes:
+        points: The runs as points of the prior.
+        covariance: Of the rivals there, shape ``(e, n, n)``; between versions of the model's source it is smaller.
+        factor: Cholesky factor of it with noise, shape ``(e, n, n)``.
+        scores: What each rival takes the outcomes for, shape ``(e, n)``.
+        evidence: How well each foresaw their order, as a logarithm, shape ``(e,)``.
+    """
 
     points: Prepared
     covariance: Tensor
+    factor: Tensor
+    scores: Tensor
+    evidence: FloatArray
+
+    @classmethod
+    def of(cls, prior: Prior, own: OwnRuns, scores: FloatArray | None = None) -> AtOwnRuns:
+        """Look at the own runs, ``n`` of them.
+
+        Args:
+            prior: What is believed before.
+            own: The runs.
+            scores: Their scores by which the one rival of the prior was fitted, shape ``(n,)``; None where only their order counts.
+        """
+        points, same = prior.prepare(own.inputs), torch.as_tensor(own.is_same_variant)
+        mean, outcomes = points.mean, own.outcomes
+        covariance = prior.covariance(points, points) * _variant_correlation(same, same)
+        noisy = covariance + torch.as_tensor(prior.noise_variance)[:, None, None] * torch.eye(len(outcomes), dtype=torch.double)
+        factor = cholesky(noisy)
+        told = _expected_scores(mean, factor, outcomes) if scores is None else torch.as_tensor(scores)[None]
+        evidence = _order_evidence(mean, noisy, outcomes) + _left_out_evidence(mean, factor, told, outcomes)
+        return cls(points, covariance, factor, told, evidence)
+
+    def beside(self, other: AtOwnRuns) -> AtOwnRuns:
+        """Return the rivals of two priors side by side."""
+        covariance, factor, scores = (torch.cat(pair) for pair in zip(self[1:4], other[1:4], strict=True))
+        evidence = np.concatenate([self.evidence, other.evidence])
+        return AtOwnRuns(joined([self.points, other.points]), covariance, factor, scores, evidence)
 
 
 class Posterior:
@@ -103,35 +138,21 @@ class Posterior:
     Args:
         prior: What is believed before.
         own: The task's own runs, ``n`` of them; None for a new task.
-        scores: Scores of the own runs by which a rival was fitted, shape ``(e, n)``; NaN for those that come from other tasks, where only
-            the order counts. None: all of them.
-        at: The own runs as the prior sees them, where that is known already.
+        at: The own runs as the prior's rivals see them, where that is known already.
     """
 
-    def __init__(self, prior: Prior, own: OwnRuns | None = None, scores: FloatArray | None = None, at: AtOwnRuns | None = None) -> None:
+    def __init__(self, prior: Prior, own: OwnRuns | None = None, at: AtOwnRuns | None = None) -> None:
         self._prior = prior
         self._own = own if own is not None and len(own.outcomes) else None
         self.own_scores: FloatArray | None = None
         self.weights = _softmax(prior.log_weights)
         if self._own is None:
             return
-        if at is None:
-            points = prior.prepare(self._own.inputs)
-            at = AtOwnRuns(points, prior.covariance(points, points))
-        self.at = at
-        self._points, self._same = at.points, torch.as_tensor(self._own.is_same_variant)
-        mean = self._points.mean
-        outcomes = self._own.outcomes
-        noise = torch.as_tensor(prior.noise_variance)[:, None, None] * torch.eye(len(outcomes), dtype=torch.double)
-        covariance = at.covariance * _variant_correlation(self._same, self._same) + noise
-        self._factor = cholesky(covariance)
-        told = _expected_scores(mean, self._factor, outcomes)
-        if scores is not None:
-            told = torch.where(torch.as_tensor(np.isnan(scores)), told, torch.as_tensor(scores))
-        evidence = _order_evidence(mean, covariance, outcomes) + _left_out_evidence(mean, self._factor, told, outcomes)
-        self.weights = _softmax(prior.log_weights + evidence)
-        self.own_scores = self.weights @ told.numpy()
-        self._whitened = torch.linalg.solve_triangular(self._factor, (told - mean)[..., None], upper=False)
+        self.at = AtOwnRuns.of(prior, self._own) if at is None else at
+        self._points, self._same = self.at.points, torch.as_tensor(self._own.is_same_variant)
+        self.weights = _softmax(prior.log_weights + self.at.evidence)
+        self.own_scores = self.weights @ self.at.scores.numpy()
+        self._whitened = torch.linalg.solve_triangular(self.at.factor, (self.at.scores - self._points.mean)[..., None], upper=False)
 
     def predict(self, inputs: FloatArray, *, is_joint: bool = False) -> Prediction:
         """Predict the score of ``n`` configurations, without observation noise.
@@ -147,7 +168,7 @@ class Posterior:
         if self._own is not None:
             same = torch.ones(len(inputs), dtype=torch.bool)
             cross = self._prior.covariance(points, self._points) * _variant_correlation(same, self._same)
-            half = torch.linalg.solve_triangular(self._factor, cross.transpose(-1, -2), upper=False)
+            half = torch.linalg.solve_triangular(self.at.factor, cross.transpose(-1, -2), upper=False)
             mean = mean + (half.transpose(-1, -2) @ self._whitened)[..., 0]
             covariance = covariance - (half.transpose(-1, -2) @ half if is_joint else half.square().sum(-2))
             incumbent = self._incumbent
@@ -168,14 +189,13 @@ class Posterior:
 
     @cached_property
     def _mean_function(self) -> MeanFunction:
-        weights = torch.linalg.solve_triangular(self._factor.transpose(-1, -2), self._whitened, upper=True)[..., 0]
+        weights = torch.linalg.solve_triangular(self.at.factor.transpose(-1, -2), self._whitened, upper=True)[..., 0]
         return self._prior.mean_given(Told(self._points, weights * torch.where(self._same, 1.0, VARIANT_CORRELATION)))
 
     @cached_property
     def _incumbent(self) -> FloatArray:
         """Return what each rival expects of the best own configuration, shape ``(e,)``."""
-        cross = self.at.covariance * _variant_correlation(self._same, self._same)
-        half = torch.linalg.solve_triangular(self._factor, cross.transpose(-1, -2), upper=False)
+        half = torch.linalg.solve_triangular(self.at.factor, self.at.covariance.transpose(-1, -2), upper=False)
         mean = self._points.mean + (half.transpose(-1, -2) @ self._whitened)[..., 0]
         best: FloatArray = mean.max(-1).values.numpy()
         return best

@@ -45,7 +45,7 @@ EXTRA_LENGTH = 1.0
 """Length scale of columns the history has not tuned, where nothing could be learned."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """How ``T`` past tasks speak for a new one.
 
@@ -99,7 +99,7 @@ def views_of(relatedness: Relatedness, features: Mapping[str, float], index: npt
     return View.mixture(relatedness.weights(features, keep)[index]), View.regression(*relatedness.regression(features, index))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """Points with what every covariance with them needs.
 
@@ -120,6 +120,12 @@ class Prepared:
     deviation: Tensor | None = None
     shared: Tensor | None = None
     parts: tuple[Prepared, ...] = ()
+
+
+def joined(parts: Sequence[Prepared]) -> Prepared:
+    """Put the same points, as several priors see them, side by side."""
+    mean, variance = torch.cat([part.mean for part in parts]), torch.cat([part.variance for part in parts])
+    return Prepared(parts[0].scaled, mean, variance, parts=tuple(parts))
 
 
 class Told(NamedTuple):

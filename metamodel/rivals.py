@@ -17,7 +17,7 @@ from metamodel.alone import OFFSET_VARIANCE, Kernel, fit_kernel, variant_correla
 from metamodel.kernels import JITTER
 from metamodel.observations import own_scores
 from metamodel.posterior import AtOwnRuns, OwnRuns, Posterior
-from metamodel.prior import MeanFunction, Prepared, Prior, Told
+from metamodel.prior import MeanFunction, Prepared, Prior, Told, joined
 from metamodel.task_gps import FloatArray
 
 MIN_OWN_RUNS = 3
@@ -96,12 +96,6 @@ class Rivals:
         return lambda inputs: torch.cat([mean(inputs) for mean in means])
 
 
-def joined(parts: Sequence[Prepared]) -> Prepared:
-    """Put the same points, as several priors see them, side by side."""
-    mean, variance = torch.cat([part.mean for part in parts]), torch.cat([part.variance for part in parts])
-    return Prepared(parts[0].scaled, mean, variance, parts=tuple(parts))
-
-
 def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
     """Condition a history's prior on a task's own runs, with one more rival that is fitted to these alone.
 
@@ -119,8 +113,5 @@ def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
     kernel = fit_kernel(own.inputs, scores, np.arange(own.inputs.shape[1]), variant_correlation(own.is_same_variant, own.is_same_variant))
     alone = AlonePrior(kernel, middle, spread)
     log_weights = np.append(prior.log_weights, prior.log_weights[-1] + math.log(SHARE_OF_ALONE))
-    by_order = np.full((len(prior.log_weights), len(scores)), np.nan)
-    told = np.concatenate([by_order, (middle + spread * scores)[None]])
-    rivals, points = Rivals([prior, alone], log_weights), alone.prepare(own.inputs)
-    at = AtOwnRuns(joined([history.at.points, points]), torch.cat([history.at.covariance, alone.covariance(points, points)]))
-    return Posterior(rivals, own, told, at)
+    at = history.at.beside(AtOwnRuns.of(alone, own, middle + spread * scores))
+    return Posterior(Rivals([prior, alone], log_weights), own, at)
