@@ -18,22 +18,23 @@ from metamodel.space import Space
 
 FloatArray = npt.NDArray[np.float64]
 
-N_EVERYWHERE = (512, 1024, 2048)
+N_EVERYWHERE = (256, 512, 1024)
 """Candidates all over a space of one, two, and more hyperparameters."""
 N_EVERYWHERE_SMOOTH = 512
 """Fewer are enough where the best of them are climbed from."""
 MAX_GRID = 2048
 """A space with no more configurations than this is listed in full."""
-LOCAL_SCALES = (0.2, 0.07, 0.02, 0.006)
-"""Widths of the random local rounds, in units of a dimension's range."""
+LOCAL_SCALES = tuple(np.geomspace(0.2, 0.01, 10))
+"""Widths of the random local rounds, in units of a dimension's range. Each round starts from what the one before found, so in seven
+dimensions many small rounds end higher than a few large ones of twice as many candidates."""
 MAX_ELITES = 128
 """Of the best runs known; those of the task come first."""
 ELITE_SCALES = (0.1, 0.01)
-N_LOCAL = (16, 32, 64)
+N_LOCAL = (8, 16, 32)
 """Random steps from each centre in a space of one, two, and more hyperparameters."""
 N_AROUND_ELITE = 16
-N_CENTRES = 8
-"""Best candidates around which the search is refined."""
+N_CENTRES = 4
+"""Best candidates around which the search is refined, or as many as are asked for."""
 N_CLIMBS = 6
 MAX_CLIMB = 60
 MAX_TURNS = 4
@@ -89,7 +90,7 @@ def best_configs(
             search.climb()
         else:
             for scale in LOCAL_SCALES:
-                search.add(coordinates.neighbours(search.best(N_CENTRES), N_LOCAL[size], scale, rng))
+                search.add(coordinates.neighbours(search.best(max(N_CENTRES, k)), N_LOCAL[size], scale, rng))
     chosen: list[dict[str, Any]] = []
     for point in search.ranked():
         config = coordinates.config(point)
