@@ -23,7 +23,7 @@ CAUTION = 1.0
 worse start than what was good on all."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Acquisition:
     """What a search maximises, times the probability of finishing.
 

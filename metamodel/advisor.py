@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +42,7 @@ MIN_OUTCOMES_FOR_UNITS = 3
 """Distinct own outcomes from which a prediction can be spoken in the objective's units."""
 
 
-@dataclass(frozen=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What is expected of one configuration. Fields as in ``Recommendation``; ``is_own``: it is the user's own configuration."""
 
     prediction: float

@@ -43,7 +43,7 @@ MAX_ITERATIONS = 60
 SMALLEST_VARIANCE = 1e-12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kernel:
     """A fitted covariance.
 

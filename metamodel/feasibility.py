@@ -23,7 +23,7 @@ OWN_WEIGHT = 4.0
 """A run of this very task says as much about its limits as four runs of others."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Feasibility:
     """A trend of failures, and the failure rate of the runs near by.
 

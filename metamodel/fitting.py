@@ -7,11 +7,10 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metamodel.kinds import DEFAULT, KINDS, check_kind, class_of
 from metamodel.learned import MIN_TASKS, LearnedModel, is_teaching
@@ -36,8 +35,7 @@ KEPT_MODELS = 3
 _loaded: dict[Path, LearnedModel] = {}
 
 
-@dataclass(frozen=True)
-class Serving:
+class Serving(NamedTuple):
     """Which model answers.
 
     Attributes:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,13 @@ from metamodel.batch import as_seen_by_model
 from metamodel.task import TaskDescription
 from store.learning import LearningRun
 from store.names import Direction
-from store.records import RunRecord, RunStatus
+from store.statuses import RunStatus
+
+if TYPE_CHECKING:
+    from store.records import RunRecord
 
 FloatArray = npt.NDArray[np.float64]
-AnyRun = RunRecord | LearningRun
+AnyRun: TypeAlias = "RunRecord | LearningRun"
 
 USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
 """Interrupted runs count where they reached a validation: the epochs reached say how far."""

@@ -6,8 +6,8 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from metamodel.recommendation import Decision, Evidence, Recommendation
 from metamodel.run_configs import varies
 from metamodel.search import best_configs
 from metamodel.space import Space, limited, parse_space
-from metamodel.starter import Voice, consult
+from metamodel.starter_scope import is_wanted
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.ids import new_id, task_id_of
@@ -35,6 +35,7 @@ from store.names import canonical_name
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+    from metamodel.starter import Voice
     from store import History
 
 FloatArray = npt.NDArray[np.float64]
@@ -44,8 +45,7 @@ APPLY_PROBABILITY = 0.55
 MODES = ("best", "explore")
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """What is asked, resolved against the history.
 
     Attributes:
@@ -245,9 +245,13 @@ def _starter(
     description: TaskDescription, own: TaskRuns | None, others: Sequence[TaskRuns], now: Mapping[str, Any], kind: str
 ) -> tuple[Voice | None, str]:
     """Ask the starter history; return what it says, or why it says nothing. The optimizer is that of the last run, if it is not known."""
+    if kind != DEFAULT or not is_wanted(len(others)):
+        return None, ""
+    from metamodel.starter import consult
+
     last = own.configs[-1] if own is not None and own.configs else {}
     current = {**{name: last[name] for name in ("optimizer", "model_family") if name in last}, **now}
-    answer = consult(description, current, others) if kind == DEFAULT else ""
+    answer = consult(description, current, others)
     return (None, answer) if isinstance(answer, str) else (answer, "")
 
 

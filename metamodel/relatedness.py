@@ -42,7 +42,7 @@ _LOGIT_SPREAD = 1.5
 _STARTS = (-2.0, -0.5)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Relatedness:
     """How past tasks are related to a new one.
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +36,7 @@ def is_number(value: object) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Dimension:
+class Dimension(NamedTuple):
     """One hyperparameter of a space.
 
     Attributes:
@@ -225,9 +223,9 @@ def limited(space: Space, limits: Mapping[str, float]) -> Space:
         elif dimension.choices is not None:
             choices = tuple(choice for choice in dimension.choices if choice <= high)
             if choices:
-                result[name] = replace(dimension, choices=choices, high=float(choices[-1]))
+                result[name] = dimension._replace(choices=choices, high=float(choices[-1]))
         elif dimension.low <= high:
-            result[name] = replace(dimension, high=float(dimension.snap(high)) if dimension.step is None else _last_step(dimension, high))
+            result[name] = dimension._replace(high=float(dimension.snap(high)) if dimension.step is None else _last_step(dimension, high))
     return result
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from metamodel.learned import is_teaching
 from metamodel.model import MetaModel
 from metamodel.observations import TaskRuns, past_scores
 from metamodel.prior import HistoryPrior, View
-from metamodel.starter_scope import FAMILIES, family_of, is_off, optimizer_of, planned_steps, silent_about
+from metamodel.starter_scope import FAMILIES, family_of, is_wanted, optimizer_of, planned_steps, silent_about
 from metamodel.task import TaskDescription
 from metamodel.task_gps import TaskGPs, TrainingTask
 from store.errors import ModelFileError
@@ -38,8 +38,6 @@ logger = logging.getLogger(__name__)
 FOLDER = "starter_data"
 TASKS = "tasks.json"
 
-TAKE_OVER = 4
-"""Other tasks of the user's own from which it is silent. A choice; `compare_baselines.starter.proof --take-over` measures it."""
 OWN_TASK_WEIGHT = 0.5
 """Before that, ``m`` other tasks of one's own have together ``m / (m + 1 / OWN_TASK_WEIGHT)`` of the weight."""
 WIDER = 1.5
@@ -90,8 +88,7 @@ class StarterModel(MetaModel):
         return HistoryPrior(self.task_gps.chosen(asked), [View.mixture(weights[asked])], n_extra)
 
 
-@dataclass(frozen=True)
-class Voice:
+class Voice(NamedTuple):
     """What the starter contributes to one question: its model, conditioned on nothing of it, and the runs behind it."""
 
     model: StarterModel
@@ -232,7 +229,7 @@ def consult(description: TaskDescription, current: Mapping[str, Any], others: Se
     Returns:
         Its voice, or why it has none, as half a sentence; empty where it is switched off or no longer needed.
     """
-    if is_off() or len(others) >= TAKE_OVER:
+    if not is_wanted(len(others)):
         return ""
     silent = silent_about(description, current)
     if silent:

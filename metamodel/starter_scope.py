@@ -15,6 +15,8 @@ MAX_PARAMETERS = 5_000_000
 """The largest network it speaks about: some ten times the largest it has, where good learning rates begin to be smaller."""
 MAX_TRAIN_OF_UNBUILT = 100_000
 """Where a network is built later and its size is not known, it is taken for small if its data set is no larger than this."""
+TAKE_OVER = 4
+"""Other tasks of the user's own from which it is silent. A choice; `compare_baselines.starter.proof --take-over` measures it."""
 
 # Compiled when they are first used: most runs ask for none of them.
 _OPTIMIZERS = (
@@ -35,6 +37,11 @@ _FINE_TUNING = r"(^|_)(pretrained|name_or_path|backbone|fine_?tun\w*|freeze\w*|u
 def is_off() -> bool:
     """Say whether ``METAHP_STARTER=0`` forbids its use."""
     return os.environ.get("METAHP_STARTER", "").strip().lower() in {"0", "off", "false", "no"}
+
+
+def is_wanted(n_others: int) -> bool:
+    """Say whether it is asked at all, where so many other tasks of the user's own speak."""
+    return n_others < TAKE_OVER and not is_off()
 
 
 def why_silent(description: TaskDescription, current: Mapping[str, Any]) -> str:

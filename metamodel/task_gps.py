@@ -35,7 +35,7 @@ CHUNK = 32
 """Configurations asked at once: what is computed of them fits into a processor's cache."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrainingTask:
     """One task to learn from: encoded runs of shape ``(n, d)`` and their scores of shape ``(n,)``."""
 
@@ -57,7 +57,7 @@ class TrainingTask:
         return TrainingTask(self.inputs[kept], self.scores[kept])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hyperparameters:
     """What the tasks' own parts have in common.
 

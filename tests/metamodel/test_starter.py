@@ -8,8 +8,8 @@ from optuna.distributions import FloatDistribution
 import metamodel.starter as starter
 from compare_baselines.starter.pack import learning_tasks, outcome, pack, read
 from metamodel import Decision, TaskDescription, Unit, recommend
-from metamodel.starter import TAKE_OVER, Starter, shipped
-from metamodel.starter_scope import FAMILIES, MAX_PARAMETERS, family_of, optimizer_of, why_silent
+from metamodel.starter import Starter, shipped
+from metamodel.starter_scope import FAMILIES, MAX_PARAMETERS, TAKE_OVER, family_of, optimizer_of, why_silent
 
 SPACE = {"learning_rate": FloatDistribution(1e-5, 1e-1, log=True), "weight_decay": FloatDistribution(1e-6, 1e-1, log=True)}
 OWN = {"learning_rate": 3e-5, "weight_decay": 0.0, "optimizer": "Adam", "batch_size": 32}
