@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,8 +38,20 @@ _MIN_FIT_S = 0.1
 """Left for fitting a model even where looking at the data took all the time there was."""
 
 
-@dataclass(frozen=True, eq=False, repr=False)  # what is not generated takes no time at the start
-class Request:
+class _Asked(NamedTuple):
+    trainer: Trainer
+    module: LightningModule
+    space: Mapping[str, Any] | None = None
+    task: str | TaskDescription | None = None
+    objective: Objective | None = None
+    mode: str = "best"
+    keep: tuple[str, ...] = ()
+    max_startup_s: float = 10.0
+    out_of_reach: tuple[str, ...] = ()
+    is_resume_known: bool = True
+
+
+class Request(_Asked):
     """What a user asks for, checked.
 
     Attributes:
@@ -54,17 +66,6 @@ class Request:
         out_of_reach: Hooks of the module that have run already, or that nobody will call.
         is_resume_known: Whether it is known if this run resumes another.
     """
-
-    trainer: Trainer
-    module: LightningModule
-    space: Mapping[str, Any] | None = None
-    task: str | TaskDescription | None = None
-    objective: Objective | None = None
-    mode: str = "best"
-    keep: tuple[str, ...] = ()
-    max_startup_s: float = 10.0
-    out_of_reach: tuple[str, ...] = ()
-    is_resume_known: bool = True
 
     @cached_property
     def settings(self) -> dict[str, Setting]:

@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -86,11 +87,12 @@ def _settings_of(holder: LightningModule | LightningDataModule) -> dict[str, Set
 def _kept_arguments(holder: LightningModule | LightningDataModule) -> Iterator[tuple[str, str]]:
     """Yield arguments of ``__init__`` with the attribute they are kept in."""
     aliases = later_reads(holder).aliases
-    for raw in _init_parameters(type(holder)):
+    for raw in _init_parameters(type(holder)):  # type: ignore[arg-type]
         yield from ((raw, attribute) for attribute in sorted({raw} | set(aliases.get(raw, ()))) if attribute in vars(holder))
 
 
-def _init_parameters(cls: type) -> dict[str, inspect.Parameter]:
+@lru_cache(maxsize=128)
+def _init_parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if base.__module__.startswith(("lightning.pytorch", "pytorch_lightning")):
@@ -119,8 +121,14 @@ def _source(name: str, value: Any, defaults: Mapping[str, Any]) -> Source:
 
 def trainer_settings(trainer: Trainer) -> dict[str, Setting]:
     """Return what the Trainer was told, by its own argument names, and the seed."""
-    defaults = {name: item.default for name, item in inspect.signature(Trainer.__init__).parameters.items()}
-    defaults |= {"max_epochs": _MAX_EPOCHS_DEFAULT, "precision": "32-true", "devices": 1, "gradient_clip_algorithm": "norm"}
+    defaults = {
+        **_trainer_defaults(),
+        "max_epochs": _MAX_EPOCHS_DEFAULT,
+        "precision": "32-true",
+        "devices": 1,
+        "gradient_clip_algorithm": "norm",
+        "limit_train_batches": 1.0,
+    }
     values: dict[str, Any] = {
         "max_epochs": trainer.max_epochs if trainer.max_epochs is not None else _MAX_EPOCHS_DEFAULT,
         "max_steps": trainer.max_steps,
@@ -134,7 +142,6 @@ def trainer_settings(trainer: Trainer) -> dict[str, Setting]:
         values["gradient_clip_algorithm"] = str(trainer.gradient_clip_algorithm or "norm")
     if trainer.num_nodes > 1:
         values["num_nodes"] = trainer.num_nodes
-    defaults["limit_train_batches"] = 1.0
     found = {name: Setting(name, value, _source(name, value, defaults)) for name, value in values.items()}
     found["accelerator"] = Setting("accelerator", trainer.strategy.root_device.type, Source.DEFAULT)
     found["strategy"] = Setting("strategy", type(trainer.strategy).__name__, Source.DEFAULT)
@@ -142,6 +149,11 @@ def trainer_settings(trainer: Trainer) -> dict[str, Setting]:
     if seed.lstrip("-").isdigit():
         found["seed"] = Setting("seed", int(seed), Source.USER)
     return found
+
+
+@cache
+def _trainer_defaults() -> Mapping[str, Any]:
+    return {name: item.default for name, item in inspect.signature(Trainer.__init__).parameters.items()}
 
 
 TRAINER_FIELDS = {

@@ -9,8 +9,7 @@ recommendation ``batch_size`` and ``global_batch_size`` both mean the global bat
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from store.errors import InvalidArgumentError
 from store.names import canonical_name
@@ -26,8 +25,13 @@ MAX_LISTED_ACCUMULATION = 64
 """Entries of a range of accumulations that are looked at one by one."""
 
 
-@dataclass(frozen=True)
-class BatchLayout:
+class _Layout(NamedTuple):
+    per_device: int
+    accumulation: int = 1
+    world_size: int = 1
+
+
+class BatchLayout(_Layout):
     """How a global batch is put together.
 
     Attributes:
@@ -39,15 +43,14 @@ class BatchLayout:
         InvalidArgumentError: If one of them is no whole number above 0.
     """
 
-    per_device: int
-    accumulation: int = 1
-    world_size: int = 1
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        for name in ("per_device", "accumulation", "world_size"):
-            value = getattr(self, name)
+    def __new__(cls, per_device: int, accumulation: int = 1, world_size: int = 1) -> Self:
+        """Check the numbers."""
+        for name, value in (("per_device", per_device), ("accumulation", accumulation), ("world_size", world_size)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidArgumentError(f"{name} must be a whole number, at least 1, but got {value!r}. Pass a positive count.")
+        return super().__new__(cls, per_device, accumulation, world_size)
 
     @property
     def factor(self) -> int:

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import sys
 import sysconfig
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from torch import nn
@@ -49,7 +49,12 @@ def is_library_class(cls: type) -> bool:
     if file is None:
         return False
     path = Path(file)
-    return any(part in _LIBRARY_FOLDERS for part in path.parts) or path.is_relative_to(sysconfig.get_paths()["stdlib"])
+    return any(part in _LIBRARY_FOLDERS for part in path.parts) or path.is_relative_to(_standard_library())
+
+
+@cache
+def _standard_library() -> str:
+    return sysconfig.get_paths()["stdlib"]
 
 
 @lru_cache(maxsize=512)
