@@ -41,7 +41,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "hpobench_mlp": {"weight_decay": 1e-4, "batch_size": 200, "num_layers": 1, "learning_rate": 1e-3, "hidden_size": 100},
 }
 SCENARIOS = ("", "few-4")
-CANDIDATES_OF_INTERVALS = 40
+CANDIDATES_OF_INTERVALS = 400
+"""Fewer, and which of them were drawn would decide: with 40, the same 50 % interval held 59 % where it now holds 54."""
 
 
 @dataclass

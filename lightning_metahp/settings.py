@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -72,26 +72,26 @@ def own_settings(module: LightningModule, datamodule: LightningDataModule | None
 
 
 def _settings_of(holder: LightningModule | LightningDataModule) -> dict[str, Setting]:
-    defaults = _init_defaults(type(holder))
+    parameters = _init_parameters(type(holder))
+    defaults = {name: item.default for name, item in parameters.items() if item.default is not inspect.Parameter.empty}
     found: dict[str, Setting] = {}
     for raw, value in dict(holder.hparams).items():
         if isinstance(raw, str) and not raw.startswith("_") and not isinstance(value, torch.nn.Module):
             found[raw] = Setting(raw, value, _source(raw, value, defaults))
-    for raw, attribute in _kept_arguments(holder):
+    for raw, attribute in _kept_arguments(holder, parameters):
         value = vars(holder).get(attribute)
         if raw not in found and isinstance(value, bool | int | float | str):
             found[raw] = Setting(raw, value, _source(raw, value, defaults))
     return found
 
 
-def _kept_arguments(holder: LightningModule | LightningDataModule) -> Iterator[tuple[str, str]]:
+def _kept_arguments(holder: LightningModule | LightningDataModule, parameters: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Yield arguments of ``__init__`` with the attribute they are kept in."""
     aliases = later_reads(holder).aliases
-    for raw in _init_parameters(type(holder)):  # type: ignore[arg-type]
+    for raw in parameters:
         yield from ((raw, attribute) for attribute in sorted({raw} | set(aliases.get(raw, ()))) if attribute in vars(holder))
 
 
-@lru_cache(maxsize=128)
 def _init_parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
@@ -102,10 +102,6 @@ def _init_parameters(cls: type) -> Mapping[str, inspect.Parameter]:
                 if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and name != "self":
                     found.setdefault(name, parameter)
     return found
-
-
-def _init_defaults(cls: type) -> dict[str, Any]:
-    return {name: item.default for name, item in _init_parameters(cls).items() if item.default is not inspect.Parameter.empty}
 
 
 def _source(name: str, value: Any, defaults: Mapping[str, Any]) -> Source:

@@ -21,11 +21,11 @@ from metamodel.task import TaskDescription
 from store.caching import origin_of_history, packed, read_cache, unpacked, write_cache
 from store.learning import LearningRun, learning_runs
 from store.names import Direction
-from store.records import TaskRecord
 from store.values import decode_value, encode_value
 
 if TYPE_CHECKING:
     from store import History
+    from store.records import TaskRecord
 
 logger = logging.getLogger(__name__)
 

@@ -25,8 +25,8 @@ N_EVERYWHERE_SMOOTH = 512
 MAX_GRID = 2048
 """A space with no more configurations than this is listed in full."""
 LOCAL_SCALES = tuple(np.geomspace(0.2, 0.01, 10))
-"""Widths of the random local rounds, in units of a dimension's range. Each round starts from what the one before found, so in seven
-dimensions many small rounds end higher than a few large ones of twice as many candidates."""
+"""Widths of the random local rounds, in units of a dimension's range. Each round starts from what the one before found, so with seven
+numbers many small rounds end higher than a few large ones of twice as many candidates; among labels neither is better."""
 MAX_ELITES = 128
 """Of the best runs known; those of the task come first."""
 ELITE_SCALES = (0.1, 0.01)
@@ -34,7 +34,7 @@ N_LOCAL = (8, 16, 32)
 """Random steps from each centre in a space of one, two, and more hyperparameters."""
 N_AROUND_ELITE = 16
 N_CENTRES = 4
-"""Best candidates around which the search is refined, or as many as are asked for."""
+"""Best candidates around which the search is refined."""
 N_CLIMBS = 6
 MAX_CLIMB = 60
 MAX_TURNS = 4
@@ -90,7 +90,7 @@ def best_configs(
             search.climb()
         else:
             for scale in LOCAL_SCALES:
-                search.add(coordinates.neighbours(search.best(max(N_CENTRES, k)), N_LOCAL[size], scale, rng))
+                search.add(coordinates.neighbours(search.best(N_CENTRES), N_LOCAL[size], scale, rng))
     chosen: list[dict[str, Any]] = []
     for point in search.ranked():
         config = coordinates.config(point)

@@ -173,7 +173,7 @@ def _parse_dimension(raw: str, value: Any) -> Dimension:
             f"A pair of numbers in a space must say whether it is an interval or two choices, but {raw!r} got {value!r}. "
             f"Use FloatDistribution{value!r} for an interval, or {list(value)!r} for two choices."
         )
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | Dimension):  # a space that was parsed already is none
         choices = tuple(value)
         if not choices:
             raise SpaceError(f"A list in a space must hold at least one value, but {raw!r} got an empty one. List the possible values.")

@@ -37,6 +37,7 @@ _MAX_DEPTH = 40  # deeper than any configuration, well below Python's recursion 
 _MAX_PLAIN_INT_DIGITS = 4_000  # Python refuses to convert decimal texts of more than 4300 digits
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
 class Opaque:
     """A value that cannot come back from a file: a function, a module, a tensor.
 
@@ -45,22 +46,8 @@ class Opaque:
         text: Short text that is equal for equal things as far as that can be said, e.g. ``torch.nn.functional.relu``.
     """
 
-    __slots__ = ("kind", "text")
-
-    def __init__(self, kind: str, text: str) -> None:
-        self.kind, self.text = kind, text
-
-    def __eq__(self, other: object) -> bool:
-        """Say whether another value is of the same kind and text."""
-        return isinstance(other, Opaque) and (self.kind, self.text) == (other.kind, other.text)
-
-    def __hash__(self) -> int:
-        """Return the hash of kind and text."""
-        return hash((self.kind, self.text))
-
-    def __repr__(self) -> str:
-        """Return the call that makes it."""
-        return f"Opaque(kind={self.kind!r}, text={self.text!r})"
+    kind: str
+    text: str
 
     def __str__(self) -> str:
         """Return the text."""

@@ -67,11 +67,16 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
-    """Top-level modules that a fresh interpreter has loaded after running the code."""
-    script = f"{code}\nimport sys\nsys.stderr.write('LOADED ' + ' '.join({{name.split('.')[0] for name in sys.modules}}))"
+def modules_after(code: str, cwd: Path | None = None) -> set[str]:
+    """Modules that a fresh interpreter has loaded after running the code."""
+    script = f"{code}\nimport sys\nsys.stderr.write('LOADED ' + ' '.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=cwd or ROOT)
     return set(done.stderr.rpartition("LOADED ")[2].split())
+
+
+def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
+    """The packages of those."""
+    return {name.partition(".")[0] for name in modules_after(code, cwd)}
 
 
 def declared_dependencies() -> dict[str, str]:
@@ -195,6 +200,22 @@ def test_reading_and_writing_a_history_again_loads_nothing_heavy(tmp_path: Path)
     use = f"from store import History\nwith History({path!r}) as h:\n    h.start_run(task='t', hparams={{'lr': 0.1}}).finish()\n"
     loaded_after(use)
     assert not loaded_after(use + f"with History({path!r}) as h: assert len(h.runs()) == 2") & set(HEAVY)
+
+
+def test_recording_a_run_does_not_build_what_reading_gives_back(tmp_path: Path) -> None:
+    path = str(tmp_path / "history.db")
+    loaded = modules_after(f"from store import History\nwith History({path!r}) as h: h.start_run(task='t', hparams={{'lr': 0.1}}).finish()")
+    assert "store.writer" in loaded
+    assert "store.records" not in loaded
+
+
+def test_a_start_that_the_starter_history_has_no_say_in_does_not_load_it(tmp_path: Path) -> None:
+    path = str(tmp_path / "history.db")
+    use = "import os\nos.environ['METAHP_STARTER'] = 'off'\nfrom metamodel import recommend\n"
+    ask = f"{use}recommend({path!r}, 't', {{'lr': [0.1, 1.0]}})"
+    loaded = modules_after(ask)
+    assert "metamodel.recommender" in loaded
+    assert "metamodel.starter" not in loaded
 
 
 @pytest.mark.parametrize("words", [["--help"], ["runs"], ["tasks"], ["show", "RUN"]], ids=" ".join)

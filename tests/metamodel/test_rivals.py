@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metamodel.posterior import OwnRuns, Posterior
+from metamodel.posterior import AtOwnRuns, OwnRuns, Posterior
 from metamodel.prior import HistoryPrior, View
 from metamodel.rivals import MIN_OWN_RUNS, Rivals, against_alone
 from metamodel.task_gps import CHUNK, TrainingTask
@@ -80,6 +80,21 @@ def test_rivals_are_predicted_as_each_of_them_alone() -> None:
         assert np.array_equal(prepared.mean[part], mine.mean)
         assert np.array_equal(both.covariance(prepared, prepared)[part], prior.covariance(mine, mine))
         assert np.array_equal(both.noise_variance[part], prior.noise_variance)
+
+
+def test_own_runs_beside_each_other_are_those_of_both_priors_at_once() -> None:
+    first, second = prior_of(first_column(3)), prior_of(first_column(4, sign=-1.0))
+    both = Rivals([first, second], np.concatenate([first.log_weights, second.log_weights]))
+    rng = np.random.default_rng(1)
+    own = OwnRuns(rng.random((7, 2)), rng.normal(size=7), rng.random(7) < 0.5)
+    at_once, side_by_side = AtOwnRuns.of(both, own), AtOwnRuns.of(first, own).beside(AtOwnRuns.of(second, own))
+    for name in ("covariance", "factor", "scores", "evidence"):
+        assert np.allclose(getattr(side_by_side, name), getattr(at_once, name), atol=1e-12), name
+    points = rng.random((5, 2))
+    joined, direct = (Posterior(both, own, at).predict(points) for at in (side_by_side, None))
+    assert np.allclose(joined.mean, direct.mean, atol=1e-12)
+    assert np.allclose(joined.covariance, direct.covariance, atol=1e-12)
+    assert np.allclose(joined.incumbent, direct.incumbent, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_extra", [0, 2])

@@ -35,6 +35,7 @@ def test_a_space_is_kept_in_order_under_canonical_names() -> None:
         ({"lr": "ab"}, r"must be an Optuna distribution or a list of possible values, but 'lr' got 'ab'"),
         ({"lr": [1], "learning_rate": [2]}, r"'lr' and 'learning_rate' both mean 'learning_rate'"),
         ({"lr": (1e-5, 1e-1)}, r"must say whether it is an interval or two choices, but 'lr' got \(1e-05, 0.1\)"),
+        (parse_space({"lr": [1, 2]}), r"must be an Optuna distribution or a list of possible values, but 'learning_rate' got Dimension"),
         ({"": [1]}, r"must be a non-empty string, but got ''"),
     ],
 )
