@@ -17,13 +17,13 @@ from metamodel.acquisition import Acquisition, lies_within
 from metamodel.alone import AlonePosterior
 from metamodel.calibration import Calibration
 from metamodel.coordinates import Coordinates
-from metamodel.encoding import OVERHANG, Encoder, fit_encoder, plain_numbers
+from metamodel.encoding import OVERHANG, Encoder, fit_encoder
 from metamodel.feasibility import OWN_WEIGHT, Feasibility
 from metamodel.learned import LearnedModel, TaskPosterior
 from metamodel.observations import TaskRuns
 from metamodel.posterior import OwnRuns
 from metamodel.recommendation import Unit
-from metamodel.run_configs import column_of, varies
+from metamodel.run_configs import varies
 from metamodel.space import LOG_RATIO, Space, is_number
 from metamodel.task import TaskDescription
 from store.names import natural_bounds
@@ -257,7 +257,7 @@ def _slope(x: FloatArray, y: FloatArray) -> float:
 
 def _seen_range(name: str, tasks: Sequence[TaskRuns]) -> tuple[float, float, bool]:
     """Return the range of a number over all runs, widened by a quarter, and whether it is one of logarithms; all numbers if never seen."""
-    bounds = [_number_range(column_of(task.configs, name)) for task in tasks]
+    bounds = [task.number_range(name) for task in tasks]
     least, most = min((low for low, _ in bounds), default=math.inf), max((high for _, high in bounds), default=-math.inf)
     if least > most:
         return -math.inf, math.inf, False
@@ -266,13 +266,6 @@ def _seen_range(name: str, tasks: Sequence[TaskRuns]) -> tuple[float, float, boo
     # A range of one value still has neighbours: a factor of two on a log scale, half of the value on a linear one.
     margin = max(OVERHANG * (high - low), math.log(2) if is_log else 0.5 * abs(high))
     return low - margin, high + margin, is_log
-
-
-def _number_range(values: list[Any]) -> tuple[float, float]:
-    """Return the smallest and the largest finite number, ``(inf, -inf)`` where there is none."""
-    plain = plain_numbers(values)
-    numbers = np.array([float(value) for value in values if is_number(value)]) if plain is None else plain[np.isfinite(plain)]
-    return (float(numbers.min()), float(numbers.max())) if len(numbers) else (math.inf, -math.inf)
 
 
 def _kept_runs(own: TaskRuns | None) -> list[int]:

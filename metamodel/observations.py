@@ -14,6 +14,9 @@ import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
 from metamodel.batch import as_seen_by_model
+from metamodel.encoding import plain_numbers
+from metamodel.run_configs import column_of
+from metamodel.space import is_number
 from metamodel.task import TaskDescription
 from store.learning import LearningRun
 from store.names import Direction
@@ -91,6 +94,19 @@ class TaskRuns:
         finite = self.values[np.isfinite(self.values)]
         worst = float(finite.min()) if finite.size else 0.0
         return np.where(self.is_oom, np.nan, np.where(np.isfinite(self.values), self.values, worst))
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        return {}
+
+    def number_range(self, name: str) -> tuple[float, float]:
+        """Return the smallest and the largest finite number that a hyperparameter had, ``(inf, -inf)`` where it had none."""
+        if name not in self._ranges:  # a table is asked many times, and has many runs
+            values = column_of(self.configs, name)
+            plain = plain_numbers(values)
+            numbers = np.array([float(value) for value in values if is_number(value)]) if plain is None else plain[np.isfinite(plain)]
+            self._ranges[name] = (float(numbers.min()), float(numbers.max())) if len(numbers) else (math.inf, -math.inf)
+        return self._ranges[name]
 
     def in_units(self, oriented: float) -> float:
         """Return an oriented value in the units and direction of the objective."""

@@ -134,7 +134,8 @@ def recommend(
         own = None if task_id is None else table.of_task(task_id, task.objective if isinstance(task, TaskDescription) else None)
         parsed = None if space is None else limited(_with_global_batch(parse_space(space)), limits or {})
         now = _seen_now({canonical_name(name): value for name, value in (current or {}).items()}, parsed)
-        names, kind = _names_of(parsed, candidates), model or serving_kind(opened)
+        configs = _canonical(candidates or ())
+        names, kind = _names_of(parsed, configs), model or serving_kind(opened)
         description = task if isinstance(task, TaskDescription) else own.description if own is not None else TaskDescription()
         others, left_out, voice, silence = _speakers(table, own, names, description, now, kind)
         if parsed is None and candidates is None:
@@ -147,14 +148,14 @@ def recommend(
             serving, others = Serving(voice.model), (*others, *voice.tasks)
         else:
             serving = serving_model(opened, table, max_fit_s, device, seed, model) if others else Serving(None)
-        under_way = tuple({canonical_name(name): value for name, value in config.items()} for config in pending)
+        under_way = tuple(_canonical(pending))
         question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, under_way)
     finally:
         if opened is not history:
             opened.close()
     evidence = _evidence(question, {**table.left_out, **left_out}, serving)
     with one_thread():
-        return _answer(question, serving, evidence, k, candidates, seed)
+        return _answer(question, serving, evidence, k, candidates, configs, seed)
 
 
 def _check_counts(k: int, mode: str, model: str | None) -> None:
@@ -198,9 +199,16 @@ def _task_id(history: History, task: str | TaskDescription | None) -> str | None
         return task_id_of(identity)
 
 
-def _names_of(space: Space | None, candidates: Sequence[Mapping[str, Any]] | None) -> frozenset[str] | None:
-    if candidates is not None:
-        return frozenset(canonical_name(name) for candidate in candidates for name in candidate)
+def _canonical(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return configurations by canonical name; each spelling is looked up once, since there may be thousands of them."""
+    spellings: set[str] = set().union(*configs)
+    names = {name: canonical_name(name) for name in spellings}
+    return [{names[name]: value for name, value in config.items()} for config in configs]
+
+
+def _names_of(space: Space | None, configs: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:
+    if configs:
+        return frozenset().union(*configs)
     return None if space is None else frozenset(space)
 
 
@@ -284,6 +292,7 @@ def _answer(
     evidence: Evidence,
     k: int,
     candidates: Sequence[Mapping[str, Any]] | None,
+    configs: Sequence[Mapping[str, Any]],
     seed: int,
 ) -> list[Recommendation]:
     nothing = nothing_recommended(question.task_id, question.mode, evidence)
@@ -295,7 +304,6 @@ def _answer(
         return [replace(nothing, reason=thin or "no hyperparameter that may be changed varied in the history")]
     if serving.model is None and not has_outcomes:
         return [replace(nothing, reason=thin or serving.note or "no finished run has an outcome")]
-    configs = [{canonical_name(name): value for name, value in candidate.items()} for candidate in candidates or ()]
     advisor = Advisor(
         serving.model,
         question.own,
