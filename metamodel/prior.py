@@ -252,9 +252,9 @@ class HistoryPrior:
             if tasks.common is not None:
                 found += tasks.common.kernel.weighted(points[:, :d], inducing.T).T
             scaled, at = points / self._length, told.points.scaled
-            found += local @ matern52(at, scaled)
-            found += own @ matern52(at[:, :d], scaled[:, :d])
-            return found
+            if self.n_columns == d:
+                return found + (local + own) @ matern52(at, scaled)
+            return found + local @ matern52(at, scaled) + own @ matern52(at[:, :d], scaled[:, :d])
 
         return mean
 
