@@ -45,11 +45,18 @@ def test_calibrated_intervals_of_new_tasks_hold_what_they_claim() -> None:
 
 
 def test_widths_between_the_measured_numbers_of_runs_are_interpolated_and_the_ends_are_kept() -> None:
-    calibration = Calibration({0: (0.5, 1.0, 1.5), 4: (0.6, 1.2, 1.8)}, {})
+    calibration = Calibration({0: (0.5, 1.0, 1.5), 4: (0.6, 1.2, 1.8), 16: (0.7, 1.4, 2.0)}, {})
     assert calibration.half_width(0) == pytest.approx(1.0)
     assert 1.0 < calibration.half_width(2) < 1.2
-    assert calibration.half_width(100) == pytest.approx(1.2)
+    assert calibration.half_width(100) == pytest.approx(1.4)
     assert Calibration.from_json(calibration.to_json()) == calibration
+
+
+def test_where_past_tasks_were_too_short_to_test_an_interval_the_prediction_is_taken_at_its_word() -> None:
+    calibration = Calibration({0: (0.4, 0.8, 1.2)}, {})
+    assert calibration.half_width(0) == pytest.approx(0.8)
+    assert calibration.half_width(4) == calibration.half_width(16) == pytest.approx(norm.ppf(0.9))
+    assert 0.8 < calibration.half_width(1) < norm.ppf(0.9)
 
 
 def test_too_few_tasks_leave_the_normal_widths() -> None:
