@@ -104,7 +104,8 @@ def _predict(method: MetaHP, configs: Sequence[Mapping[str, Any]], values: np.nd
         rng = np.random.default_rng([seed, n_own])
         own = rng.choice(len(values), n_own, replace=False)
         posterior = model.posterior(OwnRuns(inputs[own], values[own], np.ones(n_own, dtype=bool)), method._task, 0, None)
-        asked = rng.choice(np.setdiff1d(np.arange(len(values)), own), CANDIDATES_OF_INTERVALS, replace=False)
+        rest = np.setdiff1d(np.arange(len(values)), own)
+        asked = rng.choice(rest, min(len(rest), CANDIDATES_OF_INTERVALS), replace=False)
         mean, variance = posterior.predict(inputs[asked]).mixture()
         distance = np.abs(scores[asked] - mean) / np.sqrt(variance + posterior.noise_variance)
         for level in LEVELS:

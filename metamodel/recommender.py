@@ -148,8 +148,7 @@ def recommend(
             serving, others = Serving(voice.model), (*others, *voice.tasks)
         else:
             serving = serving_model(opened, table, max_fit_s, device, seed, model) if others else Serving(None)
-        under_way = tuple(_canonical(pending))
-        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, under_way)
+        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, tuple(_canonical(pending)))
     finally:
         if opened is not history:
             opened.close()

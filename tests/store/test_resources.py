@@ -91,6 +91,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
 def test_a_short_run_has_a_first_and_a_last_sample(history: History) -> None:
     with history.start_run(task="t") as run:
         sum(number * number for number in range(400_000))
+        assert wait_for(lambda: rows(history, run.id))
     found = rows(history, run.id)
     assert {name for name, *_ in found} >= NAMES - {"cpu_percent"}
     assert len({elapsed for *_, elapsed, _ in found}) >= 2
