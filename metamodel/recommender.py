@@ -315,7 +315,7 @@ def _answer(
         question.pending,
     )
     known = advisor.informed_names
-    asked = list(question.space) if candidates is None else sorted({name for config in configs for name in config})
+    asked = list(question.space) if candidates is None else sorted(_names_of(None, configs) or ())
     untuned = tuple(name for name in asked if name not in known)
     evidence = evidence._replace(untuned=untuned)
     nothing = replace(nothing, evidence=evidence)

@@ -27,7 +27,7 @@ from metamodel.learned import is_teaching
 from metamodel.model import MetaModel
 from metamodel.observations import TaskRuns, past_scores
 from metamodel.prior import HistoryPrior, View
-from metamodel.starter_scope import FAMILIES, family_of, is_wanted, optimizer_of, planned_steps, silent_about
+from metamodel.starter_scope import FAMILIES, family_of, optimizer_of, planned_steps, silent_about
 from metamodel.task import TaskDescription
 from metamodel.task_gps import TaskGPs, TrainingTask
 from store.errors import ModelFileError
@@ -219,7 +219,7 @@ def shipped(family: str) -> Family | None:
 
 
 def consult(description: TaskDescription, current: Mapping[str, Any], others: Sequence[TaskRuns]) -> Voice | str:
-    """Ask the starter history what it has to say.
+    """Ask the starter history what it has to say, where it is asked at all (``is_wanted``).
 
     Args:
         description: The task.
@@ -227,10 +227,8 @@ def consult(description: TaskDescription, current: Mapping[str, Any], others: Se
         others: Other tasks of the user's own that speak for this one.
 
     Returns:
-        Its voice, or why it has none, as half a sentence; empty where it is switched off or no longer needed.
+        Its voice, or why it has none, as half a sentence; empty where its files cannot be read.
     """
-    if not is_wanted(len(others)):
-        return ""
     silent = silent_about(description, current)
     if silent:
         return silent
