@@ -304,7 +304,7 @@ def _typed(change: Change) -> Change:
     new = plain_value(change.new)
     if isinstance(change.old, int) and not isinstance(change.old, bool) and isinstance(new, float) and new.is_integer():
         new = int(new)
-    return change._replace(new=new)
+    return replace(change, new=new)
 
 
 def _hands_off(kept: Collection[Kept]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import nn
@@ -16,6 +16,7 @@ from lightning_metahp.settings import TRAINER_FIELDS, loaded_batch_size, read_tr
 from lightning_metahp.source_reads import later_reads
 from metamodel.explanation import format_value
 from metamodel.precedence import Change, same_value
+from store.frozen import Frozen
 from store.names import canonical_name
 
 SAFE_NAMES = frozenset(
@@ -28,7 +29,7 @@ _MARK = "_metahp_written"
 """Attribute in which an object keeps what was written into it, for the next fit; a module goes through many of them."""
 
 
-class Place(NamedTuple):
+class Place(Frozen):
     """One place that holds a hyperparameter, and what was written there.
 
     Attributes:
@@ -142,7 +143,7 @@ def _holds(value: Any, old: Any) -> bool:
     return isinstance(value, bool | int | float | str | None) and same_value(value, old)
 
 
-class ReadBack(NamedTuple):
+class ReadBack(Frozen):
     """What one rewritten value turned out to be.
 
     Attributes:

@@ -338,7 +338,7 @@ def _link_targets(parser: Any) -> list[str]:
 
 
 def _plan_as_text(plan: CliPlan) -> str:
-    changes = [change._asdict() for change in plan.changes]
+    changes = [change.as_dict() for change in plan.changes]
     return json.dumps({"values": dict(plan.values), "changes": changes, "id": plan.recommendation_id})
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
@@ -15,7 +15,7 @@ from lightning_metahp import dropout
 from lightning_metahp.host import loaders_passed_to_fit, optimizer_is_replaced
 from lightning_metahp.objective import Objective
 from lightning_metahp.refusals import Surroundings, without_fixed
-from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size, own_settings, trainer_settings
+from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
 from lightning_metahp.written_optimizer import written_optimizer
 from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout, global_space, per_device_config, whole_numbers
@@ -25,6 +25,7 @@ from metamodel.model_source import model_variant
 from metamodel.precedence import CONSERVATIVE_NAMES, Change, Constraint, Kept, Setting, check_names, plan_changes, rewritable
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
 from metamodel.task import TaskDescription
+from store.frozen import Frozen
 from store.ids import task_id_of
 from store.names import Direction, canonical_name, canonical_names
 from store.paths import is_new_history, resolve_path
@@ -38,20 +39,7 @@ _MIN_FIT_S = 0.1
 """Left for fitting a model even where looking at the data took all the time there was."""
 
 
-class _Asked(NamedTuple):
-    trainer: Trainer
-    module: LightningModule
-    space: Mapping[str, Any] | None = None
-    task: str | TaskDescription | None = None
-    objective: Objective | None = None
-    mode: str = "best"
-    keep: tuple[str, ...] = ()
-    max_startup_s: float = 10.0
-    out_of_reach: tuple[str, ...] = ()
-    is_resume_known: bool = True
-
-
-class Request(_Asked):
+class Request(Frozen):
     """What a user asks for, checked.
 
     Attributes:
@@ -67,18 +55,29 @@ class Request(_Asked):
         is_resume_known: Whether it is known if this run resumes another.
     """
 
+    trainer: Trainer
+    module: LightningModule
+    space: Mapping[str, Any] | None = None
+    task: str | TaskDescription | None = None
+    objective: Objective | None = None
+    mode: str = "best"
+    keep: tuple[str, ...] = ()
+    max_startup_s: float = 10.0
+    out_of_reach: tuple[str, ...] = ()
+    is_resume_known: bool = True
+
     @cached_property
     def settings(self) -> dict[str, Setting]:
         """What could be rewritten, by canonical name, as it is before anything is."""
         return _settings_of(self)
 
-    @property
+    @cached_property
     def around(self) -> Surroundings:
         """What decides whether a value can still be changed."""
         return Surroundings(self.trainer, self.module, self.out_of_reach, self.is_resume_known)
 
 
-class Unsaved(NamedTuple):
+class Unsaved(Frozen):
     """An abstention that waits for the history in which it is going to stand, and what the user's own configuration was."""
 
     recommendation: Recommendation
@@ -89,7 +88,7 @@ class Unsaved(NamedTuple):
         save_recommendation(history, self.recommendation, current=self.current, changes=[])
 
 
-class Plan(NamedTuple):
+class Plan(Frozen):
     """What is to be rewritten and what to say about it; ``recommendation_id`` is None where none is followed."""
 
     recommendation_id: str | None = None
@@ -97,7 +96,7 @@ class Plan(NamedTuple):
     message: str = ""
 
 
-class _Case(NamedTuple):
+class _Case(Frozen):
     """One decision on its way: what may change, what is known, and how the batch is put together."""
 
     request: Request
@@ -132,7 +131,7 @@ def check_request(request: Request) -> None:
     datamodule = datamodule_of(request.trainer)
     where = type(request.module).__name__ + (f" or {type(datamodule).__name__}" if datamodule is not None else "")
     available = sorted(setting.raw_name for setting in settings.values())
-    check_names(request.keep, [*available, *trainer_settings(request.trainer), *sorted(CONSERVATIVE_NAMES)], where)
+    check_names(request.keep, [*available, *request.around.told, *sorted(CONSERVATIVE_NAMES)], where)
     if request.space is None:
         return
     advice = "Use one of these names, or save_hyperparameters() with it."
@@ -289,7 +288,7 @@ def planned_changes(
     wanted = per_device_config(recommendation.config, layout, space).get(PER_DEVICE, 0)
     if constraints and PER_DEVICE in config and wanted > config[PER_DEVICE]:
         limited: dict[str, Any] = {"source": Source.CONSTRAINT, "reason": f"{wanted} was recommended, but {constraints[0].reason}"}
-        changes = [item._replace(**limited) if item.name == PER_DEVICE else item for item in changes]
+        changes = [replace(item, **limited) if item.name == PER_DEVICE else item for item in changes]
     size = next((change.new for change in changes if change.name == PER_DEVICE), layout.per_device)
     accumulation = int(config.get(ACCUMULATION, layout.accumulation))
     if accumulation * layout.world_size == 1:
@@ -297,7 +296,7 @@ def planned_changes(
     total = f"{size} per device x {accumulation} accumulated x {layout.world_size} processes = a global batch of "
     total += str(size * accumulation * layout.world_size)
     is_ours = {PER_DEVICE, ACCUMULATION}
-    return [item._replace(reason=total) if item.name in is_ours and item.source is Source.METAHP else item for item in changes]
+    return [replace(item, reason=total) if item.name in is_ours and item.source is Source.METAHP else item for item in changes]
 
 
 def _ask(case: _Case, history: History, current: Mapping[str, Any]) -> Recommendation:
@@ -334,7 +333,7 @@ def _settings_of(request: Request) -> dict[str, Setting]:
     A batch size is there even where only a loader has it; dropout where only layers have it, and the Trainer's own values, are there
     where the space names them.
     """
-    own = own_settings(request.module, datamodule_of(request.trainer))
+    own = request.around.own
     names = canonical_names(list(own))
     settings = {names[raw]: setting for raw, setting in own.items() if "." not in raw}
     passed = loaded_batch_size(loaders_passed_to_fit(request.trainer))
@@ -343,9 +342,8 @@ def _settings_of(request: Request) -> dict[str, Setting]:
     wanted = {canonical_name(raw): raw for raw in request.space or ()}
     if "dropout" in wanted and "dropout" not in settings and dropout.rates(request.module):
         settings["dropout"] = Setting("dropout", dropout.rates(request.module)[0])
-    told = trainer_settings(request.trainer)
     for name in wanted.keys() & TRAINER_FIELDS.keys():
-        settings[name] = told[TRAINER_FIELDS[name]]
+        settings[name] = request.around.told[TRAINER_FIELDS[name]]
     return settings
 
 
@@ -364,7 +362,7 @@ def _layout(request: Request, settings: Mapping[str, Setting], loaders: Any) -> 
 
 def _current(request: Request, layout: BatchLayout | None) -> dict[str, Any]:
     own = {setting.raw_name: setting.value for setting in request.settings.values()}
-    told = {name: setting.value for name, setting in trainer_settings(request.trainer).items()}
+    told = {name: setting.value for name, setting in request.around.told.items()}
     written = {} if optimizer_is_replaced(request.module) else written_optimizer(request.module)
     taken = {canonical_name(raw) for raw in own}
     written = {name: value for name, value in written.items() if name not in taken}
@@ -395,7 +393,7 @@ def typed(change: Change) -> Change:
         new = int(new)
     if isinstance(change.old, float) and isinstance(new, int) and not isinstance(new, bool):
         new = float(new)
-    return change._replace(new=new)
+    return replace(change, new=new)
 
 
 def _nothing_left(request: Request, kept: Sequence[Kept]) -> str:

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metahp.kinds import is_kind
+from store.frozen import Frozen
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def loaders_passed_to_fit(trainer: Trainer) -> Any | None:
     return None if is_kind(source, "LightningModule", "LightningDataModule") else source
 
 
-class Resume(NamedTuple):
+class Resume(Frozen):
     """What is known of a resume before the Trainer says it.
 
     Attributes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from functools import cached_property
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
@@ -13,13 +13,14 @@ from lightning_metahp.host import fields_of_others, loaders_passed_to_fit, optim
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, own_settings, trainer_settings
 from lightning_metahp.source_reads import Reads, later_reads
 from metamodel.precedence import Kept, Setting, same_value
+from store.frozen import Frozen
 from store.names import canonical_name
 
 _BUILT = "_metahp_built"
 """Attribute by which a module says that a stage of some Trainer has gone through its ``setup`` and ``configure_model``."""
 
 
-class Surroundings(NamedTuple):
+class Surroundings(Frozen):
     """What decides whether a value can still be changed.
 
     Attributes:
@@ -33,6 +34,21 @@ class Surroundings(NamedTuple):
     module: LightningModule
     out_of_reach: tuple[str, ...] = ()
     is_resume_known: bool = True
+
+    @cached_property
+    def own(self) -> dict[str, Setting]:
+        """Hyperparameters of the user's own code, as they were when first asked for."""
+        return own_settings(self.module, datamodule_of(self.trainer))
+
+    @cached_property
+    def told(self) -> dict[str, Setting]:
+        """What the Trainer was told, likewise."""
+        return trainer_settings(self.trainer)
+
+    @cached_property
+    def set_by_others(self) -> dict[str, str]:
+        """What other callbacks set themselves, and who."""
+        return fields_of_others(self.trainer, self.module)
 
     @property
     def holders(self) -> list[LightningModule | LightningDataModule]:
@@ -77,26 +93,25 @@ def without_fixed(
 
 def why_fixed(around: Surroundings, name: str, setting: Setting) -> str | None:
     """Say why one value cannot be changed now, or None where it can."""
-    for field, owner in fields_of_others(around.trainer, around.module).items():
+    for field, owner in around.set_by_others.items():
         if setting.raw_name == field or canonical_name(field) == name:
             return f"{owner} sets it"
-    own = own_settings(around.module, datamodule_of(around.trainer))
     if name in TRAINER_FIELDS:
-        return _why_trainer_fixed(around, name, own)
-    spellings = sorted(raw for raw in own if canonical_name(raw) == name)
+        return _why_trainer_fixed(around, name)
+    spellings = sorted(raw for raw in around.own if canonical_name(raw) == name)
     if len(spellings) > 1:
         return f"{' and '.join(spellings)} both mean {name}, and nobody could tell which one a recommendation is for; rename one"
     if name == "batch_size" and loaders_passed_to_fit(around.trainer) is not None:
         return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
     if dropout.is_rate_name(setting.raw_name):
-        return _why_rate_fixed(around, setting, own)
+        return _why_rate_fixed(around, setting)
     return _why_unread(around, name, setting)
 
 
-def _why_trainer_fixed(around: Surroundings, name: str, own: Mapping[str, Setting]) -> str | None:
+def _why_trainer_fixed(around: Surroundings, name: str) -> str | None:
     field = TRAINER_FIELDS[name]
-    present = trainer_settings(around.trainer)[field].value
-    copies = {raw: item.value for raw, item in own.items() if canonical_name(raw) == name}
+    present = around.told[field].value
+    copies = {raw: item.value for raw, item in around.own.items() if canonical_name(raw) == name}
     other = next((raw for raw, value in copies.items() if not same_value(value, present)), None)
     if other is not None:
         return f"it is {present} in the Trainer and {copies[other]} as {other} of your code, and nobody could tell which one is meant"
@@ -105,13 +120,13 @@ def _why_trainer_fixed(around: Surroundings, name: str, own: Mapping[str, Settin
     return None
 
 
-def _why_rate_fixed(around: Surroundings, setting: Setting, own: Mapping[str, Setting]) -> str | None:
+def _why_rate_fixed(around: Surroundings, setting: Setting) -> str | None:
     module = around.module
-    is_attribute = setting.raw_name in own
+    is_attribute = setting.raw_name in around.own
     is_used = setting.raw_name in around.reads()[0].used
     if is_attribute and (not dropout.rate_holders(module) or not (is_used or dropout.layers_at(module, setting.value))):
         return _why_unread(around, setting.name, setting)  # layers that are made later, or a function
-    others = {raw: item.value for raw, item in own.items()}
+    others = {raw: item.value for raw, item in around.own.items()}
     return dropout.why_not(module, setting.raw_name, setting.value, others, is_attribute=is_attribute)
 
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -14,9 +14,10 @@ from lightning_metahp import dropout
 from lightning_metahp.applying import SAFE_NAMES
 from lightning_metahp.deciding import Plan, Request, typed
 from lightning_metahp.host import Resume
-from lightning_metahp.settings import TRAINER_FIELDS, trainer_settings
+from lightning_metahp.settings import TRAINER_FIELDS
 from metamodel.explanation import describe_change, format_value
 from metamodel.precedence import Change, Setting, same_value
+from store.frozen import Frozen
 from store.names import canonical_name
 from store.statuses import Source
 
@@ -32,7 +33,7 @@ _LENGTH = frozenset({"num_epochs", "max_steps"})
 _NOTHING: Mapping[str, Any] = {}
 
 
-class Earlier(NamedTuple):
+class Earlier(Frozen):
     """What a checkpoint says of the run it comes from.
 
     Attributes:
@@ -117,7 +118,7 @@ def plan_resumed(request: Request, earlier: Earlier) -> Plan:
 
 def _all_settings(request: Request) -> dict[str, Setting]:
     settings = {name: setting for name, setting in request.settings.items()}
-    told = trainer_settings(request.trainer)
+    told = request.around.told
     for name, argument in TRAINER_FIELDS.items():
         settings.setdefault(name, told[argument])
     if "dropout" not in settings and dropout.rates(request.module):

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -24,6 +24,7 @@ from metamodel.describe import model_class_name, model_family, model_variant, pa
 from metamodel.precedence import Change, same_value
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, NotAppliedWarning, ObjectiveWarning, UnknownRunError
+from store.frozen import Frozen
 from store.names import canonical_name
 from store.outcome import is_divergence
 from store.statuses import RunStatus, Source
@@ -50,7 +51,7 @@ _DERIVED = {
 """What repeats a knob, and is whoever's the knob is."""
 
 
-class Advice(NamedTuple):
+class Advice(Frozen):
     """What ``MetaHParams`` did before the start, for the row of the run.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -22,7 +21,6 @@ _MAX_EPOCHS_DEFAULT = 1000
 """What Lightning trains for where neither epochs nor steps are given."""
 
 
-@dataclass(eq=False, repr=False)  # what is not generated takes no time at the start
 class Reading:
     """What is in force after the start.
 
@@ -33,10 +31,11 @@ class Reading:
         requested: Raw name -> what the user's code asked for, where that is known to differ.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
-    sources: dict[str, Source] = field(default_factory=dict)
-    observed: dict[str, Any] = field(default_factory=dict)
-    requested: dict[str, Any] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, Source] = {}
+        self.observed: dict[str, Any] = {}
+        self.requested: dict[str, Any] = {}
 
     def add(self, name: str, value: Any, source: Source) -> None:
         """Add a value unless the name is taken: what the user's own code calls it comes first."""
@@ -149,7 +148,11 @@ def trainer_settings(trainer: Trainer) -> dict[str, Setting]:
 
 @cache
 def _trainer_defaults() -> Mapping[str, Any]:
-    return {name: item.default for name, item in inspect.signature(Trainer.__init__).parameters.items()}
+    """Return the defaults of the Trainer's arguments; ``inspect.signature`` takes a millisecond to describe all of them."""
+    made = inspect.unwrap(Trainer.__init__)
+    by_position = made.__code__.co_varnames[: made.__code__.co_argcount]
+    defaults = made.__defaults__ or ()
+    return {**dict(zip(by_position[len(by_position) - len(defaults) :], defaults, strict=True)), **(made.__kwdefaults__ or {})}
 
 
 TRAINER_FIELDS = {

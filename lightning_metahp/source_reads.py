@@ -12,13 +12,13 @@ import ast
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from lightning_metahp.kinds import is_kind
 from metamodel.class_source import class_tree
 from metamodel.model_source import is_library_class
+from store.frozen import Frozen
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ _HOOKS = frozenset(name for base in (LightningModule, LightningDataModule) for n
 _NO_ALIASES: Mapping[str, frozenset[str]] = {}
 
 
-class Reads(NamedTuple):
+class Reads(Frozen):
     """What is read by methods that are still to run.
 
     Attributes:
@@ -68,9 +68,38 @@ def later_reads(holder: LightningModule | LightningDataModule, also_finished: tu
     return _reads_of(type(holder), (*finished, *also_finished))  # type: ignore[arg-type]
 
 
+class _Method:
+    """A method's syntax tree, walked once.
+
+    Attributes:
+        node: Its definition.
+        me: What it calls ``self``.
+        parts: Every node of it.
+        attributes: Those that are attributes.
+        others: Names of attributes that are not of ``self``: ``super().name`` is among them.
+    """
+
+    def __init__(self, node: ast.FunctionDef) -> None:
+        arguments = [*node.args.posonlyargs, *node.args.args]
+        self.node = node
+        self.me = arguments[0].arg if arguments else ""
+        self.parts = list(ast.walk(node))
+        self.attributes = [part for part in self.parts if isinstance(part, ast.Attribute)]
+        self.others = {part.attr for part in self.attributes if not _is_name(part.value, self.me)}
+
+    @property
+    def parameters(self) -> set[str]:
+        """Names of its parameters."""
+        given = self.node.args
+        return {argument.arg for argument in (*given.posonlyargs, *given.args, *given.kwonlyargs)}
+
+
+_Methods = Mapping[str, list[_Method]]
+
+
 @lru_cache(maxsize=128)
 def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
-    methods: dict[str, list[ast.FunctionDef]] = {}
+    methods: dict[str, list[_Method]] = {}
     is_opaque = False
     has_source = True
     for base in cls.__mro__:
@@ -82,16 +111,18 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
             _log.debug("no source for %s: %s", base.__qualname__, error)
             is_opaque, has_source = True, False
             continue
-        overridden = {name for name in methods if not _calls_base(methods, name)}
-        for node in ast.iter_child_nodes(tree):
+        # `super().name` or `Base.name` anywhere lets what a method overrides run as well.
+        called = {name for listed in methods.values() for method in listed for name in method.others}
+        overridden = methods.keys() - called
+        for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name not in overridden:
-                methods.setdefault(node.name, []).append(node)
+                methods.setdefault(node.name, []).append(_Method(node))
     called_early = _reachable(methods, [name for name in finished if name in methods])
     later = _reachable(methods, [name for name in methods if name not in finished and (name in _HOOKS or name not in called_early)])
     names: set[str] = set()
     for name in later - set(finished):
-        for node in methods.get(name, []):
-            found, is_clever = _names_read(node)
+        for method in methods.get(name, []):
+            found, is_clever = _names_read(method)
             names |= found
             is_opaque |= is_clever
     aliases = _aliases(methods.get("__init__", []))
@@ -101,7 +132,7 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
     return Reads(frozenset(names), aliases, is_opaque, where, used, has_source)
 
 
-def _reachable(methods: Mapping[str, list[ast.FunctionDef]], roots: Iterable[str]) -> set[str]:
+def _reachable(methods: _Methods, roots: Iterable[str]) -> set[str]:
     found: set[str] = set()
     waiting = list(roots)
     while waiting:
@@ -109,20 +140,26 @@ def _reachable(methods: Mapping[str, list[ast.FunctionDef]], roots: Iterable[str
         if name in found or name not in methods:
             continue
         found.add(name)
-        for node in methods[name]:
-            waiting += [item.attr for item in ast.walk(node) if isinstance(item, ast.Attribute) and _is_name(item.value, _self_of(node))]
+        for method in methods[name]:
+            waiting += [item.attr for item in method.attributes if _is_name(item.value, method.me)]
     return found
 
 
-def _names_read(method: ast.FunctionDef) -> tuple[set[str], bool]:
+def _names_read(method: _Method) -> tuple[set[str], bool]:
     """Return the attributes and hyperparameters a method reads, and whether it may read others."""
-    me = _self_of(method)
+    me = method.me
     names: set[str] = set()
     understood: set[int] = set()
-    for node in ast.walk(method):
-        if isinstance(node, ast.Call) and _is_name(node.func, me):
-            understood.add(id(node.func))  # self(x) is forward
-        if not isinstance(node, ast.Attribute | ast.Subscript):
+    for node in method.parts:
+        if isinstance(node, ast.Call):
+            if _is_name(node.func, me):
+                understood.add(id(node.func))  # self(x) is forward
+            elif isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
+                key = _text(node.args[0])
+                if key is not None and isinstance(node.func.value, ast.Attribute) and node.func.value.attr == "hparams":
+                    names.add(key)
+                    understood.add(id(node.func.value))
+        if not isinstance(node, _PARTS_OF_ANOTHER):
             continue
         base = node.value
         if isinstance(node, ast.Attribute) and _is_name(base, me):
@@ -134,47 +171,43 @@ def _names_read(method: ast.FunctionDef) -> tuple[set[str], bool]:
             if key is not None and key not in {"get", "items", "values", "keys", "copy"}:
                 names.add(key)
                 understood.add(id(base))
-    for node in ast.walk(method):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
-            key = _text(node.args[0])
-            if key is not None and isinstance(node.func.value, ast.Attribute) and node.func.value.attr == "hparams":
-                names.add(key)
-                understood.add(id(node.func.value))
-    is_clever = any(
-        id(node) not in understood
-        and ((isinstance(node, ast.Attribute) and node.attr == "hparams") or (isinstance(node, ast.Name) and node.id == me))
-        for node in ast.walk(method)
+    is_clever = any(item.attr == "hparams" and id(item) not in understood for item in method.attributes) or any(
+        isinstance(node, ast.Name) and node.id == me and id(node) not in understood for node in method.parts
     )
     return names - {"hparams"}, is_clever
 
 
+_PARTS_OF_ANOTHER = (ast.Attribute, ast.Subscript)
 _CHECKS = frozenset({"print", "isinstance", "warn", "info", "debug", "save_hyperparameters", "__init__"})
 """Calls that make nothing of a value they are given; what a base class makes of it, its own source says."""
 
 
-def _used(methods: Mapping[str, list[ast.FunctionDef]], names: Iterable[str], aliases: Mapping[str, frozenset[str]]) -> frozenset[str]:
+def _used(methods: _Methods, names: Iterable[str], aliases: Mapping[str, frozenset[str]]) -> frozenset[str]:
     """Return the hyperparameters that methods which have run did more with than keep or check them."""
     kept_in = {attribute: raw for raw, attributes in aliases.items() for attribute in attributes}
     found: set[str] = set()
     for name in set(names):
-        for node in methods[name]:
-            parameters = {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)} if name == "__init__" else set()
-            for item in _walk_uses(node):
+        for method in methods[name]:
+            parameters = method.parameters if name == "__init__" else set()
+            for item in _walk_uses(method.node):
                 if isinstance(item, ast.Name) and isinstance(item.ctx, ast.Load) and item.id in parameters:
                     found.add(item.id)
                 elif isinstance(item, ast.Attribute) and isinstance(item.ctx, ast.Load):
                     is_hparam = isinstance(item.value, ast.Attribute) and item.value.attr == "hparams"
-                    if is_hparam or _is_name(item.value, _self_of(node)):
+                    if is_hparam or _is_name(item.value, method.me):
                         found.add(item.attr)
                 elif isinstance(item, ast.Subscript) and isinstance(item.value, ast.Attribute) and item.value.attr == "hparams":
                     found.add(_text(item.slice) or "")
     return frozenset(found | {kept_in[name] for name in found if name in kept_in})
 
 
+_MAKES_NOTHING = (ast.Assert, ast.Raise, ast.arguments)
+
+
 def _walk_uses(node: ast.AST) -> Iterator[ast.AST]:
     """Walk what is made of values: checks, and assignments that only keep one, are passed over."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Assert | ast.Raise | ast.arguments):
+        if isinstance(child, _MAKES_NOTHING):
             continue
         kept = child.targets[0] if isinstance(child, ast.Assign) else child.target if isinstance(child, ast.AnnAssign) else None
         if isinstance(kept, ast.Attribute) and isinstance(getattr(child, "value", None), ast.Name):
@@ -189,32 +222,16 @@ def _called(call: ast.Call) -> str:
     return call.func.attr if isinstance(call.func, ast.Attribute) else call.func.id if isinstance(call.func, ast.Name) else ""
 
 
-def _aliases(inits: Iterable[ast.FunctionDef]) -> dict[str, frozenset[str]]:
+def _aliases(inits: Iterable[_Method]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for init in inits:
-        me = _self_of(init)
-        parameters = {argument.arg for argument in (*init.args.posonlyargs, *init.args.args, *init.args.kwonlyargs)}
-        for node in ast.walk(init):
+        parameters = init.parameters
+        for node in init.parts:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in parameters:
                 for target in node.targets:
-                    if isinstance(target, ast.Attribute) and _is_name(target.value, me):
+                    if isinstance(target, ast.Attribute) and _is_name(target.value, init.me):
                         found.setdefault(node.value.id, set()).add(target.attr)
     return {name: frozenset(attributes) for name, attributes in found.items()}
-
-
-def _calls_base(methods: Mapping[str, list[ast.FunctionDef]], name: str) -> bool:
-    """Say whether ``super().name`` or ``Base.name`` occurs, so that what a method overrides may run as well."""
-    return any(
-        isinstance(item, ast.Attribute) and item.attr == name and not _is_name(item.value, _self_of(node))
-        for nodes in methods.values()
-        for node in nodes
-        for item in ast.walk(node)
-    )
-
-
-def _self_of(method: ast.FunctionDef) -> str:
-    arguments = [*method.args.posonlyargs, *method.args.args]
-    return arguments[0].arg if arguments else ""
 
 
 def _is_name(node: ast.AST, name: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -80,7 +79,8 @@ def describe_task(
     if not is_second_look:
         _looks[trainer] = dict(known)
     known["n_val"] = _size(trainer.val_dataloaders)
-    description = TaskDescription(
+    return TaskDescription(
+        name=task,
         **{key: value for key, value in known.items() if value is not None},
         data_hparams={
             **data_identity_hparams({key: value for key, value in module.hparams.items() if names_data(key)}, tunable),
@@ -89,8 +89,9 @@ def describe_task(
         model_class=model_class_name(module),
         model_family=model_family(module),
         n_parameters=parameter_count(module),
+        objective=name,
+        direction=direction,
     )
-    return replace(description, name=task, objective=name, direction=direction)
 
 
 def forget_look(trainer: Trainer) -> None:

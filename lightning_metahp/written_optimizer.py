@@ -17,18 +17,20 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
+from metamodel.class_source import class_tree
+
 _log = logging.getLogger(__name__)
 
 
 def written_optimizer(module: LightningModule) -> dict[str, Any]:
     """Return ``optimizer``, the name of its class, and the ``momentum`` of SGD where that is written down; empty where it is not clear."""
-    return dict(_written(type(module).configure_optimizers))
+    return dict(_written(type(module), type(module).configure_optimizers))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=128)
-def _written(method: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
+def _written(cls: type, method: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+        tree = _tree_of(cls, method)
     except (OSError, TypeError, SyntaxError, ValueError) as error:
         _log.debug("no source for %s: %s", method.__qualname__, error)
         return ()
@@ -45,6 +47,22 @@ def _written(method: Callable[..., Any]) -> tuple[tuple[str, Any], ...]:
         elif isinstance(written[0], ast.Constant) and isinstance(written[0].value, int | float):
             found.append(("momentum", float(written[0].value)))
     return tuple(found)
+
+
+def _tree_of(cls: type, method: Callable[..., Any]) -> ast.AST:
+    """Return the definition of a method, from the tree of its class, which is there already, where it stands in one."""
+    home = next((base for base in cls.__mro__ if vars(base).get(method.__name__) is method), None)
+    if home is not None and hasattr(method, "__code__"):
+        first = method.__code__.co_firstlineno
+        for node in class_tree(home).body:
+            if isinstance(node, ast.FunctionDef) and node.name == method.__name__ and _covers(node, first):
+                return node
+    return ast.parse(textwrap.dedent(inspect.getsource(method)))
+
+
+def _covers(node: ast.FunctionDef, line: int) -> bool:
+    start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+    return start <= line <= (node.end_lineno or start)
 
 
 def _optimizer_name(function: ast.expr, scope: dict[str, Any]) -> str | None:

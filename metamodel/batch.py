@@ -9,9 +9,10 @@ recommendation ``batch_size`` and ``global_batch_size`` both mean the global bat
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
 from store.errors import InvalidArgumentError
+from store.frozen import Frozen
 from store.names import canonical_name
 
 if TYPE_CHECKING:
@@ -25,13 +26,7 @@ MAX_LISTED_ACCUMULATION = 64
 """Entries of a range of accumulations that are looked at one by one."""
 
 
-class _Layout(NamedTuple):
-    per_device: int
-    accumulation: int = 1
-    world_size: int = 1
-
-
-class BatchLayout(_Layout):
+class BatchLayout(Frozen):
     """How a global batch is put together.
 
     Attributes:
@@ -43,14 +38,16 @@ class BatchLayout(_Layout):
         InvalidArgumentError: If one of them is no whole number above 0.
     """
 
-    __slots__ = ()
+    per_device: int
+    accumulation: int = 1
+    world_size: int = 1
 
-    def __new__(cls, per_device: int, accumulation: int = 1, world_size: int = 1) -> Self:
+    def __init__(self, per_device: int, accumulation: int = 1, world_size: int = 1) -> None:
         """Check the numbers."""
         for name, value in (("per_device", per_device), ("accumulation", accumulation), ("world_size", world_size)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidArgumentError(f"{name} must be a whole number, at least 1, but got {value!r}. Pass a positive count.")
-        return super().__new__(cls, per_device, accumulation, world_size)
+        super().__init__(per_device, accumulation, world_size)
 
     @property
     def factor(self) -> int:

@@ -58,7 +58,7 @@ _INPUT_KEYS = (
 )
 _TARGET_KEYS = ("labels", "label", "label_ids", "targets", "target", "y")
 _LOADER_PLUMBING = frozenset({"num_workers", "pin_memory", "shuffle", "persistent_workers", "prefetch_factor", "drop_last", "download"})
-_PATH_WORDS = re.compile(r"(^|_)(dir|directory|path|root|cache|folder|file|filename)s?($|_)", re.IGNORECASE)
+_PATH_WORDS = frozenset({"dir", "directory", "path", "root", "cache", "folder", "file", "filename"})
 _GENERIC_BUILDERS = frozenset({"generator", "csv", "json", "parquet", "text", "arrow", "pandas", "sql", "imagefolder", "webdataset"})
 
 
@@ -262,12 +262,12 @@ def _distinct(labels: Any) -> int | None:
     return high + 1 if low >= 0 and high + 1 <= 2 * len(unique) else len(unique)
 
 
-_DATA_WORDS = re.compile(r"(^|_)(data|dataset|datasets|data_name|subset|fold|split|domain|corpus|language|lang)(_|$)")
+_DATA_WORDS = frozenset({"data", "dataset", "datasets", "subset", "fold", "split", "domain", "corpus", "language", "lang"})
 
 
 def names_data(name: str) -> bool:
     """Say whether a hyperparameter of a model is about its data by its name: ``dataset``, ``fold``, ``language``."""
-    return bool(_DATA_WORDS.search(name.lower()))
+    return not _DATA_WORDS.isdisjoint(name.lower().split("_"))
 
 
 def data_identity_hparams(hparams: Mapping[str, Any], tunable: Collection[str] = ()) -> dict[str, Any]:
@@ -287,9 +287,13 @@ def data_identity_hparams(hparams: Mapping[str, Any], tunable: Collection[str] =
         and canonical_name(name) not in tuned
         and name not in _LOADER_PLUMBING
         and not name.startswith("_")
-        and not _PATH_WORDS.search(name)
+        and not _names_path(name)
         and not is_secret_name(name)
     }
+
+
+def _names_path(name: str) -> bool:
+    return not _PATH_WORDS.isdisjoint(word.removesuffix("s") for word in name.lower().split("_"))
 
 
 def model_class_name(module: nn.Module) -> str:

@@ -7,8 +7,7 @@ import copy
 import hashlib
 import logging
 import sys
-import sysconfig
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 
 from torch import nn
@@ -19,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 _LIBRARY_ROOTS = frozenset({"builtins", "torch", "lightning", "pytorch_lightning", "transformers", "torchmetrics", "torchvision"})
 _LIBRARY_FOLDERS = ("site-packages", "dist-packages")
+_STANDARD_LIBRARY = Path(ast.__file__).parent
 
 
 def model_variant(module: nn.Module) -> str:
@@ -49,12 +49,7 @@ def is_library_class(cls: type) -> bool:
     if file is None:
         return False
     path = Path(file)
-    return any(part in _LIBRARY_FOLDERS for part in path.parts) or path.is_relative_to(_standard_library())
-
-
-@cache
-def _standard_library() -> str:
-    return sysconfig.get_paths()["stdlib"]
+    return any(part in _LIBRARY_FOLDERS for part in path.parts) or path.is_relative_to(_STANDARD_LIBRARY)
 
 
 @lru_cache(maxsize=512)

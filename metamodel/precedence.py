@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from metamodel.recommendation import Decision, Recommendation
 from store.errors import InvalidArgumentError, UnknownHyperparameterError
+from store.frozen import Frozen
 from store.names import canonical_name
 from store.statuses import Source
 
@@ -22,7 +23,7 @@ CONSERVATIVE_NAMES = frozenset(
 """What may be rewritten without a space: never the architecture, never the length of training."""
 
 
-class Setting(NamedTuple):
+class Setting(Frozen):
     """A value the run would have without us, and who chose it."""
 
     raw_name: str
@@ -35,7 +36,7 @@ class Setting(NamedTuple):
         return canonical_name(self.raw_name)
 
 
-class Change(NamedTuple):
+class Change(Frozen):
     """One rewritten value."""
 
     name: str
@@ -47,10 +48,10 @@ class Change(NamedTuple):
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible as far as the values are."""
-        return {**self._asdict(), "source": str(self.source)}
+        return {**self.as_dict(), "source": str(self.source)}
 
 
-class Kept(NamedTuple):
+class Kept(Frozen):
     """One value that could have been rewritten and was not, and why."""
 
     name: str
@@ -59,7 +60,7 @@ class Kept(NamedTuple):
     reason: str
 
 
-class Constraint(NamedTuple):
+class Constraint(Frozen):
     """A hard limit on one name: a batch no larger than the data set, a memory known to be too small."""
 
     name: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from store.frozen import Frozen
 
 if TYPE_CHECKING:
     from store import History
@@ -27,10 +28,7 @@ class Unit(StrEnum):
     """The task's own objective, in its units and direction."""
 
 
-_NOTHING_LEFT_OUT: Mapping[str, int] = {}
-
-
-class Evidence(NamedTuple):
+class Evidence(Frozen):
     """What a recommendation rests on.
 
     Attributes:
@@ -54,7 +52,7 @@ class Evidence(NamedTuple):
     n_other_runs: int = 0
     n_failed: int = 0
     best_run_id: str | None = None
-    left_out: Mapping[str, int] = _NOTHING_LEFT_OUT
+    left_out: Mapping[str, int] = {}
     model_id: str | None = None
     untuned: tuple[str, ...] = ()
     note: str = ""
@@ -62,8 +60,7 @@ class Evidence(NamedTuple):
     n_starter_runs: int = 0
 
 
-@dataclass(frozen=True)
-class Recommendation:
+class Recommendation(Frozen):
     """A configuration, what it is expected to reach, and whether to act on it.
 
     Attributes:
@@ -98,8 +95,8 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible but for the values of ``config``, which keep their types."""
-        evidence = {**self.evidence._asdict(), "left_out": dict(self.evidence.left_out)}
-        return {**asdict(self), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
+        evidence = {**self.evidence.as_dict(), "left_out": dict(self.evidence.left_out)}
+        return {**self.as_dict(), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:

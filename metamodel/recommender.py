@@ -317,7 +317,7 @@ def _answer(
     known = advisor.informed_names
     asked = list(question.space) if candidates is None else sorted(_names_of(None, configs) or ())
     untuned = tuple(name for name in asked if name not in known)
-    evidence = evidence._replace(untuned=untuned)
+    evidence = replace(evidence, untuned=untuned)
     nothing = replace(nothing, evidence=evidence)
     if len(untuned) == len(asked):
         return [replace(nothing, reason=thin or f"no run varied {' or '.join(untuned)}, so nothing is known about it")]

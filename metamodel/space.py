@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from store.errors import SpaceError
+from store.frozen import Frozen
 from store.names import canonical_name
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def is_number(value: object) -> bool:
         return False
 
 
-class Dimension(NamedTuple):
+class Dimension(Frozen):
     """One hyperparameter of a space.
 
     Attributes:
@@ -223,9 +225,9 @@ def limited(space: Space, limits: Mapping[str, float]) -> Space:
         elif dimension.choices is not None:
             choices = tuple(choice for choice in dimension.choices if choice <= high)
             if choices:
-                result[name] = dimension._replace(choices=choices, high=float(choices[-1]))
+                result[name] = replace(dimension, choices=choices, high=float(choices[-1]))
         elif dimension.low <= high:
-            result[name] = dimension._replace(high=float(dimension.snap(high)) if dimension.step is None else _last_step(dimension, high))
+            result[name] = replace(dimension, high=float(dimension.snap(high)) if dimension.step is None else _last_step(dimension, high))
     return result
 
 

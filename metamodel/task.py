@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import replace
 from typing import Any
 
+from store.frozen import Frozen
 from store.names import Direction
 
 
-@dataclass(frozen=True)
-class TaskDescription:
+class TaskDescription(Frozen):
     """What a run trains, as far as it is known before training.
 
     Attributes:
@@ -47,14 +47,14 @@ class TaskDescription:
     target_shape: tuple[int, ...] | None = None
     target_dtype: str | None = None
     n_classes: int | None = None
-    data_hparams: Mapping[str, Any] = field(default_factory=dict)
+    data_hparams: Mapping[str, Any] = {}
     model_class: str | None = None
     model_family: str | None = None
     is_pretrained: bool | None = None
     n_parameters: int | None = None
     objective: str | None = None
     direction: str | None = None
-    features: Mapping[str, float] = field(default_factory=dict)
+    features: Mapping[str, float] = {}
 
     def identity(self) -> dict[str, Any]:
         """Return what two runs must share to be of one task, JSON-compatible."""
@@ -81,14 +81,15 @@ class TaskDescription:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every known field, JSON-compatible."""
-        known = {key: value for key, value in asdict(self).items() if value is not None and value != {}}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
+        known = {key: value for key, value in self.as_dict().items() if value is not None and value != {}}
+        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
+        return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskDescription:
         """Rebuild a description; keys it does not know (written by a newer version) are left out."""
-        names = {item.name for item in fields(cls)}
-        known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in names}
+        fields = cls._names
+        known: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in fields}
         return cls(**known)
 
     def with_objective(self, objective: str | None, direction: str | None) -> TaskDescription:

@@ -112,7 +112,7 @@ def day_one(benchmark: Benchmark, table: Table) -> DayOneBenchmark:
         )
         for name, pool in benchmark.pools.items()
     }
-    space = {names.get(name, name): dim._replace(raw_name=names.get(name, dim.raw_name)) for name, dim in benchmark.space.items()}
+    space = {names.get(name, name): replace(dim, raw_name=names.get(name, dim.raw_name)) for name, dim in benchmark.space.items()}
     ordered = {name: space[name] for name in sorted(space)} or space_of([])
     return DayOneBenchmark(pools, ordered, benchmark.objective, benchmark.protocol, benchmark.notes)
 

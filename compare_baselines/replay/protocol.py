@@ -168,7 +168,7 @@ class Benchmark:
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol as it is reported."""
-        space = {name: dim._asdict() for name, dim in self.space.items()}
+        space = {name: dim.as_dict() for name, dim in self.space.items()}
         tasks = {name: len(pool) for name, pool in self.pools.items()}
         known = {**asdict(self.protocol), "objective": self.objective, "tasks": tasks, "space": space, "notes": list(self.notes)}
         return {**known, "folds": self.protocol.folds or "loo", "diverged": "worst finite value of the pool"}
