@@ -16,12 +16,10 @@ from lightning_metahp.host import Resume, find_resume, is_finder_checkpoint, met
 from lightning_metahp.objective import objective_before_training
 from lightning_metahp.ranks import agree, all_equal
 from lightning_metahp.recording import RecordingCallback
-from lightning_metahp.resuming import Earlier, from_checkpoint, plan_resumed, read_checkpoint
 from lightning_metahp.run_log import Advice
 from lightning_metahp.settings import datamodule_of
 from lightning_metahp.sweeps import running_sweep
 from metamodel.precedence import check_keep
-from metamodel.space import parse_space
 from store.errors import (
     HistoryPathError,
     HistoryTooNewError,
@@ -32,6 +30,7 @@ from store.errors import (
 )
 
 if TYPE_CHECKING:
+    from lightning_metahp.resuming import Earlier
     from metamodel.task import TaskDescription
     from store import History
 
@@ -95,6 +94,8 @@ class MetaHParams(RecordingCallback):
                 f"max_startup_s must be a positive number of seconds, but got {max_startup_s!r}. Pass for example 10."
             )
         if space is not None:
+            from metamodel.space import parse_space
+
             parse_space(space)
         self.space = None if space is None else dict(space)
         self.mode = mode
@@ -138,6 +139,8 @@ class MetaHParams(RecordingCallback):
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
         if not self._is_active or is_finder_checkpoint(trainer) or (self._earlier is not None and self._earlier.is_complete):
             return
+        from lightning_metahp.resuming import Earlier, from_checkpoint, plan_resumed  # few runs resume another
+
         undo(self._places)
         loaded = from_checkpoint(str(trainer.ckpt_path), checkpoint)
         self._earlier = Earlier(loaded.path, loaded.state, loaded.hparams, is_complete=False)
@@ -157,6 +160,8 @@ class MetaHParams(RecordingCallback):
                 say(f"metahp: nothing changed; {sweep} chooses the hyperparameters of this run, which is recorded")
             return
         if resume.path is not None:
+            from lightning_metahp.resuming import Earlier, plan_resumed, read_checkpoint
+
             self._earlier = agree(trainer, lambda: read_checkpoint(resume))
             if not self._earlier.is_complete:
                 return  # on_load_checkpoint comes next, with the checkpoint in its hands

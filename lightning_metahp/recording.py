@@ -16,7 +16,6 @@ from lightning_metahp.host import call_all_hooks, is_finder_checkpoint, skip_idl
 from lightning_metahp.loggers import settle_loggers
 from lightning_metahp.objective import check_objective
 from lightning_metahp.refusals import mark_built
-from lightning_metahp.resuming import our_state
 from lightning_metahp.run_log import RunLog
 from lightning_metahp.task_readout import check_task
 
@@ -95,6 +94,8 @@ class RecordingCallback(Callback, _OtherCallback):  # type: ignore[misc]
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note which run is being resumed."""
         if self._is_active and self._records and not is_finder_checkpoint(trainer):
+            from lightning_metahp.resuming import our_state  # few runs resume another
+
             self.run_log.resumed_from = our_state(checkpoint)
 
     @guarded

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
-from metamodel.class_source import class_tree
+from metamodel.class_source import class_tree, covers
 
 _log = logging.getLogger(__name__)
 
@@ -55,20 +55,15 @@ def _tree_of(cls: type, method: Callable[..., Any]) -> ast.AST:
     if home is not None and hasattr(method, "__code__"):
         first = method.__code__.co_firstlineno
         for node in class_tree(home).body:
-            if isinstance(node, ast.FunctionDef) and node.name == method.__name__ and _covers(node, first):
+            if isinstance(node, ast.FunctionDef) and node.name == method.__name__ and covers(node, first):
                 return node
     return ast.parse(textwrap.dedent(inspect.getsource(method)))
-
-
-def _covers(node: ast.FunctionDef, line: int) -> bool:
-    start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-    return start <= line <= (node.end_lineno or start)
 
 
 def _optimizer_name(function: ast.expr, scope: dict[str, Any]) -> str | None:
     """Return the name of the optimizer class that a call makes, None where it makes something else."""
     if isinstance(function, ast.Attribute):
-        home = ast.unparse(function.value)
+        home = _dotted(function.value)
         if home.split(".")[-1] != "optim" and not inspect.ismodule(scope.get(home)):
             return None
         name, made = function.attr, getattr(scope.get(home), function.attr, getattr(torch.optim, function.attr, None))
@@ -77,3 +72,11 @@ def _optimizer_name(function: ast.expr, scope: dict[str, Any]) -> str | None:
     else:
         return None
     return name if inspect.isclass(made) and issubclass(made, torch.optim.Optimizer) else None
+
+
+def _dotted(node: ast.expr) -> str:
+    """Return ``torch.optim`` as it is written; empty where it is no name. ``ast.unparse`` sets up a whole writer for it."""
+    if isinstance(node, ast.Name):
+        return node.id
+    base = _dotted(node.value) if isinstance(node, ast.Attribute) else ""
+    return f"{base}.{node.attr}" if base and isinstance(node, ast.Attribute) else ""

@@ -10,7 +10,6 @@ import copy
 import inspect
 import logging
 import random
-import re
 import sys
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -42,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 MAX_LABELS = 1_000_000
 """Labels looked at to count the classes; a second of work at most."""
+
+_FEW_LABELS = 10_000
 
 MAX_DEPTH = 8
 """Wrappers around a data set that are followed; a data set that contains itself must not hang us."""
@@ -104,14 +105,21 @@ def _parts(owner: object) -> list[object]:
     return list(found.values())
 
 
+_OPAQUE = (type, ModuleType, FunctionType, torch.Tensor)
+_PLAIN = frozenset({bool, int, float, str, bytes, type(None), dict, list, tuple, set, type, ModuleType, FunctionType})
+"""Types of most of what objects hold, none of them a generator."""
+
+
 def _attributes(item: object) -> list[object]:
     if isinstance(item, list | tuple):
         return list(item[:MAX_ENTRIES])
-    is_opaque = isinstance(item, type | ModuleType | FunctionType | torch.Tensor)
-    return [] if is_opaque else list(getattr(item, "__dict__", {}).values())
+    held = getattr(item, "__dict__", None)
+    return [] if not held or isinstance(item, _OPAQUE) else list(held.values())
 
 
 def _generator_state(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return None
     if isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, random.Random):
@@ -162,7 +170,7 @@ def describe_dataset(dataset: object) -> dict[str, Any]:
     inputs, target, target_key = _split_sample(sample, is_tensors=isinstance(base, TensorDataset))
     _add_spec(found, "input", inputs, is_padded=not isinstance(base, TensorDataset))
     _add_spec(found, "target", target, is_padded=not isinstance(base, TensorDataset))
-    if found.get("target_shape") in ((), (1,)) and re.match(r"u?int|bool", found["target_dtype"]):
+    if found.get("target_shape") in ((), (1,)) and found["target_dtype"].startswith(("int", "uint", "bool")):
         with suppress(Exception):  # labels may live in any container; not counting them is allowed
             found["n_classes"] = _count_classes(base, target_key)
     return {key: value for key, value in found.items() if value is not None}
@@ -187,18 +195,18 @@ def _dataset_class(dataset: object) -> str:
 
 
 def _split_sample(sample: Any, *, is_tensors: bool) -> tuple[Any, Any, str | None]:
-    if isinstance(sample, Mapping):
-        target_key = next((key for key in _TARGET_KEYS if sample.get(key) is not None), None)
-        input_key = next((key for key in _INPUT_KEYS if sample.get(key) is not None), None)
-        if input_key is None:
-            input_key = next((key for key in sample if key != target_key), None)
-        return sample.get(input_key), sample.get(target_key), target_key
     if isinstance(sample, tuple | list) and sample and not isinstance(sample[0], int | float | str):
         if len(sample) == 1:
             return sample[0], None, None
         return sample[0], sample[-1 if is_tensors else 1], None
     if isinstance(sample, tuple) and len(sample) == 2:
         return sample[0], sample[1], None
+    if isinstance(sample, Mapping):
+        target_key = next((key for key in _TARGET_KEYS if sample.get(key) is not None), None)
+        input_key = next((key for key in _INPUT_KEYS if sample.get(key) is not None), None)
+        if input_key is None:
+            input_key = next((key for key in sample if key != target_key), None)
+        return sample.get(input_key), sample.get(target_key), target_key
     return sample, None, None
 
 
@@ -241,7 +249,7 @@ def _count_classes(base: Any, target_key: str | None) -> int | None:
         number = getattr(features.get(target_key), "num_classes", None)
         return number if number is not None else _distinct(base[:MAX_LABELS][target_key])
     classes = getattr(base, "classes", None)
-    if isinstance(classes, Collection) and not isinstance(classes, str):
+    if classes is not None and isinstance(classes, Collection) and not isinstance(classes, str):
         return len(classes)
     for labels in (getattr(base, "targets", None), getattr(base, "labels", None)):
         if labels is not None:
@@ -253,11 +261,12 @@ def _distinct(labels: Any) -> int | None:
     values = torch.as_tensor(labels[:MAX_LABELS]).reshape(-1)
     if values.numel() == 0 or values.is_floating_point():
         return None
-    unique = torch.unique(values)
+    # The set is faster for few, and torch sets up nothing for it.
+    unique = sorted(set(values.tolist())) if values.numel() <= _FEW_LABELS else torch.unique(values).tolist()
     # A count or a year is an integer, too, but no class: nearly every sample has its own.
     if len(unique) > 20 and len(unique) > values.numel() / 2:
         return None
-    low, high = int(unique[0]), int(unique[-1])
+    low, high = unique[0], unique[-1]
     # The highest label counts the classes even where a split happens to miss one; labels such as 0 and 255 are names.
     return high + 1 if low >= 0 and high + 1 <= 2 * len(unique) else len(unique)
 
@@ -310,10 +319,11 @@ def model_family(module: nn.Module) -> str:
 def _layer_family(layer: nn.Module) -> str | None:
     name = type(layer).__name__
     # Convolutional nets weigh positions and channels by small blocks which are called attention as well.
-    has_attention = "attention" in name.lower() and not re.search(r"spatial|channel|squeeze|cbam", name, re.IGNORECASE)
+    lowered = name.lower()
+    has_attention = "attention" in lowered and not any(word in lowered for word in ("spatial", "channel", "squeeze", "cbam"))
     if has_attention or isinstance(layer, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
         return "transformer"
-    if isinstance(layer, nn.RNNBase | nn.RNNCellBase) or re.search(r"LSTM|GRU", name):
+    if isinstance(layer, nn.RNNBase | nn.RNNCellBase) or "LSTM" in name or "GRU" in name:
         return "rnn"
     # Lazy layers are subclasses of the ordinary ones.
     if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):

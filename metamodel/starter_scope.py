@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from metamodel.space import is_number
 from metamodel.task import TaskDescription
 
 MAX_PARAMETERS = 5_000_000
@@ -82,6 +81,8 @@ def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str |
 
 def planned_steps(description: TaskDescription, current: Mapping[str, Any]) -> int | None:
     """Return how many steps a run is going to take, None where that is not known."""
+    from metamodel.space import is_number
+
     told, epochs, size = (
         float(value) if is_number(value) else 0.0 for value in (current.get(name, 0) for name in ("max_steps", "num_epochs", "batch_size"))
     )

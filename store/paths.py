@@ -46,5 +46,11 @@ def is_new_history(path: Path) -> bool:
     there = next((folder for folder in path.parents if folder.exists()), None)
     if there is None or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return False
+    try:
+        names = os.listdir(path.parent)
+    except FileNotFoundError:
+        return True
+    except OSError:  # nobody may look into it
+        return False
     # What is spooled beside a missing file is ingested by opening it.
-    return not path.exists() and not any(path.parent.glob(f"{path.name}*"))
+    return not any(name.startswith(path.name) for name in names)
