@@ -367,6 +367,13 @@ def _ensure_schema(connection: HistoryConnection, path: Path) -> None:
                 schema.migrate(connection)
 
 
+_WHAT_IT_IS = (
+    "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), "
+    "EXISTS (SELECT 1 FROM sqlite_master)"
+)
+"""One statement, so one state of the file: another process may be making it a history just now."""
+
+
 def is_current(connection: sqlite3.Connection, path: Path) -> bool:
     """Say whether the schema is this version's.
 
@@ -374,10 +381,9 @@ def is_current(connection: sqlite3.Connection, path: Path) -> bool:
         NotAHistoryError: If the database belongs to another program.
         HistoryTooNewError: If it is newer.
     """
-    application: int = connection.execute("PRAGMA application_id").fetchone()[0]
-    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    application, version, has_tables = connection.execute(_WHAT_IT_IS).fetchone()
     if application != schema.APPLICATION_ID:
-        if application or connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        if application or has_tables:
             raise _not_a_history(path, "it is a SQLite database of another program")
         return False
     if version > schema.SCHEMA_VERSION:

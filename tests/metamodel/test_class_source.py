@@ -143,3 +143,115 @@ def test_a_decorator_from_another_file_does_not_choose_the_definition(load: Load
     module = load("metahp_foreign", source)
     module.A.x = foreign(module.A.x)
     assert "return 2" in ast.unparse(class_tree(module.A))
+
+
+AWKWARD = {
+    "an example of itself in its text": """
+        class A:
+            \"\"\"Used as
+
+            class A:
+                def x(self):
+                    return 0
+            \"\"\"
+
+            def x(self):
+                return 1
+    """,
+    "a text that goes back to the margin": """
+        class A:
+            def x(self):
+                return \'\'\'
+        not indented
+        \'\'\'
+            def y(self):
+                return 1
+    """,
+    "bases over several lines": """
+        class A(
+            object,
+        ):
+            def x(self):
+                return 1
+    """,
+    "a comment at the margin": """
+        class A:
+            def x(self):
+                return 1
+        # of the margin
+            def y(self):
+                return 2
+        x = 1
+    """,
+    "a decorator": """
+        def mark(*_):
+            return lambda cls: cls
+        @mark(
+            1,
+        )
+        # said of it
+        class A:
+            @property
+            def x(self):
+                return 1
+    """,
+    "a method under a condition": """
+        class A:
+            if True:
+                def x(self):
+                    return 1
+            y = 2
+    """,
+    "a class of the same name inside": """
+        class A:
+            def z(self):
+                return 0
+            class A:
+                def x(self):
+                    return 1
+    """,
+    "a function that was moved in": """
+        class B:
+            def x(self):
+                return 1
+        class A:
+            y = 1
+        A.x = B.x
+    """,
+    "a method that another class lent": """
+        class A:
+            def x(self):
+                return 1
+        class B:
+            z = lambda self: 1
+            def y(self):
+                return 2
+        A.y = B.y
+    """,
+    "a line that goes on": """
+        class A:
+            y = 1 + \\
+        2
+            async def x(self):
+                return 1
+    """,
+}
+
+
+@pytest.mark.parametrize("source", AWKWARD.values(), ids=list(AWKWARD))
+def test_the_lines_of_a_class_alone_give_what_the_whole_file_gives(load: Load, source: str) -> None:
+    module = load("metahp_awkward", source)
+    text = textwrap.dedent(source)
+    for name in ("A", "B"):
+        if hasattr(module, name):
+            whole = next(node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name)
+            assert ast.dump(class_tree(getattr(module, name)), include_attributes=True) == ast.dump(whole, include_attributes=True)
+
+
+def test_nodes_keep_their_places_in_the_file() -> None:
+    for cls in (Outer.Inner, made_in_a_function(), torch.nn.LSTM):
+        tree = class_tree(cls)
+        lines = inspect.getsource(sys.modules[cls.__module__]).splitlines()
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                assert lines[node.lineno - 1][node.col_offset :].startswith(f"def {node.name}")

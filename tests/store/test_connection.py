@@ -200,6 +200,23 @@ def test_parallel_first_opens_do_not_race(tmp_path: Path) -> None:
         assert not Path(f"{path}.spool").exists()
 
 
+def test_a_history_that_another_process_makes_while_it_is_looked_at_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    path.touch(mode=0o600)
+    looking = connection.connect(path)
+    made: list[str] = []
+
+    def make(statement: str) -> None:
+        if "sqlite_master" in statement and not made:
+            made.append(statement)
+            connection.open_database(path).close()
+
+    looking.set_trace_callback(make)
+    assert connection.is_current(looking, path)
+    assert made
+    looking.close()
+
+
 def test_a_second_open_imports_no_sqlite_utils(tmp_path: Path) -> None:
     History(tmp_path / "history.db").close()
     code = (
