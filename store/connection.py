@@ -381,7 +381,8 @@ def is_current(connection: sqlite3.Connection, path: Path) -> bool:
         NotAHistoryError: If the database belongs to another program.
         HistoryTooNewError: If it is newer.
     """
-    application, version, has_tables = connection.execute(_WHAT_IT_IS).fetchone()
+    found: tuple[int, int, int] = connection.execute(_WHAT_IT_IS).fetchone()
+    application, version, has_tables = found
     if application != schema.APPLICATION_ID:
         if application or has_tables:
             raise _not_a_history(path, "it is a SQLite database of another program")
