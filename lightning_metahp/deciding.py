@@ -15,7 +15,7 @@ from lightning_metahp import dropout
 from lightning_metahp.host import loaders_passed_to_fit, optimizer_is_replaced
 from lightning_metahp.objective import Objective
 from lightning_metahp.refusals import Surroundings, without_fixed
-from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size
+from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size, trainer_settings
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
 from lightning_metahp.written_optimizer import written_optimizer
 from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout, global_space, per_device_config, whole_numbers
@@ -362,7 +362,8 @@ def _layout(request: Request, settings: Mapping[str, Setting], loaders: Any) -> 
 
 def _current(request: Request, layout: BatchLayout | None) -> dict[str, Any]:
     own = {setting.raw_name: setting.value for setting in request.settings.values()}
-    told = {name: setting.value for name, setting in request.around.told.items()}
+    # Read anew: making the loaders may have set a seed.
+    told = {name: setting.value for name, setting in trainer_settings(request.trainer).items()}
     written = {} if optimizer_is_replaced(request.module) else written_optimizer(request.module)
     taken = {canonical_name(raw) for raw in own}
     written = {name: value for name, value in written.items() if name not in taken}

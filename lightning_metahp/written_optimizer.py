@@ -11,6 +11,7 @@ import inspect
 import logging
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -51,19 +52,21 @@ def _written(cls: type, method: Callable[..., Any]) -> tuple[tuple[str, Any], ..
 
 def _tree_of(cls: type, method: Callable[..., Any]) -> ast.AST:
     """Return the definition of a method, from the tree of its class, which is there already, where it stands in one."""
-    home = next((base for base in cls.__mro__ if vars(base).get(method.__name__) is method), None)
+    own = f"{method.__module__}:{method.__qualname__}"
+    home = next((base for base in cls.__mro__ if own == f"{base.__module__}:{base.__qualname__}.{method.__name__}"), None)
     if home is not None and hasattr(method, "__code__"):
         first = method.__code__.co_firstlineno
-        for node in class_tree(home).body:
-            if isinstance(node, ast.FunctionDef) and node.name == method.__name__ and covers(node, first):
-                return node
+        with suppress(OSError, TypeError, SyntaxError, ValueError):  # a class of a notebook has no file, but its methods have source
+            for node in class_tree(home).body:
+                if isinstance(node, ast.FunctionDef) and node.name == method.__name__ and covers(node, first):
+                    return node
     return ast.parse(textwrap.dedent(inspect.getsource(method)))
 
 
 def _optimizer_name(function: ast.expr, scope: dict[str, Any]) -> str | None:
     """Return the name of the optimizer class that a call makes, None where it makes something else."""
     if isinstance(function, ast.Attribute):
-        home = _dotted(function.value)
+        home = _dotted(function.value) or ast.unparse(function.value)
         if home.split(".")[-1] != "optim" and not inspect.ismodule(scope.get(home)):
             return None
         name, made = function.attr, getattr(scope.get(home), function.attr, getattr(torch.optim, function.attr, None))
@@ -75,7 +78,7 @@ def _optimizer_name(function: ast.expr, scope: dict[str, Any]) -> str | None:
 
 
 def _dotted(node: ast.expr) -> str:
-    """Return ``torch.optim`` as it is written; empty where it is no name. ``ast.unparse`` sets up a whole writer for it."""
+    """Return ``torch.optim`` as it is written; empty where it is more than names. ``ast.unparse`` sets up a whole writer for it."""
     if isinstance(node, ast.Name):
         return node.id
     base = _dotted(node.value) if isinstance(node, ast.Attribute) else ""

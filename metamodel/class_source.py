@@ -55,12 +55,12 @@ def _last_line(node: ast.ClassDef) -> int:
     return node.end_lineno or node.lineno
 
 
-def _of_own_lines(cls: type, lines: Sequence[str], codes: Iterable[CodeType]) -> ast.ClassDef | None:
+def _of_own_lines(cls: type, lines: Sequence[str], codes: Sequence[CodeType]) -> ast.ClassDef | None:
     """Parse the lines of a class alone; None where they cannot be told for sure.
 
     They start at the nearest ``class Name`` above its first method, and end before the next line that is indented no further. Such a line
     within the class can only be part of a string or of an expression, which is then cut in two and does not parse. That every
-    method is found where its code says it stands is the proof that nothing else was taken for the class.
+    method is found where its code says it stands, and no code of the class stands elsewhere, shows that nothing else was taken for it.
     """
     own = [code for code in codes if code.co_qualname == f"{cls.__qualname__}.{code.co_name}" and code.co_name != "<lambda>"]
     firsts = {code.co_firstlineno for code in own}
@@ -75,7 +75,8 @@ def _of_own_lines(cls: type, lines: Sequence[str], codes: Iterable[CodeType]) ->
     before = "\n" * start if not indent else "\n" * (start - 1) + "if 1:\n"
     node = _parsed(before + "".join(lines[start:end]))
     methods = set() if node is None else {_first_line(item) for item in node.body if isinstance(item, _METHODS)}
-    return node if firsts <= methods else None
+    is_whole = node is not None and all(node.lineno <= code.co_firstlineno <= _last_line(node) for code in codes)
+    return node if is_whole and firsts <= methods else None
 
 
 _METHODS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -115,11 +116,14 @@ def _ends(line: str, indent: int) -> bool:
 
 
 def _may_be_decorated(lines: Sequence[str], start: int, indent: int) -> bool:
-    """Look for a decorator in what is above a class, up to another statement."""
+    """Look for what may be a decorator above a class, up to the definition or import before it."""
     for at in range(start - 1, -1, -1):
         text = lines[at].lstrip()
-        if text and len(lines[at]) - len(text) <= indent and text[0] not in "#)]}'\"":
-            return text[0] == "@"
+        if text and len(lines[at]) - len(text) <= indent:
+            if text[0] == "@":
+                return True
+            if text.startswith(("class ", "def ", "async ", "import ", "from ")):
+                return False
     return False
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from store.frozen import Frozen
@@ -81,9 +81,8 @@ class TaskDescription(Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """Return every known field, JSON-compatible."""
-        known = {key: value for key, value in self.as_dict().items() if value is not None and value != {}}
-        plain = {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
-        return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items()}
+        known = {key: value for key, value in asdict(self).items() if value is not None and value != {}}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in known.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskDescription:

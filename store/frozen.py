@@ -15,21 +15,26 @@ if TYPE_CHECKING:
     from inspect import Signature
 
 
-class _Fields:
-    """``__dataclass_fields__``, made when something asks: ``dataclasses.replace``, ``asdict`` and ``fields`` work."""
+class _Made:
+    """``__dataclass_fields__`` and ``__dataclass_params__``, made when something asks: all of ``dataclasses`` works."""
 
-    def __get__(self, instance: object, owner: type[Frozen]) -> dict[str, Field[Any]]:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: object, owner: type[Frozen]) -> Any:
         defaults = owner._defaults
         listed: list[Any] = []
         for name in owner._names:
             made = field()
             if name in defaults:
                 default = defaults[name]
-                made = field(default_factory=default.copy) if type(default) is dict else field(default=default)
+                made = field(default_factory=default.copy) if type(default) in _COPIED else field(default=default)
             listed.append((name, owner._annotations[name], made))
-        found = {item.name: item for item in fields(make_dataclass(owner.__name__, listed, init=False, repr=False, eq=False))}
-        owner.__dataclass_fields__ = found  # for the next one who asks
-        return found
+        text = {"__doc__": owner.__name__}  # without one it would be written, from the signature
+        done: Any = make_dataclass(owner.__name__, listed, namespace=text, init=False, repr=False, eq=False, frozen=True)
+        owner.__dataclass_fields__ = {item.name: item for item in fields(done)}  # for the next one who asks
+        owner.__dataclass_params__ = done.__dataclass_params__
+        return getattr(owner, self._name)
 
 
 class _Signature:
@@ -47,8 +52,8 @@ class _Signature:
 class Frozen:
     """A base of classes whose annotated attributes are fields, as those of a frozen dataclass.
 
-    Fields are given by position or by name, in the order of the annotations, those of the base first. A default that is a ``dict`` is
-    copied for every instance. Instances of one class with equal fields are equal.
+    Fields are given by position or by name, in the order of the annotations, those of the bases first. A default that is a ``dict``, a
+    ``list`` or a ``set`` is copied for every instance. Instances of one class with equal fields are equal.
 
     Raises:
         TypeError: If a field is missing, given twice or unknown.
@@ -58,15 +63,20 @@ class Frozen:
     _defaults: ClassVar[Mapping[str, Any]] = {}
     _annotations: ClassVar[Mapping[str, str]] = {}
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+    __dataclass_params__: ClassVar[Any]
 
-    def __init_subclass__(cls) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
         """Read the fields."""
-        own = {name: kind for name, kind in cls.__annotations__.items() if not str(kind).startswith("ClassVar")}
+        super().__init_subclass__(**options)
+        own = {name: kind for name, kind in cls.__annotations__.items() if "ClassVar" not in str(kind).partition("[")[0]}
+        for base in cls.__bases__ if len(cls.__bases__) > 1 else ():
+            if issubclass(base, Frozen):
+                cls._annotations, cls._defaults = {**base._annotations, **cls._annotations}, {**base._defaults, **cls._defaults}
         cls._annotations = {**cls._annotations, **own}
         cls._names = tuple(cls._annotations)
         cls._defaults = {**cls._defaults, **{name: cls.__dict__[name] for name in own if name in cls.__dict__}}
         type.__setattr__(cls, "__match_args__", cls._names)
-        cls.__dataclass_fields__ = _FIELDS  # type: ignore[assignment]  # a base's may have been made already
+        cls.__dataclass_fields__, cls.__dataclass_params__ = _FIELDS, _PARAMS  # a base's may have been made already
 
     __signature__: ClassVar[Any] = _Signature()
 
@@ -82,7 +92,7 @@ class Frozen:
                 mine[name] = given[name]
             elif name in self._defaults:
                 default = self._defaults[name]
-                mine[name] = default.copy() if type(default) is dict else default
+                mine[name] = default.copy() if type(default) in _COPIED else default
             else:
                 self._refuse(values, named)
 
@@ -125,4 +135,6 @@ class Frozen:
         return type(self)(**{**self.as_dict(), **changes})
 
 
-_FIELDS = _Fields()
+_COPIED = (dict, list, set)
+_FIELDS: Any = _Made("__dataclass_fields__")
+_PARAMS: Any = _Made("__dataclass_params__")

@@ -46,6 +46,8 @@ def is_new_history(path: Path) -> bool:
     there = next((folder for folder in path.parents if folder.exists()), None)
     if there is None or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         return False
+    if path.exists():  # the file system knows which spellings of a name are one
+        return False
     try:
         names = os.listdir(path.parent)
     except FileNotFoundError:

@@ -153,3 +153,19 @@ def test_a_datamodules_setup_has_already_run() -> None:
 def test_a_class_without_source_may_read_anything() -> None:
     made = type("Made", (L.LightningModule,), {"__module__": "nowhere"})
     assert later_reads(made()).reads("whatever")
+
+
+class Positional(L.LightningModule):
+    def __init__(self, hidden, /, lr=1e-3):
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Linear(4, hidden)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
+
+
+def test_an_argument_that_can_only_be_given_by_position_is_seen_in_use():
+    reads = later_reads(Positional(3))
+    assert "hidden" in reads.used
+    assert "lr" not in reads.used

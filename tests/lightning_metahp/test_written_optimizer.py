@@ -1,3 +1,8 @@
+import linecache
+import sys
+import textwrap
+import types
+
 import lightning as L
 import pytest
 import torch
@@ -87,3 +92,43 @@ def test_a_class_without_source_says_nothing():
     exec("def configure_optimizers(self):\n    return AdamW(self.parameters())", space := {"AdamW": AdamW})
     made.configure_optimizers = space["configure_optimizers"]
     assert written_optimizer(made()) == {}
+
+
+def test_the_cell_of_a_notebook_has_no_file_but_its_source_is_read(monkeypatch):
+    main = types.ModuleType("__main__")
+    source = textwrap.dedent(
+        """
+        import lightning as L
+        import torch
+        class Net(L.LightningModule):
+            def configure_optimizers(self):
+                return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        """
+    )
+    cell = "/tmp/ipykernel_1/123.py"
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setitem(linecache.cache, cell, (len(source), None, source.splitlines(True), cell))
+    exec(compile(source, cell, "exec"), vars(main))
+    assert written_optimizer(main.Net()) == {"optimizer": "SGD", "momentum": 0.9}
+
+
+def test_a_method_that_was_put_in_is_read_where_it_was_written():
+    def configure_optimizers(self):
+        return torch.optim.RMSprop(self.parameters())
+
+    made = type("Made", (L.LightningModule,), {"configure_optimizers": configure_optimizers})
+    assert written_optimizer(made()) == {"optimizer": "RMSprop"}
+
+    class Patched(Adam):
+        pass
+
+    Patched.configure_optimizers = configure_optimizers
+    assert written_optimizer(Patched()) == {"optimizer": "RMSprop"}
+
+
+def test_an_optimizer_that_is_fetched_in_a_roundabout_way_is_found():
+    class Roundabout(Base):
+        def configure_optimizers(self):
+            return __import__("torch").optim.Adam(self.parameters())
+
+    assert written_optimizer(Roundabout()) == {"optimizer": "Adam"}

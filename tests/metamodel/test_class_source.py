@@ -18,6 +18,7 @@ import pytest
 import torch
 import transformers.models.bert.modeling_bert as bert
 
+from metamodel import class_source
 from metamodel.class_source import class_tree
 
 
@@ -228,6 +229,35 @@ AWKWARD = {
                 return 2
         A.y = B.y
     """,
+    "a decorator whose argument is at the margin": """
+        v = 1
+        def mark(*_):
+            return lambda cls: cls
+        @mark(
+        v,
+        )
+        class A:
+            def x(self):
+                return 1
+    """,
+    "a decorator on two lines": """
+        def mark(*_):
+            return lambda cls: cls
+        @mark\\
+        (1)
+        class A:
+            def x(self):
+                return 1
+    """,
+    "a class that took over a method of the one before": """
+        class A:
+            def x(self):
+                return 1
+        _old = A
+        class A:
+            x = _old.x
+            y = lambda self: 2
+    """,
     "a line that goes on": """
         class A:
             y = 1 + \\
@@ -238,17 +268,32 @@ AWKWARD = {
 }
 
 
+OF_OWN_LINES = {"a text that goes back to the margin", "bases over several lines", "a comment at the margin"}
+
+
 @pytest.mark.parametrize("source", AWKWARD.values(), ids=list(AWKWARD))
 def test_the_lines_of_a_class_alone_give_what_the_whole_file_gives(load: Load, source: str) -> None:
     module = load("metahp_awkward", source)
     text = textwrap.dedent(source)
     for name in ("A", "B"):
         if hasattr(module, name):
-            whole = next(node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == name)
+            whole = next(node for node in reversed(ast.parse(text).body) if isinstance(node, ast.ClassDef) and node.name == name)
             assert ast.dump(class_tree(getattr(module, name)), include_attributes=True) == ast.dump(whole, include_attributes=True)
 
 
-def test_nodes_keep_their_places_in_the_file() -> None:
+def _no_whole_file(source: str) -> Any:
+    raise AssertionError("the whole file was parsed")
+
+
+@pytest.mark.parametrize("name", sorted(OF_OWN_LINES))
+def test_a_class_of_a_long_file_is_parsed_alone(load: Load, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("metahp_alone", AWKWARD[name])
+    monkeypatch.setattr(class_source, "_definitions", _no_whole_file)
+    assert class_tree(module.A).name == "A"
+
+
+def test_nodes_keep_their_places_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_source, "_definitions", _no_whole_file)
     for cls in (Outer.Inner, made_in_a_function(), torch.nn.LSTM):
         tree = class_tree(cls)
         lines = inspect.getsource(sys.modules[cls.__module__]).splitlines()

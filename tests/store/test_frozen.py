@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 import pickle
+import pprint
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -53,9 +54,11 @@ def test_every_use_of_a_dataclass_gives_what_a_dataclass_gives(x: int, y: float,
     assert dataclasses.astuple(made) == dataclasses.astuple(reference)
     assert repr(made) == repr(reference).replace("Reference", "Point")
     assert dataclasses.replace(made, x=1) == Point(1, y, notes)
-    assert [(item.name, item.default is dataclasses.MISSING) for item in dataclasses.fields(made)] == [
-        (item.name, item.default is dataclasses.MISSING) for item in dataclasses.fields(reference)
-    ]
+    of_made, of_reference = (
+        [(item.name, item.type, item.default, item.default_factory is dataclasses.MISSING) for item in dataclasses.fields(record)]
+        for record in (made, reference)
+    )
+    assert of_made == of_reference
     assert pickle.loads(pickle.dumps(made)) == copy.deepcopy(made) == copy.copy(made) == made
 
 
@@ -117,3 +120,35 @@ def test_what_users_hold_is_still_a_dataclass() -> None:
     described = TaskDescription("mine", n_train=3)
     assert TaskDescription.from_dict(described.to_dict()) == described
     assert dataclasses.replace(described, n_train=4).n_train == 4
+
+
+def test_a_dataclass_can_be_made_of_it_and_it_is_printed_prettily() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Mine(TaskDescription):
+        extra: int = 0
+
+    mine = Mine("a", data_hparams={"dataset": "x" * 60, "split": "y" * 60}, extra=3)
+    assert dataclasses.replace(mine, extra=4).to_dict() == {**mine.to_dict(), "extra": 4}
+    for long in (mine, TaskDescription("a", data_hparams=mine.data_hparams)):
+        assert "dataset" in pprint.pformat(long)
+
+
+def test_annotations_that_are_no_texts_and_bases_of_other_kinds_are_read_as_well() -> None:
+    seen = []
+
+    class Noting:
+        def __init_subclass__(cls, **options: Any) -> None:
+            seen.append((cls.__name__, options))
+            super().__init_subclass__()
+
+    class Other(Frozen):
+        other: int = 7
+
+    both = type(
+        "Both", (Point, Other, Noting), {"__annotations__": {"kind": ClassVar[str], "more": list[int]}, "kind": "x", "more": []}, tag=1
+    )
+    assert seen == [("Both", {"tag": 1})]
+    assert [item.name for item in dataclasses.fields(both)] == ["x", "y", "notes", "other", "more"]
+    first, second = both(1), both(1, other=8)
+    assert (first.other, second.other) == (7, 8)
+    assert first.more is not second.more
