@@ -14,8 +14,7 @@ together again. There are two such kinds of ``View`` of the same tasks, and both
   the regression leaves it open.
 
 How far a task may differ from all of them is not known: a small ``r``, a large one, and a process that has learned nothing but the length
-scales stand side by side, and the task's own runs decide between them. A history may also be the wrong way round (a loss that was
-recorded as a score, a family in which what is large elsewhere is small), so one more rival can expect the opposite of it.
+scales stand side by side, and the task's own runs decide between them.
 
 References:
     Wang et al., "Pre-trained Gaussian processes for Bayesian optimization", JMLR 2024 (a prior estimated by moments from past tasks).
@@ -42,8 +41,6 @@ RESIDUALS = (0.1, 1.0)
 SHARE_OF_HISTORY = 0.75
 SHARE_OF_LOOSE = 0.8
 """Prior probability that a new task is like a long history's, and which part of the rest still trusts its mean."""
-WEIGHT_OF_REVERSED = 0.05
-"""Prior probability that a task is the opposite of what the past ones tell of it, once it has runs of its own to say so."""
 EXTRA_LENGTH = 1.0
 """Length scale of columns the history has not tuned, where nothing could be learned."""
 
@@ -175,10 +172,9 @@ class HistoryPrior:
         tasks: The past tasks.
         views: How they speak for the new one, ``v`` of them; there are ``2 v + 1`` rivals.
         n_extra: Columns after those of the tasks that the history does not know; only the residuals see them.
-        has_reversed: Whether one more rival, the last but one, expects the opposite of the first view.
     """
 
-    def __init__(self, tasks: TaskGPs, views: Sequence[View], n_extra: int = 0, *, has_reversed: bool = False) -> None:
+    def __init__(self, tasks: TaskGPs, views: Sequence[View], n_extra: int = 0) -> None:
         if not views or any(view.mean.shape != (tasks.n_tasks,) for view in views):
             raise AssertionError(f"views must weigh {tasks.n_tasks} tasks, got {[view.mean.shape for view in views]}")
         self._tasks, self._views = tasks, tuple(views)
@@ -190,19 +186,9 @@ class HistoryPrior:
             history = SHARE_OF_HISTORY * view.n_effective / (view.n_effective + 1)
             weights += [history, SHARE_OF_LOOSE * (1 - history)]
             loose += (1 - SHARE_OF_LOOSE) * (1 - history)
-        self._n_extra = n_extra
-        # Of each rival but the loose one: its view, how far the task may differ from it, and -1 where it is the wrong way round.
-        self._rivals = [(v, r, 1.0) for v in range(len(views)) for r in RESIDUALS]
-        if has_reversed:
-            self._rivals.append((0, RESIDUALS[-1], -1.0))
-            weights.append(WEIGHT_OF_REVERSED * len(views))
         self.log_weights: FloatArray = np.log(np.array([*weights, loose]) / len(views))
         self.noise_variance: FloatArray = np.full(len(self.log_weights), float(tasks.own.noise_variance))
         self.n_columns = tasks.n_inputs + n_extra
-
-    def doubted(self) -> HistoryPrior:
-        """Return the same prior with one more rival, which expects the opposite of what the past tasks tell."""
-        return HistoryPrior(self._tasks, self._views, self._n_extra, has_reversed=True)
 
     def prepare(self, inputs: FloatArray) -> Prepared:
         """Evaluate mean and variance of the rivals."""
@@ -220,13 +206,14 @@ class HistoryPrior:
             shift = (_column(view.mean) * own).sum(0)
             deviation = (own - shift if view.is_centred else own) * _column(np.sqrt(view.deviation))
             variance = float(view.covariance.sum()) * self._own - (_column(view.covariance) * learned).sum(0)
-            means.append(base + shift)
-            variances.append(variance + deviation.square().sum(0) + base_variance)
+            variance = variance + deviation.square().sum(0) + base_variance
+            means += [base + shift] * len(RESIDUALS)
+            variances += [variance + r * self._own for r in RESIDUALS]
             deviations.append(deviation)
-        mean = torch.stack([*(sign * means[v] for v, _, sign in self._rivals), torch.zeros_like(base)])
-        loose = torch.full_like(base, self._tasks.amplitude)
-        variance = torch.stack([*(variances[v] + r * self._own for v, r, _ in self._rivals), loose]).clamp_min(1e-8)
-        return Prepared(points / self._length, mean, variance, known, torch.stack(deviations), shared)
+        means.append(torch.zeros_like(base))
+        variances.append(torch.full_like(base, self._tasks.amplitude))
+        scaled = points / self._length
+        return Prepared(scaled, torch.stack(means), torch.stack(variances).clamp_min(1e-8), known, torch.stack(deviations), shared)
 
     def covariance(self, left: Prepared, right: Prepared) -> Tensor:
         """Return the covariance of the rivals, shape ``(e, n_left, n_right)``."""
@@ -242,20 +229,22 @@ class HistoryPrior:
         if left.shared is not None and right.shared is not None:
             shared = (left.shared.T @ right.shared).double()
         flat = left.known.flatten(0, 1).T
-        views = []
+        found = []
         for view, left_deviation, right_deviation in zip(self._views, left.deviation, right.deviation, strict=True):
             learned = flat @ (torch.as_tensor(view.covariance)[:, None, None].float() * right.known).flatten(0, 1)
-            views.append(shared + float(view.covariance.sum()) * self._own * own - learned.double() + left_deviation.T @ right_deviation)
-        return torch.stack([*(views[v] + r * self._own * local for v, r, _ in self._rivals), self._tasks.amplitude * local])
+            history = shared + float(view.covariance.sum()) * self._own * own - learned.double() + left_deviation.T @ right_deviation
+            found += [history + r * self._own * local for r in RESIDUALS]
+        return torch.stack([*found, self._tasks.amplitude * local])
 
     def mean_given(self, told: Told) -> MeanFunction:
         """Return the mean of the rivals, given own runs: it is linear in the kernels at ``x``, so all that it sums is summed up once."""
         tasks, d = self._tasks, self._tasks.n_inputs
-        found = [self._kernel_weights(v, told.of(row), sign) for row, (v, _, sign) in enumerate(self._rivals)]
+        rivals = [(v, r) for v in range(len(self._views)) for r in RESIDUALS]
+        found = [self._kernel_weights(v, told.of(row)) for row, (v, _) in enumerate(rivals)]
         weights = torch.stack([*(runs for runs, _ in found), torch.zeros_like(found[0][0])]).float()
         inducing = torch.stack([*(shared for _, shared in found), torch.zeros_like(found[0][1])])
-        own = _column(np.array([*(float(self._views[v].covariance.sum()) * self._own for v, _, _ in self._rivals), 0.0])) * told.weights
-        local = _column(np.array([*(r * self._own for _, r, _ in self._rivals), tasks.amplitude])) * told.weights
+        own = _column(np.array([*(float(self._views[v].covariance.sum()) * self._own for v, _ in rivals), 0.0])) * told.weights
+        local = _column(np.array([*(r * self._own for _, r in rivals), tasks.amplitude])) * told.weights
 
         def mean(inputs: FloatArray) -> Tensor:
             points = _tensor(inputs, self.n_columns)
@@ -269,22 +258,21 @@ class HistoryPrior:
 
         return mean
 
-    def _kernel_weights(self, v: int, told: Told, sign: float) -> tuple[Tensor, Tensor]:
+    def _kernel_weights(self, v: int, told: Told) -> tuple[Tensor, Tensor]:
         """Return how a view's mean weighs the kernels of all past runs, shape ``(T, n)``, and of the inducing points, shape ``(m,)``.
 
         Args:
             v: Which view.
             told: What own runs add, the weights of one rival of the view, shape ``(n_own,)``.
-            sign: -1 where that rival expects the opposite.
         """
         tasks, view = self._tasks, self._views[v]
-        shared = torch.zeros(0, dtype=torch.double) if tasks.common is None else sign * tasks.common.mean_weights
+        shared = torch.zeros(0, dtype=torch.double) if tasks.common is None else tasks.common.mean_weights
         share = torch.as_tensor(view.mean)
         points, own = told
         assert points.known is not None
         assert points.deviation is not None
         agreed = torch.as_tensor(np.sqrt(view.deviation)) * (points.deviation[v] @ own)
-        share = share * (sign - agreed.sum()) + agreed if view.is_centred else sign * share + agreed
+        share = share * (1 - agreed.sum()) + agreed if view.is_centred else share + agreed
         learned = torch.as_tensor(view.covariance)[:, None, None] * tasks.unwhitened(points.known.double() @ own[:, None])
         if tasks.common is not None and points.shared is not None:
             shared = shared + tasks.common.unwhitened(points.shared.double() @ own)

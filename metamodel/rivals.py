@@ -17,13 +17,11 @@ from metamodel.alone import OFFSET_VARIANCE, Kernel, fit_kernel, variant_correla
 from metamodel.kernels import JITTER
 from metamodel.observations import own_scores
 from metamodel.posterior import AtOwnRuns, OwnRuns, Posterior
-from metamodel.prior import HistoryPrior, MeanFunction, Prepared, Prior, Told, joined
+from metamodel.prior import MeanFunction, Prepared, Prior, Told, joined
 from metamodel.task_gps import FloatArray
 
 MIN_OWN_RUNS = 3
 """Own runs from which a process of their own can be fitted to them."""
-MIN_RUNS_OF_DOUBT = 5
-"""Own runs from which the opposite of the history is a rival as well. Earlier it would cost the best choices of an honest history."""
 SHARE_OF_ALONE = 0.3
 """Its prior weight, as a share of that of the last rival of the history: it was fitted to the very runs that judge it."""
 
@@ -107,8 +105,6 @@ def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
         prior: Of the history.
         own: The own runs, ``n`` of them; fewer than ``MIN_OWN_RUNS`` different outcomes leave the history alone.
     """
-    if isinstance(prior, HistoryPrior) and len(np.unique(own.outcomes)) >= MIN_RUNS_OF_DOUBT:
-        prior = prior.doubted()
     history = Posterior(prior, own)
     if history.own_scores is None or len(np.unique(own.outcomes)) < MIN_OWN_RUNS:
         return history

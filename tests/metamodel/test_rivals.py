@@ -7,7 +7,7 @@ import pytest
 
 from metamodel.posterior import AtOwnRuns, OwnRuns, Posterior
 from metamodel.prior import HistoryPrior, View
-from metamodel.rivals import MIN_OWN_RUNS, MIN_RUNS_OF_DOUBT, Rivals, against_alone
+from metamodel.rivals import MIN_OWN_RUNS, Rivals, against_alone
 from metamodel.task_gps import CHUNK, TrainingTask
 from tests.metamodel.gps import own_of, ranked, shared_of, some_tasks, with_shared
 
@@ -30,39 +30,9 @@ def own_runs(inputs: np.ndarray, outcomes: np.ndarray) -> OwnRuns:
 def test_a_history_that_is_wrong_gives_way_to_what_the_own_runs_say() -> None:
     inputs = np.random.default_rng(1).random((10, 2))
     misled = against_alone(prior_of(first_column(6)), own_runs(inputs, -inputs[:, 0]))
-    assert misled.weights[:2].sum() < 0.05
+    assert misled.weights[-1] + misled.weights[-2] > 0.9
     mean, _ = misled.predict(np.array([[0.05, 0.5], [0.95, 0.5]])).mixture()
     assert mean[0] > mean[1]
-
-
-def test_a_history_that_is_the_wrong_way_round_is_believed_the_other_way_round() -> None:
-    rng = np.random.default_rng(1)
-    inputs = np.column_stack([rng.uniform(0.4, 0.6, 6), rng.random(6)])
-    prior, runs = prior_of(first_column(6)), own_runs(inputs, -inputs[:, 0])
-    misled = against_alone(prior, runs)
-    assert misled.weights[2] == misled.weights.max()
-    far = np.array([[0.05, 0.5], [0.95, 0.5]])
-    mean, _ = misled.predict(far).mixture()
-    without, _ = Posterior(prior, runs).predict(far).mixture()
-    assert mean[0] - mean[1] > 1.0 > without[0] - without[1]
-
-
-def test_nothing_is_expected_to_be_reversed_before_a_few_own_runs() -> None:
-    prior, inputs = prior_of(first_column(6)), np.random.default_rng(1).random((MIN_RUNS_OF_DOUBT, 2))
-    for n, n_more in ((MIN_RUNS_OF_DOUBT - 1, 1), (MIN_RUNS_OF_DOUBT, 2)):
-        assert len(against_alone(prior, own_runs(inputs[:n], inputs[:n, 0])).weights) == len(prior.log_weights) + n_more
-
-
-def test_the_opposite_of_a_history_is_its_first_view_upside_down() -> None:
-    prior = prior_of(some_tasks(3))
-    doubted, points = prior.doubted(), np.random.default_rng(1).random((7, 2))
-    plain, more = prior.prepare(points), doubted.prepare(points)
-    assert np.array_equal(more.mean[-2], -plain.mean[0])
-    assert np.array_equal(more.variance[-2], plain.variance[1])
-    assert np.array_equal(doubted.covariance(more, more)[-2], prior.covariance(plain, plain)[1])
-    others = [0, 1, -1]
-    assert np.array_equal(more.mean[others], plain.mean)
-    assert np.allclose(np.diff(doubted.log_weights[others]), np.diff(prior.log_weights))
 
 
 def test_a_history_that_is_right_keeps_its_say() -> None:
