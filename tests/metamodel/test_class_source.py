@@ -268,7 +268,7 @@ AWKWARD = {
 }
 
 
-OF_OWN_LINES = {"a text that goes back to the margin", "bases over several lines", "a comment at the margin"}
+OF_OWN_LINES = {"bases over several lines", "a comment at the margin"}
 
 
 @pytest.mark.parametrize("source", AWKWARD.values(), ids=list(AWKWARD))
