@@ -5,9 +5,9 @@ Importing this package loads nothing heavy; the names load their modules when th
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["MetaHPCLI", "MetaHPCallback", "MetaHParams"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = str(Path(__file__).parent.parent / "store" / "shadowing.py")
+_CHECK = os.path.join(os.path.dirname(os.path.dirname(__file__)), "store", "shadowing.py")
 _GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store", "metamodel"]}
 exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
 

@@ -13,7 +13,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lightning_metahp.guard import guarded, is_off, report
 from lightning_metahp.host import call_all_hooks, is_finder_checkpoint, skip_idle_hooks, why_no_run
-from lightning_metahp.loggers import settle_loggers
 from lightning_metahp.objective import check_objective
 from lightning_metahp.refusals import mark_built
 from lightning_metahp.run_log import RunLog
@@ -103,7 +102,10 @@ class RecordingCallback(Callback, _OtherCallback):  # type: ignore[misc]
         """Prepare the framework's own loggers for what is in force; they are told right after this hook."""
         if self._is_active and self._records:
             mark_built(pl_module)
-            settle_loggers(trainer, pl_module, self.run_log.advice)
+            if trainer.loggers:
+                from lightning_metahp.loggers import settle_loggers
+
+                settle_loggers(trainer, pl_module, self.run_log.advice)
 
     @guarded
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

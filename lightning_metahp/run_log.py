@@ -26,7 +26,6 @@ from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, NotAppliedWarning, ObjectiveWarning, UnknownRunError
 from store.frozen import Frozen
 from store.names import canonical_name
-from store.outcome import is_divergence
 from store.statuses import RunStatus, Source
 
 if TYPE_CHECKING:
@@ -364,6 +363,8 @@ class RunLog:
             last["loss of the last step"] = float(self.last_loss)
         stoppers = [callback for callback in trainer.callbacks if is_kind(callback, "EarlyStopping")]  # type: ignore[attr-defined]
         reasons = {str(getattr(getattr(callback, "stopping_reason", None), "name", "")) for callback in stoppers}
+        from store.outcome import is_divergence  # nothing that only the end of a run needs makes its start longer
+
         if is_divergence(last, self._objective_name) or reasons & {"NON_FINITE_METRIC", "DIVERGENCE_THRESHOLD"}:
             return RunStatus.DIVERGED
         is_complete = trainer.max_epochs not in (None, -1) and trainer.current_epoch >= (trainer.max_epochs or 0)

@@ -26,10 +26,6 @@ _ALREADY_RUN_MODULE = ("__init__", "prepare_data")
 _ALREADY_RUN_DATA = ("__init__", "prepare_data", "setup")
 """Methods that ran before any ``Callback.setup``."""
 
-_HOOKS = frozenset(name for base in (LightningModule, LightningDataModule) for name in dir(base) if not name.startswith("__"))
-"""What Lightning may call later, whoever else calls it as well."""
-
-
 _NO_ALIASES: Mapping[str, frozenset[str]] = {}
 
 
@@ -118,7 +114,7 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
             if isinstance(node, ast.FunctionDef) and node.name not in overridden:
                 methods.setdefault(node.name, []).append(_Method(node))
     called_early = _reachable(methods, [name for name in finished if name in methods])
-    later = _reachable(methods, [name for name in methods if name not in finished and (name in _HOOKS or name not in called_early)])
+    later = _reachable(methods, [name for name in methods if name not in finished and (_is_hook(name) or name not in called_early)])
     names: set[str] = set()
     for name in later - set(finished):
         for method in methods.get(name, []):
@@ -130,6 +126,11 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
     where = " or ".join([f"{cls.__name__}.__init__", *ran])
     used = _used(methods, [name for name in (*finished, *called_early) if name in methods], aliases)
     return Reads(frozenset(names), aliases, is_opaque, where, used, has_source)
+
+
+def _is_hook(name: str) -> bool:
+    """Say whether Lightning may call a method later, whoever else calls it as well."""
+    return not name.startswith("__") and (hasattr(LightningModule, name) or hasattr(LightningDataModule, name))
 
 
 def _reachable(methods: _Methods, roots: Iterable[str]) -> set[str]:

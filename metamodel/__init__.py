@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +28,10 @@ __all__ = [
     "refit",
 ]
 
-# By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = str(Path(__file__).parent.parent / "store" / "shadowing.py")
-_GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store"]}
-exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
+if not {"lightning_metahp", "hf_callbacks"} & sys.modules.keys():  # which have looked at all names
+    # By its path and at once: `store` may be the very name that a file of the user's hides.
+    _CHECK = str(Path(__file__).parent.parent / "store" / "shadowing.py")
+    exec(SourceFileLoader("check", _CHECK).get_code("check") or "", {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store"]})
 
 _HOMES = {
     "Decision": "metamodel.recommendation",

@@ -105,6 +105,8 @@ def _parts(owner: object) -> list[object]:
     return list(found.values())
 
 
+_LEADS_BACK = frozenset({"trainer", "_trainer", "fabric", "_fabric"})
+"""Attributes that hold whoever runs a module or data module: all of a training is reached through them, and none of it is theirs."""
 _OPAQUE = (type, ModuleType, FunctionType, torch.Tensor)
 _PLAIN = frozenset({bool, int, float, str, bytes, type(None), dict, list, tuple, set, type, ModuleType, FunctionType})
 """Types of most of what objects hold, none of them a generator."""
@@ -114,7 +116,7 @@ def _attributes(item: object) -> list[object]:
     if isinstance(item, list | tuple):
         return list(item[:MAX_ENTRIES])
     held = getattr(item, "__dict__", None)
-    return [] if not held or isinstance(item, _OPAQUE) else list(held.values())
+    return [] if not held or isinstance(item, _OPAQUE) else [value for name, value in held.items() if name not in _LEADS_BACK]
 
 
 def _generator_state(value: Any) -> Any:
