@@ -26,8 +26,6 @@ _ALREADY_RUN_MODULE = ("__init__", "prepare_data")
 _ALREADY_RUN_DATA = ("__init__", "prepare_data", "setup")
 """Methods that ran before any ``Callback.setup``."""
 
-_NO_ALIASES: Mapping[str, frozenset[str]] = {}
-
 
 class Reads(Frozen):
     """What is read by methods that are still to run.
@@ -42,7 +40,7 @@ class Reads(Frozen):
     """
 
     names: frozenset[str] = frozenset()
-    aliases: Mapping[str, frozenset[str]] = _NO_ALIASES
+    aliases: Mapping[str, frozenset[str]] = {}
     is_opaque: bool = False
     where: str = ""
     used: frozenset[str] = frozenset()
