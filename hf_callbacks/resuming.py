@@ -18,7 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_callbacks.arguments import argument_values, global_batch_size, is_default
 from hf_callbacks.provenance import Provenance, Rewrite, Target, plain_rewrites, provenance_of, read_rewrites
-from metamodel.batch import split_global
+from metamodel.batch_split import split_global
 from metamodel.explanation import format_value
 from metamodel.precedence import same_value
 from store.statuses import Source

@@ -12,7 +12,8 @@ from typing import Any
 
 from hf_callbacks.arguments import WARM_UP, argument_values, global_batch_size
 from hf_callbacks.provenance import plain_class
-from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout, global_space, per_device_config
+from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout
+from metamodel.batch_split import global_space, per_device_config
 from metamodel.precedence import CONSERVATIVE_NAMES, Setting
 from metamodel.space import parse_space
 from store.errors import SpaceError, UnknownHyperparameterError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.recording import RecordingCallback
+from lightning_metahp.callback import RecordingCallback
 
 
 class AutoLogCallback(RecordingCallback):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 
+from lightning_metahp.asking import objective_of_earlier_runs, planned_changes
 from lightning_metahp.callback import MetaHPCallback
 from lightning_metahp.cli_config import (
     Found,
@@ -27,12 +28,13 @@ from lightning_metahp.cli_config import (
     why_ranks_cannot_agree,
     world_size_of,
 )
-from lightning_metahp.deciding import MODES, objective_of_earlier_runs, planned_changes
+from lightning_metahp.deciding import MODES
 from lightning_metahp.guard import is_off, report, say
 from lightning_metahp.objective import Objective, check_objective
 from lightning_metahp.run_log import Advice
 from lightning_metahp.sweeps import running_sweep
-from metamodel.batch import GLOBAL, PER_DEVICE, BatchLayout, global_space
+from metamodel.batch import GLOBAL, PER_DEVICE, BatchLayout
+from metamodel.batch_split import global_space
 from metamodel.explanation import format_value, start_message
 from metamodel.memory import known_limit, this_card
 from metamodel.precedence import CONSERVATIVE_NAMES, Change, Constraint, Kept, check_keep, check_names, rewritable

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +17,16 @@ from lightning_metahp.refusals import Surroundings, without_fixed
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size, trainer_settings
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
 from lightning_metahp.written_optimizer import written_optimizer
-from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout, global_space, per_device_config, whole_numbers
+from metamodel.batch import GLOBAL, PER_DEVICE, BatchLayout
 from metamodel.evidence_floor import without_history
 from metamodel.explanation import format_value, start_message
-from metamodel.model_source import model_variant
-from metamodel.precedence import CONSERVATIVE_NAMES, Change, Constraint, Kept, Setting, check_names, plan_changes, rewritable
+from metamodel.precedence import CONSERVATIVE_NAMES, Change, Constraint, Kept, Setting, check_names, rewritable
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
 from metamodel.task import TaskDescription
 from store.frozen import Frozen
 from store.ids import task_id_of
-from store.names import Direction, canonical_name, canonical_names
+from store.names import canonical_name, canonical_names
 from store.paths import is_new_history, resolve_path
-from store.statuses import Source
 
 if TYPE_CHECKING:
     from store import History
@@ -96,7 +93,7 @@ class Plan(Frozen):
     message: str = ""
 
 
-class _Case(Frozen):
+class Case(Frozen):
     """One decision on its way: what may change, what is known, and how the batch is put together."""
 
     request: Request
@@ -210,7 +207,7 @@ def decide(request: Request, reach: Reach) -> Plan:
         )
     note = ""
     if description.objective is None:
-        known = None if reach.is_new else objective_of_earlier_runs(reach.history, description)
+        known = _objective_before(description, reach)
         if known is None:
             return Plan(
                 message="metahp: nothing changed; the objective is not known before the first validation and no earlier run of this "
@@ -220,25 +217,19 @@ def decide(request: Request, reach: Reach) -> Plan:
         note = f"The objective {known.name} ({known.direction.value}) is that of earlier runs of this task."
     seconds = max(_MIN_FIT_S, request.max_startup_s - (time.monotonic() - started))
     constraints = _constraints(request, description, reach) if PER_DEVICE in allowed else []
-    case = _Case(request, allowed, kept, description, constraints, _layout(request, settings, loaders), note, seconds)
+    case = Case(request, allowed, kept, description, constraints, _layout(request, settings, loaders), note, seconds)
     return _recommend(case, reach)
 
 
-def objective_of_earlier_runs(history: History, description: TaskDescription) -> Objective | None:
-    """Return the objective that the newest task of the same name, or of the same data and model, was trained for."""
-    wanted = _without_objective(description.identity())
-    tasks = [task for task in history.tasks() if task.objective is not None and _without_objective(task.identity) == wanted]
-    newest = max(tasks, key=lambda task: task.last_run_utc or "", default=None)
-    if newest is None or newest.objective is None or newest.direction is None:
+def _objective_before(description: TaskDescription, reach: Reach) -> Objective | None:
+    if reach.is_new:
         return None
-    return Objective(newest.objective, Direction(newest.direction))
+    from lightning_metahp.asking import objective_of_earlier_runs
+
+    return objective_of_earlier_runs(reach.history, description)
 
 
-def _without_objective(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in identity.items() if name not in ("objective", "direction")}
-
-
-def _recommend(case: _Case, reach: Reach) -> Plan:
+def _recommend(case: Case, reach: Reach) -> Plan:
     request = case.request
     current = _current(request, case.layout)
     pinned = os.environ.get("METAHP_PIN")
@@ -251,8 +242,10 @@ def _recommend(case: _Case, reach: Reach) -> Plan:
             reach.unsaved = Unsaved(nothing, current)
             note = f"{case.note} Dry run: nothing was rewritten.".strip() if is_dry else case.note
             return Plan(None if is_dry else nothing.id, (), start_message(nothing, (), case.kept, case.description.objective, note))
+    from lightning_metahp.asking import ask, planned_changes
+
     history = reach.history
-    recommendation = load_recommendation(history, pinned) if pinned else _ask(case, history, current)
+    recommendation = load_recommendation(history, pinned) if pinned else ask(case, history, current)
     changes = planned_changes(recommendation, case.allowed, case.constraints, case.layout, case.space, case.max_per_device)
     applied = () if is_dry else tuple(changes)
     if not pinned:  # the stored one says what was first rewritten, and must keep saying it
@@ -261,70 +254,6 @@ def _recommend(case: _Case, reach: Reach) -> Plan:
     note = " ".join(text for text in notes if text)
     message = start_message(recommendation, changes, case.kept, case.description.objective, note)
     return Plan(None if is_dry else recommendation.id, applied, message)
-
-
-def planned_changes(
-    recommendation: Recommendation,
-    allowed: Mapping[str, Setting],
-    constraints: Sequence[Constraint],
-    layout: BatchLayout | None,
-    space: Mapping[str, Any] | None,
-    max_per_device: float | None,
-) -> list[Change]:
-    """Turn a recommendation, whose batch is the global one, into the values to write.
-
-    Args:
-        recommendation: What was recommended.
-        allowed: What may be rewritten, by canonical name.
-        constraints: Hard limits.
-        layout: How the batch is put together without us, None where there is no batch size.
-        space: The user's own space, whose lists are kept to.
-        max_per_device: Largest batch that a device may load.
-    """
-    if layout is None:
-        return [typed(change) for change in plan_changes(allowed, recommendation, constraints)]
-    config = per_device_config(recommendation.config, layout, space, max_per_device=max_per_device)
-    changes = [typed(change) for change in plan_changes(allowed, replace(recommendation, config=config), constraints)]
-    wanted = per_device_config(recommendation.config, layout, space).get(PER_DEVICE, 0)
-    if constraints and PER_DEVICE in config and wanted > config[PER_DEVICE]:
-        limited: dict[str, Any] = {"source": Source.CONSTRAINT, "reason": f"{wanted} was recommended, but {constraints[0].reason}"}
-        changes = [replace(item, **limited) if item.name == PER_DEVICE else item for item in changes]
-    size = next((change.new for change in changes if change.name == PER_DEVICE), layout.per_device)
-    accumulation = int(config.get(ACCUMULATION, layout.accumulation))
-    if accumulation * layout.world_size == 1:
-        return changes
-    total = f"{size} per device x {accumulation} accumulated x {layout.world_size} processes = a global batch of "
-    total += str(size * accumulation * layout.world_size)
-    is_ours = {PER_DEVICE, ACCUMULATION}
-    return [replace(item, reason=total) if item.name in is_ours and item.source is Source.METAHP else item for item in changes]
-
-
-def _ask(case: _Case, history: History, current: Mapping[str, Any]) -> Recommendation:
-    from metamodel import recommend
-
-    request, layout = case.request, case.layout
-    space = case.space
-    if space is not None and layout is not None:
-        space = global_space(space, layout)
-    limits = {}
-    if layout is not None and case.max_per_device is not None:
-        offered = next((values for raw, values in (case.space or {}).items() if canonical_name(raw) == ACCUMULATION), None)
-        limits = {PER_DEVICE: case.max_per_device * max(whole_numbers(offered) or [layout.accumulation]) * layout.world_size}
-    found = recommend(
-        history,
-        task=case.description,
-        space=space,
-        mode="best" if request.mode == "dry-run" else request.mode,
-        current=current,
-        allowed=list(case.allowed),
-        limits=limits,
-        variant=model_variant(request.module),
-        max_fit_s=case.seconds,
-    )[0]
-    if layout is None or layout.factor == 1:
-        return found
-    # Said by its own name where it is not what a device loads.
-    return replace(found, config={GLOBAL if canonical_name(raw) == PER_DEVICE else raw: value for raw, value in found.config.items()})
 
 
 def _settings_of(request: Request) -> dict[str, Setting]:
@@ -384,17 +313,6 @@ def _constraints(request: Request, description: TaskDescription, reach: Reach) -
             found.append(Constraint(PER_DEVICE, memory.max_per_device, memory.reason))
     # plan_changes knows one limit for each name.
     return sorted(found, key=lambda limit: limit.high)[:1]
-
-
-def typed(change: Change) -> Change:
-    """Give a number the type of the value it replaces: models recommend 32.0 where a loader counts with 32."""
-    new = change.new.item() if hasattr(change.new, "item") else change.new
-    is_count = isinstance(change.old, int) and not isinstance(change.old, bool)
-    if is_count and isinstance(new, float) and new.is_integer():
-        new = int(new)
-    if isinstance(change.old, float) and isinstance(new, int) and not isinstance(new, bool):
-        new = float(new)
-    return replace(change, new=new)
 
 
 def _nothing_left(request: Request, kept: Sequence[Kept]) -> str:

@@ -12,16 +12,35 @@ from typing import Any
 import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_metahp.kinds import is_kind
 from store.frozen import Frozen
 
 _log = logging.getLogger(__name__)
+
+# ``lightning.pytorch`` and ``pytorch_lightning`` are one framework installed twice: equal sources, different classes. A callback of ours
+# works under both, so it must not ask for a class of one of them.
+_PACKAGES = ("lightning.pytorch", "pytorch_lightning")
 
 _NO_RESULTS: Mapping[str, Any] = {}
 
 _HOOKS_OF_A_STEP = ("on_train_batch_start", "on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 _ASKS_FIRST = {(2, 5), (2, 6)}
 """Releases known to call a hook of a callback only where it is callable."""
+
+
+def base_of(cls: type, *names: str) -> type | None:
+    """Return the class of Lightning with one of these names that a class is or derives from, None if there is none."""
+    return next((base for base in cls.__mro__ if base.__name__ in names and base.__module__.startswith(_PACKAGES)), None)
+
+
+def is_kind(item: object, *names: str) -> bool:
+    """Say whether an object is an instance of Lightning's class of one of these names."""
+    return base_of(type(item), *names) is not None
+
+
+def overrides(item: Any, method: str) -> bool:
+    """Say whether a module or datamodule has its own version of a hook, on its class or on itself."""
+    base = base_of(type(item), "LightningModule", "LightningDataModule")
+    return method in vars(item) or (base is not None and getattr(type(item), method, None) is not getattr(base, method, None))
 
 
 def is_tuner_probe(trainer: Trainer) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.kinds import is_kind
+from lightning_metahp.host import is_kind
 from lightning_metahp.settings import datamodule_of
 from metamodel.explanation import describe_change
 

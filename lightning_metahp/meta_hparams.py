@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.applying import Place, apply_changes, fingerprint, take_back, undo
-from lightning_metahp.callback import MetaHPCallback
+from lightning_metahp.callback import MetaHPCallback, RecordingCallback
 from lightning_metahp.deciding import MODES, Plan, Reach, Request, Unsaved, check_request, decide
 from lightning_metahp.guard import guarded, report, say, warn
 from lightning_metahp.host import Resume, find_resume, is_finder_checkpoint, methods_out_of_reach
 from lightning_metahp.objective import objective_before_training
 from lightning_metahp.ranks import agree, all_equal
-from lightning_metahp.recording import RecordingCallback
 from lightning_metahp.run_log import Advice
 from lightning_metahp.settings import datamodule_of
 from lightning_metahp.sweeps import running_sweep

@@ -8,7 +8,7 @@ from functools import cached_property
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.applying import SAFE_NAMES, has_layers
+from lightning_metahp.applying import SAFE_NAMES
 from lightning_metahp.host import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, own_settings, trainer_settings
 from lightning_metahp.source_reads import Reads, later_reads
@@ -155,7 +155,7 @@ def _why_shaped(around: Surroundings, reads: list[Reads], raw: str) -> str | Non
     user = next((found for found in reads if raw in found.used), None)
     if user is not None:
         return f"{user.where} has already run and built with it{_way(around, raw)}"
-    if not reads[0].has_source and has_layers(around.module):
+    if not reads[0].has_source and _has_layers(around.module):
         return f"the source of {type(around.module).__name__} cannot be read and its layers exist already{_way(around, raw)}"
     return None
 
@@ -163,3 +163,8 @@ def _why_shaped(around: Surroundings, reads: list[Reads], raw: str) -> str | Non
 def _way(around: Surroundings, raw: str) -> str:
     is_modules = raw in around.module.hparams or raw in vars(around.module)
     return f"; build with self.hparams.{raw} in configure_model() or setup() to have it tuned" if is_modules else ""
+
+
+def _has_layers(module: LightningModule) -> bool:
+    """Say whether a module has weights already."""
+    return next(module.parameters(), None) is not None

@@ -12,7 +12,8 @@ import torch
 
 from lightning_metahp import dropout
 from lightning_metahp.applying import SAFE_NAMES
-from lightning_metahp.deciding import Plan, Request, typed
+from lightning_metahp.asking import typed
+from lightning_metahp.deciding import Plan, Request
 from lightning_metahp.host import Resume
 from lightning_metahp.settings import TRAINER_FIELDS
 from metamodel.explanation import describe_change, format_value

@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.applying import read_back
 from lightning_metahp.fresh_metrics import FreshMetrics
 from lightning_metahp.guard import report, say, warn
-from lightning_metahp.host import logged_in_this_loop
-from lightning_metahp.kinds import is_kind
+from lightning_metahp.host import is_kind, logged_in_this_loop
 from lightning_metahp.objective import PER_LOADER, Objective, no_objective_message, objective_before_training, objective_from_logged
 from lightning_metahp.settings import Reading, loaders_in, read_in_force
 from lightning_metahp.task_readout import describe_task, forget_look
@@ -196,6 +194,8 @@ class RunLog:
         """Compare what is in force with what was written, and say loudly where they differ."""
         if self.recorder is None or not self.advice.changes:
             return
+        from lightning_metahp.reading_back import read_back  # runs in which nothing was rewritten do without
+
         raw_names = {canonical_name(raw): raw for raw in reversed(self.reading.values)}
         for item in read_back(self.advice.changes, trainer, module):
             raw = raw_names.get(item.change.name, item.change.raw_name)

@@ -15,9 +15,8 @@ from functools import lru_cache
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from lightning_metahp.kinds import is_kind
-from metamodel.class_source import class_tree
-from metamodel.model_source import is_library_class
+from lightning_metahp.host import is_kind
+from metamodel.class_source import class_tree, is_library_class, nodes_of
 from store.frozen import Frozen
 
 _log = logging.getLogger(__name__)
@@ -77,7 +76,7 @@ class _Method:
         arguments = [*node.args.posonlyargs, *node.args.args]
         self.node = node
         self.me = arguments[0].arg if arguments else ""
-        self.parts = list(ast.walk(node))
+        self.parts = nodes_of(node)
         self.attributes = [part for part in self.parts if isinstance(part, ast.Attribute)]
         self.others = {part.attr for part in self.attributes if not _is_name(part.value, self.me)}
 

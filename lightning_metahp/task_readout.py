@@ -13,8 +13,7 @@ from weakref import WeakKeyDictionary
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.host import loaders_passed_to_fit
-from lightning_metahp.kinds import overrides
+from lightning_metahp.host import loaders_passed_to_fit, overrides
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import datamodule_of, loaders_in
 from metamodel.describe import (

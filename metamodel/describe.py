@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
-from metamodel.model_source import model_variant
+from metamodel.class_source import model_variant
 from store.names import CANONICAL_ALIASES, canonical_name, is_secret_name
 
 __all__ = [

@@ -37,7 +37,8 @@ def hiding_file(name: str) -> str | None:
     if found is None or not os.path.isdir(ours):
         return None
     folder = os.path.dirname(found) if os.path.basename(found).startswith("__init__.") else found
-    return None if os.path.realpath(folder) == os.path.realpath(ours) else found
+    # Spelled alike is one folder; to resolve links takes a look at each folder above it.
+    return None if folder == ours or os.path.realpath(folder) == os.path.realpath(ours) else found
 
 
 def error_class() -> type[ImportError]:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from metamodel.batch import BatchLayout, as_seen_by_model, global_space, per_device_config, split_global, whole_numbers
+from metamodel.batch import BatchLayout, as_seen_by_model
+from metamodel.batch_split import global_space, per_device_config, split_global, whole_numbers
 from store import InvalidArgumentError
 
 COUNTS = st.integers(1, 16)

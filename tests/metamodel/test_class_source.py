@@ -19,7 +19,7 @@ import torch
 import transformers.models.bert.modeling_bert as bert
 
 from metamodel import class_source
-from metamodel.class_source import class_tree
+from metamodel.class_source import class_tree, nodes_of
 
 
 @pytest.fixture
@@ -300,3 +300,8 @@ def test_nodes_keep_their_places_in_the_file(monkeypatch: pytest.MonkeyPatch) ->
         for node in tree.body:
             if isinstance(node, ast.FunctionDef):
                 assert lines[node.lineno - 1][node.col_offset :].startswith(f"def {node.name}")
+
+
+def test_a_tree_is_walked_in_the_order_of_the_standard_library() -> None:
+    tree = ast.parse(Path(bert.__file__).read_text(encoding="utf-8"))
+    assert nodes_of(tree) == list(ast.walk(tree))
