@@ -20,7 +20,7 @@ from metamodel.learned import LearnedModel, teaching_tasks
 from metamodel.model_files import meta_file, read_model_files, readable
 from metamodel.observations import LearningTable, rank_scores
 from metamodel.posterior import OwnRuns, Posterior
-from metamodel.prior import HistoryPrior, views_of
+from metamodel.prior import HistoryPrior, Prior, views_of
 from metamodel.relatedness import Relatedness, fit_relatedness
 from metamodel.rivals import against_alone
 from metamodel.shared_function import MAX_INDUCING, SharedFunction, SharedKernel, choose_inducing
@@ -128,7 +128,7 @@ class MetaModel(LearnedModel):
         }
         return cls(task_gps, relatedness, calibration, encoder, {**info, **counts})
 
-    def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> HistoryPrior:
+    def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> Prior:
         """Return what is believed of a task before its own runs.
 
         Args:

@@ -20,13 +20,15 @@ from metamodel.explanation import describe_evidence
 from metamodel.fitting import Serving, serving_kind, serving_model
 from metamodel.kernels import one_thread
 from metamodel.kinds import DEFAULT, check_kind
+from metamodel.learned import is_teaching
 from metamodel.learning_tables import learning_table
+from metamodel.model import MetaModel
 from metamodel.observations import LearningTable, TaskRuns
 from metamodel.recommendation import Decision, Evidence, Recommendation
 from metamodel.run_configs import varies
 from metamodel.search import best_configs
 from metamodel.space import Space, limited, parse_space
-from metamodel.starter_scope import is_wanted
+from metamodel.starter_scope import MIN_BESIDE_STARTER, is_wanted
 from metamodel.task import TaskDescription
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.ids import new_id, task_id_of
@@ -144,10 +146,10 @@ def recommend(
             names = frozenset(parsed)
             others, left_out, voice, silence = _speakers(table, own, names, description, now, kind)
         unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
+        serving = serving_model(opened, table, max_fit_s, device, seed, model) if _are_heard(others, voice) else Serving(None)
         if voice is not None:
-            serving, others = Serving(voice.model), (*others, *voice.tasks)
-        else:
-            serving = serving_model(opened, table, max_fit_s, device, seed, model) if others else Serving(None)
+            voice, others, unheard = _beside(voice, serving, others)
+            serving, left_out = serving._replace(model=voice.model), {**left_out, **unheard}
         question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, tuple(_canonical(pending)))
     finally:
         if opened is not history:
@@ -258,8 +260,21 @@ def _starter(
 
     last = own.configs[-1] if own is not None and own.configs else {}
     current = {**{name: last[name] for name in ("optimizer", "model_family") if name in last}, **now}
-    answer = consult(description, current, others)
+    answer = consult(description, current)
     return (None, answer) if isinstance(answer, str) else (answer, "")
+
+
+def _are_heard(others: Sequence[TaskRuns], voice: Voice | None) -> bool:
+    """Say whether a model is fitted to the user's own tasks; beside the starter history one of them alone says too little."""
+    return bool(others) if voice is None else sum(is_teaching(task) for task in others) >= MIN_BESIDE_STARTER
+
+
+def _beside(voice: Voice, serving: Serving, others: tuple[TaskRuns, ...]) -> tuple[Voice, tuple[TaskRuns, ...], dict[str, int]]:
+    """Put the starter history and the model of the user's own tasks side by side; return all tasks that are heard, and which are not."""
+    if isinstance(serving.model, MetaModel):
+        return voice.beside(serving.model), (*others, *voice.tasks), {}
+    unheard = sum(len(task) for task in others)
+    return voice, voice.tasks, {"too few other tasks to stand beside the starter history": unheard} if unheard else {}
 
 
 def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving) -> Evidence:

@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from metamodel.calibration import Calibration
 from metamodel.encoding import Encoder, FloatArray
-from metamodel.learned import is_teaching
 from metamodel.model import MetaModel
-from metamodel.observations import TaskRuns, past_scores
-from metamodel.prior import HistoryPrior, View
+from metamodel.observations import TaskRuns
+from metamodel.prior import HistoryPrior, Prior, View
+from metamodel.recoding import Recoded, Recoding, together
+from metamodel.rivals import Rivals
 from metamodel.starter_scope import FAMILIES, family_of, optimizer_of, planned_steps, silent_about
 from metamodel.task import TaskDescription
-from metamodel.task_gps import TaskGPs, TrainingTask
 from store.errors import ModelFileError
 from store.names import Direction
 
@@ -38,8 +37,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "starter_data"
 TASKS = "tasks.json"
 
-OWN_TASK_WEIGHT = 0.5
-"""Before that, ``m`` other tasks of one's own have together ``m / (m + 1 / OWN_TASK_WEIGHT)`` of the weight."""
+LIKE_OWN_TASKS = 2.0
+"""How many tasks of one's own the whole starter counts as; with ``m`` of them, they have ``m / (m + LIKE_OWN_TASKS)`` of the weight."""
 WIDER = 1.5
 """How much wider intervals are than the starter's own tasks ask for: a user's network is further from them than they from each other."""
 TIMES_LONGEST = 10
@@ -63,29 +62,34 @@ class StarterEncoder(Encoder):
 
 @dataclass(frozen=True, eq=False)
 class StarterModel(MetaModel):
-    """The shipped model, with a say for each of its tasks.
+    """The shipped model, with a say for each of its tasks; beside it, where there is one, the model of the user's own other tasks.
 
     Attributes:
         say: How much each task counts in this question, shape ``(T,)``; 0 for those that are not asked.
-        n_own: How many of them, the last ones, are the user's own.
-        weight: How much one of these counts.
+        shipped: The encoder that its tasks were learned with.
+        own: Model of the user's own tasks, None where there are too few.
     """
 
     say: FloatArray
-    n_own: int = 0
-    weight: float = OWN_TASK_WEIGHT
+    shipped: Encoder
+    own: MetaModel | None = None
 
-    def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> HistoryPrior:
+    def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> Prior:
         """Return what is believed of a task before its own runs; see ``MetaModel.prior``."""
-        n_starter = self.task_gps.n_tasks - self.n_own
-        weights = self.say.copy()
-        weights[:n_starter] *= self.relatedness.weights(features, self.say[:n_starter] > 0)
-        weights[:n_starter] /= weights[:n_starter].sum()
-        share = self.n_own / (self.n_own + 1 / self.weight)
-        weights[:n_starter] *= 1 - share
-        weights[n_starter:] = share / max(self.n_own, 1)
+        weights = self.say * self.relatedness.weights(features, self.say > 0)
         asked = np.flatnonzero(weights)
-        return HistoryPrior(self.task_gps.chosen(asked), [View.mixture(weights[asked])], n_extra)
+        views = [View.mixture(weights[asked] / weights.sum())]
+        if self.own is None:
+            return HistoryPrior(self.task_gps.chosen(asked), views, n_extra)
+        unknown = tuple(column for column in self.own.encoder.columns if column.name not in self.shipped.names)
+        seen = Encoder((*self.shipped.columns, *unknown))
+        n_columns = self.encoder.width + n_extra
+        shipped = HistoryPrior(self.task_gps.chosen(asked), views, seen.width - self.shipped.width + n_extra)
+        starter = Recoded(shipped, Recoding(self.encoder, seen), n_columns)
+        own = Recoded(self.own.prior(features, n_extra, without), Recoding(self.encoder, self.own.encoder), n_columns)
+        n_own = len(set(self.own.info["task_ids"]) - {without})
+        share = n_own / (n_own + LIKE_OWN_TASKS)
+        return Rivals([own, starter], np.concatenate([own.log_weights + math.log(share), starter.log_weights + math.log(1 - share)]))
 
 
 class Voice(NamedTuple):
@@ -98,6 +102,24 @@ class Voice(NamedTuple):
     def n_runs(self) -> int:
         """Networks behind it."""
         return sum(len(task) for task in self.tasks)
+
+    def beside(self, own: MetaModel) -> Voice:
+        """Return the same with the model of the user's own tasks beside the starter's.
+
+        Args:
+            own: Fitted to at least two other tasks.
+        """
+        model, known = self.model, {column.name: column for column in own.encoder.columns}
+        shared = [together(column, known[column.name]) if column.name in known else column for column in model.shipped.columns]
+        unknown = [column for column in own.encoder.columns if column.name not in model.shipped.names]
+        widths = {
+            n: tuple(np.maximum(width, own.calibration.half_widths.get(n, width)).tolist())
+            for n, width in model.calibration.half_widths.items()
+        }
+        calibration = replace(model.calibration, half_widths=widths)
+        return self._replace(
+            model=replace(model, encoder=StarterEncoder((*shared, *unknown)), calibration=calibration, info=own.info, own=own)
+        )
 
 
 class Starter:
@@ -218,13 +240,12 @@ def shipped(family: str) -> Family | None:
         return None
 
 
-def consult(description: TaskDescription, current: Mapping[str, Any], others: Sequence[TaskRuns]) -> Voice | str:
+def consult(description: TaskDescription, current: Mapping[str, Any]) -> Voice | str:
     """Ask the starter history what it has to say, where it is asked at all (``is_wanted``).
 
     Args:
         description: The task.
         current: The user's own configuration by canonical name; its optimizer decides which networks are comparable.
-        others: Other tasks of the user's own that speak for this one.
 
     Returns:
         Its voice, or why it has none, as half a sentence; empty where its files cannot be read.
@@ -244,7 +265,7 @@ def consult(description: TaskDescription, current: Mapping[str, Any], others: Se
     kind = optimizer_of(current.get("optimizer"))
     say = family.say("Adam" if kind == "AdamW" else kind)
     tasks = tuple(family.task(int(i)) for i in np.flatnonzero(say))
-    return Voice(joined(family.model, say, others), tasks)
+    return Voice(_speaking(family.model, say), tasks)
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,40 +278,8 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def joined(model: MetaModel, say: FloatArray, others: Sequence[TaskRuns], weight: float = OWN_TASK_WEIGHT) -> StarterModel:
-    """Put the user's other tasks beside those of the starter, under its hyperparameters: nothing is fitted.
-
-    Args:
-        model: Of a family.
-        say: How much each of its tasks counts.
-        others: The user's own tasks.
-        weight: How much one of them counts; see ``OWN_TASK_WEIGHT``.
-    """
+def _speaking(model: MetaModel, say: FloatArray) -> StarterModel:
     encoder = StarterEncoder(model.encoder.columns)
     wider = {n: tuple(WIDER * width for width in widths) for n, widths in model.calibration.half_widths.items()}
     calibration = Calibration(wider, model.calibration.coverage, model.calibration.n_tasks)
-    own = [task for task in others if is_teaching(task)]
-    gps = model.task_gps if not own else _with_own(model.task_gps, encoder, own)
-    say = np.concatenate([say, np.ones(len(own))])
-    return StarterModel(gps, model.relatedness, calibration, encoder, model.info, say, len(own), weight)
-
-
-def _with_own(gps: TaskGPs, encoder: Encoder, own: Sequence[TaskRuns]) -> TaskGPs:
-    rng = np.random.default_rng(0)
-    parts = []
-    for task in own:
-        keep = task.has_outcome
-        encoded = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
-        parts.append(TrainingTask(encoded, past_scores(task.filled[keep])).thinned(rng))
-    n_old = gps.n_tasks
-    longest = max(gps.inputs.shape[1], *(len(part.scores) for part in parts))
-    inputs, scores = torch.zeros(n_old + len(own), longest, encoder.width), torch.zeros(n_old + len(own), longest)
-    mask = torch.zeros(n_old + len(own), longest, dtype=torch.bool)
-    n = gps.inputs.shape[1]
-    inputs[:n_old, :n], scores[:n_old, :n], mask[:n_old, :n] = gps.inputs, gps.scores, gps.mask
-    for i, part in enumerate(parts, n_old):
-        n = len(part.scores)
-        inputs[i, :n] = torch.as_tensor(part.inputs, dtype=torch.float32)
-        scores[i, :n] = torch.as_tensor(part.scores, dtype=torch.float32)
-        mask[i, :n] = True
-    return replace(gps, inputs=inputs, scores=scores, mask=mask)
+    return StarterModel(model.task_gps, model.relatedness, calibration, encoder, model.info, say, encoder)

@@ -14,8 +14,11 @@ MAX_PARAMETERS = 5_000_000
 """The largest network it speaks about: some ten times the largest it has, where good learning rates begin to be smaller."""
 MAX_TRAIN_OF_UNBUILT = 100_000
 """Where a network is built later and its size is not known, it is taken for small if its data set is no larger than this."""
-TAKE_OVER = 4
-"""Other tasks of the user's own from which it is silent. A choice; `compare_baselines.starter.proof --take-over` measures it."""
+MIN_BESIDE_STARTER = 2
+"""Other tasks of the user's own from which a meta-model is fitted to them and stands beside it. What was best on one is too rarely best on
+the next."""
+TAKE_OVER = 6
+"""Other tasks of the user's own from which it is silent: they alone are as good then (`compare_baselines.starter.proof --take-over`)."""
 
 # Compiled when they are first used: most runs ask for none of them.
 _OPTIMIZERS = (

@@ -1,3 +1,4 @@
+import itertools
 import json
 import zipfile
 
@@ -103,7 +104,7 @@ def test_sgd_and_adam_get_different_rates(history):
 
 def test_intervals_are_wider_than_among_its_own_tasks():
     family = shipped("mlp")
-    voice = starter.consult(task(), OWN, [])
+    voice = starter.consult(task(), OWN)
     assert voice.model.calibration.half_width(0) == pytest.approx(starter.WIDER * family.model.calibration.half_width(0))
     assert starter.WIDER > 1
 
@@ -118,19 +119,59 @@ def test_runs_of_the_task_itself_move_the_answer(history):
     assert "12 runs of this task, and for the rest from the starter history" in found.reason
 
 
+def record_others(history, n_tasks, low):
+    """Other tasks, numbered from ``low`` on, whose best learning rate is far lower than usual."""
+    for number in range(low, low + n_tasks):
+        for rate in np.geomspace(1e-5, 1e-1, 12):
+            record(history, f"other {number}", float(rate), 0.9 - 0.1 * abs(np.log10(rate) + 4.5), dropout=number / 20)
+
+
+def test_one_other_task_is_not_heard_beside_it(history):
+    record_others(history, 1, 1)
+    (found,) = recommend(history, task(), SPACE, current=OWN, max_fit_s=5)
+    assert (found.evidence.n_tasks, found.evidence.n_other_runs) == (0, 0)
+    assert found.evidence.left_out == {"too few other tasks to stand beside the starter history": 12}
+    assert "not from your runs" in found.reason
+
+
 def test_other_tasks_of_ones_own_outweigh_it_and_then_replace_it(history):
     def answer():
         return recommend(history, task(), SPACE, current={**OWN, "learning_rate": 0.01}, max_fit_s=5)[0]
 
     alone = answer().config["learning_rate"]
-    for n_tasks in range(1, TAKE_OVER + 1):
-        for rate in np.geomspace(1e-5, 1e-1, 12):
-            record(history, f"other {n_tasks}", float(rate), 0.9 - 0.1 * abs(np.log10(rate) + 4.5))
-        found = answer()
-        assert found.evidence.n_tasks == n_tasks
-        assert bool(found.evidence.n_starter_tasks) is (n_tasks < TAKE_OVER)
+    record_others(history, 2, 1)
+    beside = answer()
+    assert (beside.evidence.n_tasks, beside.evidence.n_other_runs) == (2, 24)
+    assert beside.evidence.n_starter_tasks
+    assert "24 runs of 2 other tasks, and for the rest from the starter history" in beside.reason
+    assert beside.config["learning_rate"] < alone / 2
+    record_others(history, TAKE_OVER - 2, 3)
+    found = answer()
+    assert found.evidence.n_tasks == TAKE_OVER
     assert found.config["learning_rate"] < alone / 5
     assert "starter" not in found.reason
+
+
+def test_beside_ones_own_tasks_it_is_asked_about_what_only_they_have_tuned(history):
+    for number in (1, 2):
+        for rate, temperature in itertools.product(np.geomspace(1e-4, 1e-2, 6), (0.5, 1.0, 2.0)):
+            record(
+                history,
+                f"other {number}",
+                float(rate),
+                0.9 - 0.2 * abs(temperature - 2.0),
+                temperature=temperature,
+                optimizer="torch.optim.Adam",
+            )
+    space = {**SPACE, "temperature": [0.5, 1.0, 2.0]}
+    (found,) = recommend(history, task(), space, current={**OWN, "temperature": 0.5}, max_fit_s=5)
+    assert found.evidence.n_starter_tasks
+    assert found.evidence.n_tasks == 2
+    assert found.config["temperature"] == 2.0
+    for rate, temperature in itertools.product(np.geomspace(1e-4, 1e-2, 4), (0.5, 1.0)):
+        record(history, "mine", float(rate), 0.9 - 0.2 * temperature, temperature=temperature)
+    (found,) = recommend(history, task(), space, current={**OWN, "temperature": 2.0}, max_fit_s=5)
+    assert found.config["temperature"] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,108 @@
+"""A meta-model's prior seen through the columns of another encoder, so that two models answer the same question. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from metamodel.encoding import Column, Encoder, FloatArray
+from metamodel.prior import MeanFunction, Prepared, Prior, Told
+from metamodel.starter_scope import optimizer_of
+
+
+def together(first: Column, second: Column) -> Column:
+    """Return the first column, wide enough for what the second has seen, too.
+
+    Args:
+        first: Says whether it is a number or a label, and on which scale.
+        second: Of the same hyperparameter.
+    """
+    if first.choices:
+        return replace(first, choices=(*first.choices, *(choice for choice in second.choices if choice not in first.choices)))
+    if second.choices:
+        return first
+    ends = second.decode_numbers(np.array([0.0, 1.0]))
+    low, high = (math.log(max(end, first.floor)) if first.is_log else float(end) for end in ends)
+    return replace(first, low=min(first.low, low), high=max(first.high, high))
+
+
+class Recoding:
+    """From one encoder's columns to those of another, by name.
+
+    Args:
+        source: Of the rows that are given.
+        target: Of the rows that are wanted; the source has every column of it.
+    """
+
+    def __init__(self, source: Encoder, target: Encoder) -> None:
+        places, at = {}, 0
+        for column in source.columns:
+            places[column.name] = (column, at)
+            at += column.width
+        missing = [column.name for column in target.columns if column.name not in places]
+        if missing:
+            raise AssertionError(f"the source must have every column of the target, but it has none for {', '.join(missing)}")
+        self._pairs = [(*places[column.name], column) for column in target.columns]
+        self._width = source.width
+
+    def __call__(self, inputs: FloatArray) -> FloatArray:
+        """Recode ``n`` rows, shape ``(n, d_source + d_extra)``; further columns are handed on, shape ``(n, d_target + d_extra)``."""
+        parts = [_recoded(inputs[:, at : at + source.width], source, target) for source, at, target in self._pairs]
+        return np.concatenate([*parts, inputs[:, self._width :]], axis=1)
+
+
+def _recoded(rows: FloatArray, source: Column, target: Column) -> FloatArray:
+    if source == target:
+        return rows
+    n_values = len(source.choices) or 1
+    is_missing = rows[:, n_values] > 0.5 if source.can_miss else np.zeros(len(rows), dtype=bool)
+    if not source.choices and not target.choices:
+        found = target.encode_numbers(source.decode_numbers(rows[:, 0]))
+        found[is_missing] = target.encode([None])
+        return found
+    if source.choices:
+        best = rows[:, :n_values].argmax(1)
+        is_missing |= rows[np.arange(len(rows)), best] < 0.75  # a label that it does not know is spread over all
+        values: list[Any] = [_spelt(source.choices[i], target.choices) for i in best]
+    else:
+        values = source.decode_numbers(rows[:, 0]).tolist()
+    return target.encode([None if lost else value for lost, value in zip(is_missing, values, strict=True)])
+
+
+def _spelt(label: Any, choices: Sequence[Any]) -> Any:
+    """Return a label as the choices spell it: optimizers have many names."""
+    if label in choices or (kind := optimizer_of(label)) is None:
+        return label
+    return next((choice for choice in choices if optimizer_of(choice) == kind), label)
+
+
+class Recoded:
+    """A prior over one encoder's columns as a prior over another's.
+
+    Args:
+        prior: What is believed.
+        recode: From the columns that are asked with to its own.
+        n_columns: How many are asked with.
+    """
+
+    def __init__(self, prior: Prior, recode: Recoding, n_columns: int) -> None:
+        self._prior, self._recode = prior, recode
+        self.log_weights, self.noise_variance, self.n_columns = prior.log_weights, prior.noise_variance, n_columns
+
+    def prepare(self, inputs: FloatArray) -> Prepared:
+        """Evaluate mean and variance of the rivals."""
+        return self._prior.prepare(self._recode(inputs))
+
+    def covariance(self, left: Prepared, right: Prepared) -> Tensor:
+        """Return the covariance of the rivals, shape ``(e, n_left, n_right)``."""
+        return self._prior.covariance(left, right)
+
+    def mean_given(self, told: Told) -> MeanFunction:
+        """Return the mean of the rivals, given own runs."""
+        mean = self._prior.mean_given(told)
+        return lambda inputs: mean(self._recode(inputs))
