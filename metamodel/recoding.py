@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metamodel.encoding import Column, Encoder, FloatArray
 from metamodel.prior import MeanFunction, Prepared, Prior, Told
+from metamodel.space import is_number
 from metamodel.starter_scope import optimizer_of
 
 
@@ -70,7 +71,7 @@ def _recoded(rows: FloatArray, source: Column, target: Column) -> FloatArray:
         is_missing |= rows[np.arange(len(rows)), best] < 0.75  # a label that it does not know is spread over all
         values: list[Any] = [_spelt(source.choices[i], target.choices) for i in best]
     else:
-        values = source.decode_numbers(rows[:, 0]).tolist()
+        values = [_nearest(number, target.choices) for number in source.decode_numbers(rows[:, 0]).tolist()]
     return target.encode([None if lost else value for lost, value in zip(is_missing, values, strict=True)])
 
 
@@ -79,6 +80,11 @@ def _spelt(label: Any, choices: Sequence[Any]) -> Any:
     if label in choices or (kind := optimizer_of(label)) is None:
         return label
     return next((choice for choice in choices if optimizer_of(choice) == kind), label)
+
+
+def _nearest(number: float, choices: Sequence[Any]) -> Any:
+    """Return the label that is this number, which went through a logarithm and back."""
+    return next((choice for choice in choices if is_number(choice) and math.isclose(choice, number, rel_tol=1e-6)), number)
 
 
 class Recoded:

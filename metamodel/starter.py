@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "starter_data"
 TASKS = "tasks.json"
 
-LIKE_OWN_TASKS = 2.0
+LIKE_OWN_TASKS = 4.0
 """How many tasks of one's own the whole starter counts as; with ``m`` of them, they have ``m / (m + LIKE_OWN_TASKS)`` of the weight."""
 WIDER = 1.5
 """How much wider intervals are than the starter's own tasks ask for: a user's network is further from them than they from each other."""

@@ -50,7 +50,8 @@ def test_what_is_missing_stays_missing() -> None:
 
 
 def test_numbers_where_the_other_has_labels_are_looked_up() -> None:
-    source, wanted = Encoder((Column("batch_size", low=16, high=64),)), Encoder((Column("batch_size", choices=(16.0, 64.0)),))
+    source = Encoder((Column("batch_size", low=np.log(8), high=np.log(512), is_log=True),))
+    wanted = Encoder((Column("batch_size", choices=(16, 64)),))
     np.testing.assert_allclose(Recoding(source, wanted)(source.encode([{"batch_size": 16}, {"batch_size": 64}])), [[1, 0], [0, 1]])
 
 
