@@ -68,6 +68,7 @@ class Advisor:
         candidates: Configurations to choose among, by canonical name.
         pending: Configurations that are being tried now, by canonical name: what they will show is believed to be what is expected of
             them, so that others are proposed.
+        shipped: Tasks of the starter history: what they tried counts, but that small networks seldom fail says nothing of others.
     """
 
     def __init__(
@@ -81,10 +82,11 @@ class Advisor:
         description: TaskDescription | None = None,
         candidates: Sequence[Mapping[str, Any]] = (),
         pending: Sequence[Mapping[str, Any]] = (),
+        shipped: Sequence[TaskRuns] = (),
     ) -> None:
         self._own, self._space, self._current = own, space, dict(current)
         self._context = _context(own, current, description)
-        self._tasks = [*others, *([own] if own is not None else [])]
+        self._tasks, self._shipped = [*others, *([own] if own is not None else [])], tuple(shipped)
         self._seen: dict[str, tuple[float, float, bool]] = {}
         keep = _kept_runs(own)
         configs = [own.configs[i] for i in keep] if own is not None else []
@@ -124,7 +126,7 @@ class Advisor:
 
     def _seen_bounds(self, name: str) -> tuple[float, float, bool]:
         if name not in self._seen:
-            self._seen[name] = _seen_range(name, self._tasks)
+            self._seen[name] = _seen_range(name, [*self._tasks, *self._shipped])
         return self._seen[name]
 
     def best_configs(self, task: TaskRuns) -> list[Mapping[str, Any]]:

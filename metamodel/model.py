@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -161,6 +161,25 @@ class MetaModel(LearnedModel):
             rows = np.sort(shuffled[np.argsort(-weights[shuffled], kind="stable")[:MAX_ASKED_TASKS]])
             tasks, index = tasks.chosen(rows), index[rows]
         return HistoryPrior(tasks, views_of(self.relatedness, features, index), n_extra)
+
+    def forgetting(self, ids: Collection[str]) -> Self | None:
+        """Return the same as if some tasks had never been, None where no other is left; their say in hyperparameters stays.
+
+        Args:
+            ids: Ids of tasks, known or not.
+        """
+        known = list(self.info["task_ids"])
+        index = [i for i, task_id in enumerate(known) if task_id in ids]
+        if not index:
+            return self
+        if len(index) == len(known):
+            return None
+        tasks = self.task_gps
+        for i in reversed(index):
+            tasks = tasks.without(i)
+        relatedness = replace(self.relatedness, values=np.delete(self.relatedness.values, index, axis=0))
+        info = {**self.info, "task_ids": [task_id for task_id in known if task_id not in ids]}
+        return replace(self, task_gps=tasks, relatedness=relatedness, info=info)
 
     def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> Posterior:
         """Return the prior, conditioned on the task's own runs, beside what these say alone."""

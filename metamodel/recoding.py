@@ -17,19 +17,21 @@ from metamodel.starter_scope import optimizer_of
 
 
 def together(first: Column, second: Column) -> Column:
-    """Return the first column, wide enough for what the second has seen, too.
+    """Return the first column, wide enough for what the second has seen, too; the second where one is a number and the other a label.
 
     Args:
-        first: Says whether it is a number or a label, and on which scale.
+        first: Says on which scale a number is.
         second: Of the same hyperparameter.
     """
+    if bool(first.choices) != bool(second.choices):
+        return second
+    can_miss = first.can_miss or second.can_miss
     if first.choices:
-        return replace(first, choices=(*first.choices, *(choice for choice in second.choices if choice not in first.choices)))
-    if second.choices:
-        return first
+        choices = (*first.choices, *(choice for choice in second.choices if choice not in first.choices))
+        return replace(first, choices=choices, can_miss=can_miss)
     ends = second.decode_numbers(np.array([0.0, 1.0]))
     low, high = (math.log(max(end, first.floor)) if first.is_log else float(end) for end in ends)
-    return replace(first, low=min(first.low, low), high=max(first.high, high))
+    return replace(first, low=min(first.low, low), high=max(first.high, high), can_miss=can_miss)
 
 
 class Recoding:
@@ -49,30 +51,38 @@ class Recoding:
         if missing:
             raise AssertionError(f"the source must have every column of the target, but it has none for {', '.join(missing)}")
         self._pairs = [(*places[column.name], column) for column in target.columns]
+        # What each label becomes is looked up once: there are few of them, and thousands of rows.
+        self._labels = {source.name: _labels(source, target) for source, _, target in self._pairs if source.choices and source != target}
         self._width = source.width
 
     def __call__(self, inputs: FloatArray) -> FloatArray:
         """Recode ``n`` rows, shape ``(n, d_source + d_extra)``; further columns are handed on, shape ``(n, d_target + d_extra)``."""
-        parts = [_recoded(inputs[:, at : at + source.width], source, target) for source, at, target in self._pairs]
+        parts = [
+            _recoded(inputs[:, at : at + source.width], source, target, self._labels.get(source.name)) for source, at, target in self._pairs
+        ]
         return np.concatenate([*parts, inputs[:, self._width :]], axis=1)
 
 
-def _recoded(rows: FloatArray, source: Column, target: Column) -> FloatArray:
+def _labels(source: Column, target: Column) -> FloatArray:
+    return target.encode([_spelt(choice, target.choices) for choice in source.choices])
+
+
+def _recoded(rows: FloatArray, source: Column, target: Column, labels: FloatArray | None) -> FloatArray:
     if source == target:
         return rows
     n_values = len(source.choices) or 1
     is_missing = rows[:, n_values] > 0.5 if source.can_miss else np.zeros(len(rows), dtype=bool)
-    if not source.choices and not target.choices:
-        found = target.encode_numbers(source.decode_numbers(rows[:, 0]))
-        found[is_missing] = target.encode([None])
-        return found
-    if source.choices:
+    found: FloatArray
+    if labels is not None:
         best = rows[:, :n_values].argmax(1)
         is_missing |= rows[np.arange(len(rows)), best] < 0.75  # a label that it does not know is spread over all
-        values: list[Any] = [_spelt(source.choices[i], target.choices) for i in best]
+        found = labels[best]
+    elif target.choices:
+        found = target.encode([_nearest(number, target.choices) for number in source.decode_numbers(rows[:, 0])])
     else:
-        values = [_nearest(number, target.choices) for number in source.decode_numbers(rows[:, 0]).tolist()]
-    return target.encode([None if lost else value for lost, value in zip(is_missing, values, strict=True)])
+        found = target.encode_numbers(source.decode_numbers(rows[:, 0]))
+    found[is_missing] = target.encode([None])
+    return found
 
 
 def _spelt(label: Any, choices: Sequence[Any]) -> Any:

@@ -53,7 +53,7 @@ class Question(NamedTuple):
     Attributes:
         task_id: Id of the task, None if none was named.
         own: The task's usable runs.
-        others: Other tasks with enough runs that tuned something of the space, those of the starter history among them.
+        others: Other tasks with enough runs that tuned something of the space.
         space: What may change.
         current: The user's own configuration by canonical name.
         variant: Source version of the model.
@@ -62,6 +62,7 @@ class Question(NamedTuple):
         left_out: Which runs were not used and why, in words.
         voice: What the starter history says, None where it is silent.
         pending: What is being tried now, by canonical name.
+        unheard: Further other tasks, of which only where runs fail and what was tried is taken.
     """
 
     task_id: str | None
@@ -75,6 +76,12 @@ class Question(NamedTuple):
     left_out: str = ""
     voice: Voice | None = None
     pending: tuple[Mapping[str, Any], ...] = ()
+    unheard: tuple[TaskRuns, ...] = ()
+
+    @property
+    def shipped(self) -> tuple[TaskRuns, ...]:
+        """Tasks of the starter history that speak."""
+        return () if self.voice is None else self.voice.tasks
 
 
 def recommend(
@@ -147,10 +154,13 @@ def recommend(
             others, left_out, voice, silence = _speakers(table, own, names, description, now, kind)
         unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
         serving = serving_model(opened, table, max_fit_s, device, seed, model) if _are_heard(others, voice) else Serving(None)
+        serving = _without_silent(serving, table, description, None if voice is None else (own, *others))
+        unheard: tuple[TaskRuns, ...] = ()
         if voice is not None:
             voice, others, unheard = _beside(voice, serving, others)
-            serving, left_out = serving._replace(model=voice.model), {**left_out, **unheard}
-        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, tuple(_canonical(pending)))
+            serving, left_out = serving._replace(model=voice.model), {**left_out, **_why_unheard(unheard)}
+        waiting = tuple(_canonical(pending))
+        question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, waiting, unheard)
     finally:
         if opened is not history:
             opened.close()
@@ -269,12 +279,33 @@ def _are_heard(others: Sequence[TaskRuns], voice: Voice | None) -> bool:
     return bool(others) if voice is None else sum(is_teaching(task) for task in others) >= MIN_BESIDE_STARTER
 
 
-def _beside(voice: Voice, serving: Serving, others: tuple[TaskRuns, ...]) -> tuple[Voice, tuple[TaskRuns, ...], dict[str, int]]:
-    """Put the starter history and the model of the user's own tasks side by side; return all tasks that are heard, and which are not."""
-    if isinstance(serving.model, MetaModel):
-        return voice.beside(serving.model), (*others, *voice.tasks), {}
-    unheard = sum(len(task) for task in others)
-    return voice, voice.tasks, {"too few other tasks to stand beside the starter history": unheard} if unheard else {}
+def _without_silent(
+    serving: Serving, table: LearningTable, description: TaskDescription, heard: Sequence[TaskRuns | None] | None
+) -> Serving:
+    """Take out of the model what must not speak here: beside the starter all tasks but those heard, else those of other weights."""
+    if not isinstance(serving.model, MetaModel):
+        return serving
+    if heard is None:
+        silent = {task.task_id for task in table.tasks if bool(task.description.is_pretrained) != bool(description.is_pretrained)}
+    else:
+        silent = {task.task_id for task in table.tasks} - {task.task_id for task in heard if task is not None}
+    return serving._replace(model=serving.model.forgetting(silent))
+
+
+def _beside(voice: Voice, serving: Serving, others: tuple[TaskRuns, ...]) -> tuple[Voice, tuple[TaskRuns, ...], tuple[TaskRuns, ...]]:
+    """Put the starter history and the model of the user's own tasks side by side; return the tasks that are heard, and the others."""
+    known = set() if not isinstance(serving.model, MetaModel) else set(serving.model.info["task_ids"])
+    if isinstance(serving.model, MetaModel) and any(task.task_id in known for task in others):
+        return voice.beside(serving.model), others, ()
+    return voice, (), others
+
+
+def _why_unheard(unheard: Sequence[TaskRuns]) -> dict[str, int]:
+    if not unheard:
+        return {}
+    is_few = sum(is_teaching(task) for task in unheard) < MIN_BESIDE_STARTER
+    why = "too few other tasks to stand beside the starter history" if is_few else "other tasks without a meta-model of them"
+    return {why: sum(len(task) for task in unheard)}
 
 
 def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving) -> Evidence:
@@ -283,15 +314,14 @@ def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving)
     best = None
     if own is not None and np.isfinite(own.values).any():
         best = own.run_ids[int(np.nanargmax(own.values))]
-    tasks = [*question.others, *([own] if own is not None else [])]
-    n_starter_tasks, n_starter_runs = (0, 0) if question.voice is None else (len(question.voice.tasks), question.voice.n_runs)
+    tasks = [*question.others, *question.unheard, *([own] if own is not None else [])]
     return Evidence(
         n_runs=n_same,
         n_related=0 if own is None else len(own) - n_same,
-        n_tasks=len(question.others) - n_starter_tasks,
-        n_other_runs=sum(len(task) for task in question.others) - n_starter_runs,
-        n_starter_tasks=n_starter_tasks,
-        n_starter_runs=n_starter_runs,
+        n_tasks=len(question.others),
+        n_other_runs=sum(len(task) for task in question.others),
+        n_starter_tasks=len(question.shipped),
+        n_starter_runs=sum(len(task) for task in question.shipped),
         n_failed=int(sum(task.is_failed.sum() for task in tasks)),
         best_run_id=best,
         left_out=dict(left_out),
@@ -321,13 +351,14 @@ def _answer(
     advisor = Advisor(
         serving.model,
         question.own,
-        question.others,
+        (*question.others, *question.unheard),
         question.space,
         question.current,
         question.variant,
         question.description,
         configs,
         question.pending,
+        question.shipped,
     )
     known = advisor.informed_names
     asked = list(question.space) if candidates is None else sorted(_names_of(None, configs) or ())
@@ -370,7 +401,9 @@ def _search(question: Question, advisor: Advisor, k: int, rng: np.random.Generat
     space = advisor.informed_space
     if not space:
         return [{}]
-    elites = [config for task in (question.own, *question.others) if task is not None for config in advisor.best_configs(task)]
+    elites = [
+        config for task in (question.own, *question.others, *question.shipped) if task is not None for config in advisor.best_configs(task)
+    ]
     if question.current:
         elites.append(question.current)
     return best_configs(advisor.landscape(question.mode), space, advisor.coordinates, elites, k, rng)

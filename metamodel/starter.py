@@ -91,17 +91,16 @@ class StarterModel(MetaModel):
         share = n_own / (n_own + LIKE_OWN_TASKS)
         return Rivals([own, starter], np.concatenate([own.log_weights + math.log(share), starter.log_weights + math.log(1 - share)]))
 
+    def content(self) -> dict[str, Any]:
+        """Refuse to be saved: what ships is packed by ``compare_baselines.starter.pack``, and the model beside it has files of its own."""
+        raise AssertionError("a model of the starter history answers one question and is never saved")
+
 
 class Voice(NamedTuple):
-    """What the starter contributes to one question: its model, conditioned on nothing of it, and the runs behind it."""
+    """What the starter contributes to one question: its model, beside that of the user's own tasks where there is one, and its own runs."""
 
     model: StarterModel
     tasks: tuple[TaskRuns, ...]
-
-    @property
-    def n_runs(self) -> int:
-        """Networks behind it."""
-        return sum(len(task) for task in self.tasks)
 
     def beside(self, own: MetaModel) -> Voice:
         """Return the same with the model of the user's own tasks beside the starter's.
@@ -272,7 +271,7 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with one spelling of its optimizer, and with what is absent as not used."""
     result = {**ABSENT, **config}
     if "optimizer" in result:
-        result["optimizer"] = optimizer_of(result["optimizer"])
+        result["optimizer"] = optimizer_of(result["optimizer"]) or result["optimizer"]
         if result["optimizer"] == "SGD":
             result.setdefault("momentum", USUAL_MOMENTUM)
     return result

@@ -18,7 +18,8 @@ MIN_BESIDE_STARTER = 2
 """Other tasks of the user's own from which a meta-model is fitted to them and stands beside it. What was best on one is too rarely best on
 the next."""
 TAKE_OVER = 8
-"""Other tasks of the user's own from which it is silent: they alone are as good then (`compare_baselines.starter.proof --take-over`)."""
+"""Other tasks of the user's own from which it is silent: somewhere from here on they alone are as good
+(`compare_baselines.starter.proof --take-over`)."""
 
 # Compiled when they are first used: most runs ask for none of them.
 _OPTIMIZERS = (

@@ -77,7 +77,21 @@ def test_a_column_for_two_holds_what_both_have_seen(first: Column, second: Colum
 
 def test_labels_of_both_have_a_place() -> None:
     assert together(OURS, THEIRS).choices == ("Adam", "SGD", "adamw_torch", "torch.optim.SGD")
-    assert together(RATE, Column("learning_rate", choices=("auto", "0.1"))) == RATE
+
+
+def test_where_one_has_numbers_and_the_other_labels_the_second_is_asked_as_it_is() -> None:
+    labels = Column("learning_rate", choices=("auto", 0.1))
+    source = Encoder((together(RATE, labels),))
+    rows = source.encode([{"learning_rate": "auto"}, {"learning_rate": 0.1}])
+    np.testing.assert_array_equal(Recoding(source, Encoder((labels,)))(rows), rows)
+    np.testing.assert_allclose(Recoding(source, Encoder((RATE,)))(rows), [[0.5], [1.0]])
+
+
+def test_what_one_of_two_may_miss_can_be_missing() -> None:
+    source = Encoder((together(RATE, PLAIN),))
+    rows = source.encode([{}, {"learning_rate": 0.01}])
+    np.testing.assert_allclose(Recoding(source, Encoder((PLAIN,)))(rows), [[0.5, 1.0], [0.1, 0.0]])
+    np.testing.assert_allclose(Recoding(source, Encoder((RATE,)))(rows), [[0.5], [0.75]])
 
 
 def test_a_recoded_prior_answers_as_the_prior_does_in_its_own_columns() -> None:

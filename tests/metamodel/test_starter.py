@@ -134,6 +134,54 @@ def test_one_other_task_is_not_heard_beside_it(history):
     assert "not from your runs" in found.reason
 
 
+def test_where_runs_of_one_other_task_failed_is_known_all_the_same(history):
+    for rate in np.geomspace(1e-5, 1e-1, 16):
+        record(history, "other", float(rate), 0.7 if rate < 2e-3 else float("nan"))
+    (found,) = recommend(history, task(), SPACE, current=OWN, max_fit_s=5)
+    assert found.evidence.n_failed == 7
+    assert found.config["learning_rate"] < 3e-3
+    assert found.finish_probability > 0.7
+
+
+def test_other_tasks_without_a_model_of_them_are_said_to_be_so(history, monkeypatch):
+    monkeypatch.setenv("METAHP_REFIT", "off")
+    record_others(history, 3, 1)
+    (found,) = recommend(history, task(), SPACE, current=OWN)
+    assert found.evidence.left_out == {"other tasks without a meta-model of them": 36}
+    assert found.evidence.n_tasks == 0
+
+
+def test_an_optimizer_that_only_ones_own_tasks_know_is_told_from_others(history):
+    for number in (1, 2, 3):
+        for rate, optimizer in itertools.product(np.geomspace(1e-4, 1e-2, 4), ("Adam", "RMSprop", "Adagrad")):
+            record(history, f"other {number}", float(rate), 0.5 + 0.3 * (optimizer == "RMSprop"), optimizer=optimizer)
+    candidates = [{"learning_rate": 1e-3, "optimizer": name} for name in ("Adam", "Adagrad", "RMSprop")]
+    found = recommend(history, task(), candidates=candidates, k=3, current=OWN, max_fit_s=5)
+    assert found[0].evidence.n_starter_tasks
+    assert found[0].config["optimizer"] == "RMSprop"
+    assert found[0].prediction > found[1].prediction
+
+
+@pytest.mark.parametrize("switch", ["1", "0"])
+def test_fine_tuning_does_not_speak_for_training_from_scratch(history, monkeypatch, switch):
+    monkeypatch.setenv("METAHP_STARTER", switch)
+    for number in (1, 2):
+        for rate in np.geomspace(1e-5, 1e-1, 12):
+            record(history, f"other {number}", float(rate), 0.9 - 0.1 * abs(np.log10(rate) + 2.5))
+    before = recommend(history, task(), SPACE, current=OWN, max_fit_s=5)[0].config["learning_rate"]
+    for number in range(5):
+        description = {"model_family": "mlp", "is_pretrained": True, "n_train": 800}
+        for rate in np.geomspace(1e-6, 1e-3, 12):
+            hparams, accuracy = {**OWN, "learning_rate": float(rate)}, 0.9 - 0.1 * abs(np.log10(rate) + 5)
+            with history.start_run(
+                task=f"tuned {number}", hparams=hparams, objective="val_acc", direction="max", description=description
+            ) as run:
+                run.log({"val_acc": accuracy}, step=1)
+    (found,) = recommend(history, task(), SPACE, current=OWN, max_fit_s=5)
+    assert found.evidence.left_out == {"task starts from other weights (pre-trained or not)": 60}
+    assert found.config["learning_rate"] > before / 4
+
+
 def test_other_tasks_of_ones_own_outweigh_it_and_then_replace_it(history):
     def answer():
         return recommend(history, task(), SPACE, current={**OWN, "learning_rate": 0.01}, max_fit_s=5)[0]
