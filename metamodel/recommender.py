@@ -155,16 +155,13 @@ def recommend(
         unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
         serving = serving_model(opened, table, max_fit_s, device, seed, model) if _are_heard(others, voice) else Serving(None)
         serving = _without_silent(serving, table, description, None if voice is None else (own, *others))
-        unheard: tuple[TaskRuns, ...] = ()
-        if voice is not None:
-            voice, others, unheard = _beside(voice, serving, others)
-            serving, left_out = serving._replace(model=voice.model), {**left_out, **_why_unheard(unheard)}
+        serving, voice, others, unheard = _side_by_side(serving, voice, others)
         waiting = tuple(_canonical(pending))
         question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, waiting, unheard)
     finally:
         if opened is not history:
             opened.close()
-    evidence = _evidence(question, {**table.left_out, **left_out}, serving)
+    evidence = _evidence(question, {**table.left_out, **left_out, **_why_unheard(unheard)}, serving)
     with one_thread():
         return _answer(question, serving, evidence, k, candidates, configs, seed)
 
@@ -292,12 +289,17 @@ def _without_silent(
     return serving._replace(model=serving.model.forgetting(silent))
 
 
-def _beside(voice: Voice, serving: Serving, others: tuple[TaskRuns, ...]) -> tuple[Voice, tuple[TaskRuns, ...], tuple[TaskRuns, ...]]:
-    """Put the starter history and the model of the user's own tasks side by side; return the tasks that are heard, and the others."""
-    known = set() if not isinstance(serving.model, MetaModel) else set(serving.model.info["task_ids"])
+def _side_by_side(
+    serving: Serving, voice: Voice | None, others: tuple[TaskRuns, ...]
+) -> tuple[Serving, Voice | None, tuple[TaskRuns, ...], tuple[TaskRuns, ...]]:
+    """Put the starter history, where it speaks, beside the model of the user's own tasks; return also which of these are heard, and not."""
+    if voice is None:
+        return serving, None, others, ()
+    known = set(serving.model.info["task_ids"]) if isinstance(serving.model, MetaModel) else set()
     if isinstance(serving.model, MetaModel) and any(task.task_id in known for task in others):
-        return voice.beside(serving.model), others, ()
-    return voice, (), others
+        voice = voice.beside(serving.model)
+        return serving._replace(model=voice.model), voice, others, ()
+    return serving._replace(model=voice.model), voice, (), others
 
 
 def _why_unheard(unheard: Sequence[TaskRuns]) -> dict[str, int]:
