@@ -139,11 +139,8 @@ class Coordinates:
     def __init__(self, space: Space, encoder: Encoder, context: Mapping[str, Any]) -> None:
         self.names = tuple(space)
         self._base = encoder.encode([context])[0]
-        starts, at = {}, 0
-        for column in encoder.columns:
-            starts[column.name] = (column, at)
-            at += column.width
-        self.axes = tuple(Axis(dimension, *starts.get(name, (None, 0))) for name, dimension in space.items())
+        places = encoder.places
+        self.axes = tuple(Axis(dimension, *places.get(name, (None, 0))) for name, dimension in space.items())
 
     def sample(self, n: int, rng: np.random.Generator) -> FloatArray:
         """Draw ``n`` points that fill the space evenly (scrambled Sobol), shape ``(n, d)``."""

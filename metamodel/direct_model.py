@@ -385,10 +385,8 @@ def decode(row: FloatArray, encoder: Encoder, seen: Mapping[str, Sequence[Any]])
         Canonical name -> value, of names that were tuned.
     """
     config: dict[str, Any] = {}
-    start = 0
-    for column in encoder.columns:
+    for column, start in encoder.places.values():
         part = row[start : start + column.width]
-        start += column.width
         if column.is_context or (column.can_miss and part[-1] > 0.5):
             continue
         if column.choices:

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -145,6 +145,12 @@ class Encoder:
     def names(self) -> tuple[str, ...]:
         """Hyperparameters it knows."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def places(self) -> dict[str, tuple[Column, int]]:
+        """Name -> its column, and which encoded column is its first."""
+        starts = accumulate((column.width for column in self.columns), initial=0)
+        return {column.name: (column, start) for column, start in zip(self.columns, starts, strict=False)}
 
     @property
     def is_context(self) -> npt.NDArray[np.bool_]:

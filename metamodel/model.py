@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -145,10 +145,10 @@ class MetaModel(LearnedModel):
         return self._last_prior[key]
 
     @cached_property
-    def _last_prior(self) -> dict[tuple[object, ...], HistoryPrior]:
+    def _last_prior(self) -> dict[tuple[object, ...], Prior]:
         return {}
 
-    def _new_prior(self, features: Mapping[str, float], n_extra: int, without: str | None) -> HistoryPrior:
+    def _new_prior(self, features: Mapping[str, float], n_extra: int, without: str | None) -> Prior:
         tasks, index = self.task_gps, np.arange(self.task_gps.n_tasks)
         if without in self.info["task_ids"] and tasks.n_tasks > 1:
             own = list(self.info["task_ids"]).index(without)
@@ -167,6 +167,8 @@ class MetaModel(LearnedModel):
 
         Args:
             ids: Ids of tasks, known or not.
+
+        The last one is kept, as is its last prior: a search asks before each run.
         """
         known = list(self.info["task_ids"])
         index = [i for i, task_id in enumerate(known) if task_id in ids]
@@ -174,11 +176,21 @@ class MetaModel(LearnedModel):
             return self
         if len(index) == len(known):
             return None
+        if tuple(index) not in self._last_forgetting:
+            self._last_forgetting.clear()
+            self._last_forgetting[tuple(index)] = self._left_by(index)
+        return self._last_forgetting[tuple(index)]
+
+    @cached_property
+    def _last_forgetting(self) -> dict[tuple[int, ...], Self]:
+        return {}
+
+    def _left_by(self, index: Sequence[int]) -> Self:
         tasks = self.task_gps
         for i in reversed(index):
             tasks = tasks.without(i)
         relatedness = replace(self.relatedness, values=np.delete(self.relatedness.values, index, axis=0))
-        info = {**self.info, "task_ids": [task_id for task_id in known if task_id not in ids]}
+        info = {**self.info, "task_ids": [task_id for i, task_id in enumerate(self.info["task_ids"]) if i not in index]}
         return replace(self, task_gps=tasks, relatedness=relatedness, info=info)
 
     def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> Posterior:

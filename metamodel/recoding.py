@@ -43,10 +43,7 @@ class Recoding:
     """
 
     def __init__(self, source: Encoder, target: Encoder) -> None:
-        places, at = {}, 0
-        for column in source.columns:
-            places[column.name] = (column, at)
-            at += column.width
+        places = source.places
         missing = [column.name for column in target.columns if column.name not in places]
         if missing:
             raise AssertionError(f"the source must have every column of the target, but it has none for {', '.join(missing)}")

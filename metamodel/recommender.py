@@ -273,7 +273,11 @@ def _starter(
 
 def _are_heard(others: Sequence[TaskRuns], voice: Voice | None) -> bool:
     """Say whether a model is fitted to the user's own tasks; beside the starter history one of them alone says too little."""
-    return bool(others) if voice is None else sum(is_teaching(task) for task in others) >= MIN_BESIDE_STARTER
+    return bool(others) if voice is None else _are_enough(others)
+
+
+def _are_enough(others: Sequence[TaskRuns]) -> bool:
+    return sum(is_teaching(task) for task in others) >= MIN_BESIDE_STARTER
 
 
 def _without_silent(
@@ -295,9 +299,9 @@ def _side_by_side(
     """Put the starter history, where it speaks, beside the model of the user's own tasks; return also which of these are heard, and not."""
     if voice is None:
         return serving, None, others, ()
-    known = set(serving.model.info["task_ids"]) if isinstance(serving.model, MetaModel) else set()
-    if isinstance(serving.model, MetaModel) and any(task.task_id in known for task in others):
-        voice = voice.beside(serving.model)
+    own = serving.model
+    if isinstance(own, MetaModel) and not {task.task_id for task in others}.isdisjoint(own.info["task_ids"]):
+        voice = voice.beside(own)
         return serving._replace(model=voice.model), voice, others, ()
     return serving._replace(model=voice.model), voice, (), others
 
@@ -305,9 +309,8 @@ def _side_by_side(
 def _why_unheard(unheard: Sequence[TaskRuns]) -> dict[str, int]:
     if not unheard:
         return {}
-    is_few = sum(is_teaching(task) for task in unheard) < MIN_BESIDE_STARTER
-    why = "too few other tasks to stand beside the starter history" if is_few else "other tasks without a meta-model of them"
-    return {why: sum(len(task) for task in unheard)}
+    few, unfitted = "too few other tasks to stand beside the starter history", "other tasks without a meta-model of them"
+    return {unfitted if _are_enough(unheard) else few: sum(len(task) for task in unheard)}
 
 
 def _evidence(question: Question, left_out: Mapping[str, int], serving: Serving) -> Evidence:

@@ -74,8 +74,7 @@ class StarterModel(MetaModel):
     shipped: Encoder
     own: MetaModel | None = None
 
-    def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> Prior:
-        """Return what is believed of a task before its own runs; see ``MetaModel.prior``."""
+    def _new_prior(self, features: Mapping[str, float], n_extra: int, without: str | None) -> Prior:
         weights = self.say * self.relatedness.weights(features, self.say > 0)
         asked = np.flatnonzero(weights)
         views = [View.mixture(weights[asked] / weights.sum())]

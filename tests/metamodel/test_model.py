@@ -44,3 +44,17 @@ def test_questions_about_other_tasks_in_between_change_no_answer(model: MetaMode
     for task_id in [*model.info["task_ids"][1:], None]:
         model.posterior(own, TaskDescription(n_train=100), 0, task_id)
     np.testing.assert_array_equal(asked(), before)
+
+
+def test_a_model_that_forgets_tasks_is_made_once_and_knows_the_others(model: MetaModel) -> None:
+    first, *rest = model.info["task_ids"]
+    left = model.forgetting({first, "unknown"})
+    assert left is not None
+    assert left is model.forgetting({first})
+    assert list(left.info["task_ids"]) == rest
+    assert left.task_gps.n_tasks == len(left.relatedness.values) == len(rest)
+    own = OwnRuns(np.zeros((0, 1)), np.zeros(0), np.zeros(0, dtype=bool))
+    ours, theirs = (one.posterior(own, TaskDescription(), 0, first).mean(np.linspace(0, 1, 5)[:, None]) for one in (left, model))
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert model.forgetting({"unknown"}) is model
+    assert model.forgetting(model.info["task_ids"]) is None
