@@ -17,9 +17,9 @@ N_STEPS = 100
 """Gradient steps of a fit; the few shared numbers have settled by then."""
 LEARNING_RATE = 0.08
 LENGTH_SPREAD = 0.7
-"""Length scales of own parts are 1 times or divided by about two, before anything is seen; inputs span about 1."""
+"""Length scales lie within a factor of about two, before anything is seen: those of own parts around 1, and inputs span about 1."""
 LOG_SHARED_LENGTH = 0.7
-"""Those of the shared function are believed to be twice as long: what holds on every task is smoother than what tells tasks apart."""
+"""Those of the shared function lie around two: what holds on every task is smoother than what tells tasks apart."""
 LOG_AMPLITUDE = -0.3
 """Where both amplitudes start: scores have variance 1, half of it shared."""
 LOG_NOISE = (-1.2, 0.7)

@@ -57,6 +57,13 @@ def test_what_all_tasks_share_is_told_from_what_is_each_ones_own() -> None:
     assert float((own.max(1).values - own.min(1).values).mean()) < 0.8
 
 
+def test_where_the_runs_say_nothing_the_shared_function_is_believed_to_be_twice_as_smooth_as_own_parts() -> None:
+    fitted = fit_task_gps([TrainingTask(np.full((1, 3), 0.5), np.zeros(1))])
+    assert fitted.common is not None
+    assert fitted.own.length.tolist() == pytest.approx([1.0] * 3, rel=0.05)
+    assert fitted.common.kernel.log_length.exp().tolist() == pytest.approx([2.0] * 3, rel=0.05)
+
+
 def test_nothing_shared_is_what_no_inducing_points_mean() -> None:
     fitted = fit_task_gps(drawn_tasks(4, 12, 1), n_inducing=0, n_steps=5)
     assert fitted.common is None
