@@ -34,11 +34,22 @@ def read_table(place: str | Path) -> Any:
         MissingDependencyError: If a package is needed and missing.
     """
     if str(place).startswith(HUB):
-        return _hub_table(str(place))
+        return _decoded(_hub_table(str(place)))
     path = Path(place)
+    return _decoded(_saved_table(path) if path.is_dir() else _file_table(path))
+
+
+def _decoded(table: Any) -> Any:
+    """Return a table with categories (pandas', R's factors) as the values they stand for: Arrow can neither sort nor type them."""
     pa = _pyarrow()
-    if path.is_dir():
-        return _saved_table(path)
+    for index, column in enumerate(table.schema):
+        if pa.types.is_dictionary(column.type):
+            table = table.set_column(index, column.name, table.column(index).cast(column.type.value_type))
+    return table
+
+
+def _file_table(path: Path) -> Any:
+    pa = _pyarrow()
     if not path.is_file():
         raise InvalidArgumentError(f"A table must be an existing file, but {str(path)!r} is none. Check the path.")
     kind = kind_of(path)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from store import History, InvalidArgumentError, MissingDependencyError, RunStatus
@@ -49,6 +51,16 @@ def test_runs_of_a_table_that_grew_are_written_anew_and_keep_their_origin(histor
 def test_a_packed_table_is_read(history: History, tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(MODELS.encode()))
     assert import_table(history, tmp_path / "t.csv.gz", FLAT).n_new == 3
+
+
+def test_categories_are_read_as_the_values_they_stand_for(history: History, tmp_path: Path) -> None:
+    text, number = pa.array(["imagenet", "cifar", "imagenet"]), pa.array([0.1, None, 0.2])
+    columns = {"data": text, "model": pa.array(["a", "b", "c"]), "optimizer": pa.array(["sgd", "adam", None]), "lr": number}
+    packed = {name: column.dictionary_encode() for name, column in columns.items()}
+    pq.write_table(pa.table({**packed, "top1": [70.0, 71.0, 72.0]}), tmp_path / "t.parquet")
+    assert import_table(history, tmp_path / "t.parquet", TableColumns("data", "model", ("lr", "optimizer"), "top1")).n_new == 3
+    found = {(run.task_name, run.hparams.get("learning_rate"), run.hparams.get("optimizer")) for run in history.runs()}
+    assert found == {("imagenet", 0.1, "sgd"), ("cifar", None, "adam"), ("imagenet", 0.2, None)}
 
 
 def test_a_web_page_in_the_place_of_a_table_is_told(history: History, tmp_path: Path) -> None:
