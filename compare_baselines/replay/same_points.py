@@ -22,7 +22,7 @@ from compare_baselines.replay.metrics import paired_difference
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.report import show_regret
 from compare_baselines.replay.runner import RANDOM, find_method
-from compare_baselines.replay.tables import FIGURES, ROOT, TABLES, load_table
+from compare_baselines.replay.tables import FIGURES, RECORDED, ROOT, load_table
 
 N_POINTS = 5
 LEARNED = ("maml", "reptile", "direct", "metahp")
@@ -150,7 +150,7 @@ def write_page(path: Path) -> None:
     """Write docs/meta-models.md from the explanation that stands in it and the figures measured."""
     head = path.read_text(encoding="utf-8").partition(MARK)[0]
     parts = [head + MARK + "\n"]
-    for table in TABLES:
+    for table in RECORDED:
         file = FIGURES / f"{table.name}-same-points.json"
         known = file.exists()
         parts.append(
@@ -180,7 +180,7 @@ def main() -> None:
     given = parser.parse_args()
     FIGURES.mkdir(parents=True, exist_ok=True)
     methods = [name.strip() for name in given.methods.split(",") if name.strip() not in {"", RANDOM}]
-    for table in () if given.write else [table for table in TABLES if table.name in (given.only or [t.name for t in TABLES])]:
+    for table in () if given.write else [table for table in RECORDED if table.name in (given.only or [t.name for t in RECORDED])]:
         with load_table(table, given.seeds or table.seeds) as (_, benchmark):
             report = compare(benchmark, methods, given.workers)
         report = _store(table.name, report)

@@ -1,7 +1,8 @@
 """The tables of docs/replay.md: ``python -m compare_baselines.replay.tables``, or ``make replay``.
 
-The recorded tables are no part of this project; they are looked for in ``$METAHP_SHARED_DATA``, else in ``../shared/data``. Figures are
-kept as JSON in ``build/replay``, so that the page can be written again without measuring (``--write``).
+The recorded tables are no part of this project; they are looked for in ``$METAHP_SHARED_DATA``, else in ``../shared/data``. Those of the
+shipped networks are in the package. Figures are kept as JSON in ``build/replay``, so that the page can be written again without measuring
+(``--write``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compare_baselines.replay import shipped
 from compare_baselines.replay.protocol import Benchmark, Protocol, load_benchmark
 from compare_baselines.replay.report import regret_rows, save_picture, show_regret, shown_evaluations
 from compare_baselines.replay.runner import DEFAULT, METHODS, merge_reports, run_replay
@@ -55,7 +57,7 @@ def lcbench_space() -> dict[str, BaseDistribution]:
 
 @dataclass(frozen=True)
 class Table:
-    """One recorded table: its file, what its columns mean, and how it is replayed."""
+    """One recorded table: its file, or the family of shipped networks; what its columns mean; and how it is replayed."""
 
     name: str
     file: str
@@ -65,6 +67,8 @@ class Table:
     seeds: int = 3
     slow_seeds: int = 3
     has_space: bool = False
+    family: str | None = None
+    n_hist: int = Protocol.n_hist
     about: str = ""
     reference: dict[str, str] = field(default_factory=dict)
 
@@ -81,7 +85,7 @@ REFERENCE = {
     "pre-trained GP, plain": ".242 .165 .110 .080 .063 .040 .009",
 }
 """Reference figures for ``lcbench`` at k = 1, 2, 3, 5, 8, 16, 32."""
-TABLES = (
+RECORDED = (
     Table(
         "lcbench",
         "lcbench/curves.parquet",
@@ -108,6 +112,19 @@ TABLES = (
         about="Random forests on 94 tasks, `accuracy` of 10-fold cross-validation; gains are small there.",
     ),
 )
+SHIPPED = tuple(
+    Table(
+        f"shipped_{family}",
+        f"{family}.parquet",
+        shipped.COLUMNS,
+        slow_seeds=0,
+        family=family,
+        n_hist=n_hist,
+        about=f"The shipped networks ({family}), trained for seconds on small data; each task has its own {n_runs} configurations.",
+    )
+    for family, n_runs, n_hist in (("mlp", 128, 50), ("cnn", 64, 30), ("rnn", 64, 30), ("transformer", 64, 30))
+)
+TABLES = (*RECORDED, *SHIPPED)
 
 
 def data_folder() -> Path:
@@ -129,12 +146,15 @@ def load_table(table: Table, seeds: int) -> Iterator[tuple[History, Benchmark]]:
     Raises:
         InvalidArgumentError: If the recorded tables are not there.
     """
-    folder = data_folder()
+    folder = data_folder() if table.family is None else None
     with tempfile.TemporaryDirectory(prefix="metahp-tables-") as temporary, History(Path(temporary) / "history.db") as history:
+        if folder is None:
+            folder = Path(temporary)
+            shipped.write_table(str(table.family), folder / table.file)
         join = None if table.join is None else (folder / table.join[0], table.join[1])
         features = None if table.features is None else (folder / table.features[0], table.features[1])
         import_table(history, folder / table.file, table.columns, join=join, task_features=features)
-        yield history, load_benchmark(history, Protocol(seeds=seeds), lcbench_space() if table.has_space else None)
+        yield history, load_benchmark(history, Protocol(table.n_hist, seeds=seeds), lcbench_space() if table.has_space else None)
 
 
 def measure(
@@ -194,7 +214,8 @@ def section(table: Table, report: dict[str, Any], slow: dict[str, Any] | None) -
     if table.reference:
         lines += ["Reference figures for the same protocol:", "", _line(["method", *(c for c in columns if c.startswith("k="))])]
         lines += [_line(["---", *["---:"] * 7]), *(_line([name, *text.split()]) for name, text in table.reference.items()), ""]
-    lines += [f"![Regret against evaluations](replay-{table.name}.png)", ""]
+    if table.family is None:
+        lines += [f"![Regret against evaluations](replay-{table.name}.png)", ""]
     return "\n".join(lines)
 
 
@@ -253,7 +274,8 @@ def write_page(path: Path) -> None:
         parts.append(section(table, report, _load(f"{table.name}-slow")))
         slow = _load(f"{table.name}-slow")
         is_whole = slow is not None and slow["protocol"]["seeds"] == report["protocol"]["seeds"]
-        save_picture(merge_reports(report, slow) if slow is not None and is_whole else report, path.parent / f"replay-{table.name}.png")
+        if table.family is None:
+            save_picture(merge_reports(report, slow) if slow is not None and is_whole else report, path.parent / f"replay-{table.name}.png")
     for table in TABLES:
         reports = {name: _load(f"{table.name}-scenario-{name}") for name in SCENARIOS}
         measured = {name: report for name, report in reports.items() if report is not None}
