@@ -104,12 +104,16 @@ def _plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Itera
 
 def print_fields(values: Mapping[str, Any]) -> None:
     """Write names and values, one pair a line, to stdout; values of None are left out."""
+    shown = [(name, show_value(value)) for name, value in values.items() if value is not None]
+    if not sys.stdout.isatty():
+        width = max((len(name) for name, _ in shown), default=0)
+        sys.stdout.write("".join(f"{name:{width}}  {' '.join(value.splitlines())}".rstrip() + "\n" for name, value in shown))
+        return
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2, 0, 0))
-    for name, value in values.items():
-        if value is not None:
-            table.add_row(name, show_value(value))
+    for name, value in shown:
+        table.add_row(name, value)
     make_console(sys.stdout).print(table)
 
 

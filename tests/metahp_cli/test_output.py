@@ -78,6 +78,11 @@ def test_fields_without_a_value_are_left_out(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.split() == ["task", "digits", "best", "0.1235"]
 
 
+def test_fields_in_a_pipe_have_one_line_each_and_end_where_their_value_does(capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_fields({"task": "digits", "started (UTC)": "", "reason": "[redacted]\nin two lines"})
+    assert capsys.readouterr().out == "task           digits\nstarted (UTC)\nreason         [redacted] in two lines\n"
+
+
 @pytest.mark.parametrize(
     ("seconds", "expected"),
     [
