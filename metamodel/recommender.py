@@ -208,10 +208,14 @@ def _task_id(history: History, task: str | TaskDescription | None) -> str | None
 
 
 def _canonical(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return configurations by canonical name; each spelling is looked up once, since there may be thousands of them."""
+    """Return configurations as the meta-model knows them: by canonical name, with one batch size, the global one.
+
+    Each spelling is looked up once, since there may be thousands of them.
+    """
     spellings: set[str] = set().union(*configs)
     names = {name: canonical_name(name) for name in spellings}
-    return [{names[name]: value for name, value in config.items()} for config in configs]
+    found = [{names[name]: value for name, value in config.items()} for config in configs]
+    return [as_seen_by_model(config) for config in found] if GLOBAL in names.values() else found
 
 
 def _names_of(space: Space | None, configs: Sequence[Mapping[str, Any]]) -> frozenset[str] | None:

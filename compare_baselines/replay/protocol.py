@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from compare_baselines.replay.methods import Past, PastTask
 from compare_baselines.replay.spaces import UnitCube, space_of
+from metamodel.batch import as_seen_by_model
 from metamodel.space import Space
 from store.errors import InvalidArgumentError, NotEnoughHistoryError
 from store.names import Direction, canonical_name
@@ -263,7 +264,8 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
         if run.direction != direction or (run.objective_last is None and run.status is not RunStatus.DIVERGED):
             n_other += 1
             continue
-        config = {name: value for name, value in run.hparams.items() if names is None or name in names}
+        # Runs of a callback have their batch as a device loads it, too: one hyperparameter, not two that move together.
+        config = as_seen_by_model(run.hparams) if names is None else {name: run.hparams[name] for name in run.hparams if name in names}
         if seen.setdefault(repr(sorted(config.items())), len(kept)) < len(kept):
             n_double += 1
             continue

@@ -107,3 +107,14 @@ def test_scales_come_from_the_values_or_from_the_space(tmp_path: Path) -> None:
 def test_impossible_numbers_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
         Protocol(**wrong)
+
+
+def test_a_global_batch_and_that_of_a_device_are_one_hyperparameter(tmp_path: Path) -> None:
+    with History(tmp_path / "h.db") as history:
+        for task in "abc":
+            for i in range(12):
+                config = {"lr": 10.0 ** -(i % 4), "batch_size": 4 + i, "global_batch_size": 8 + 2 * i, "gradient_accumulation_steps": 2}
+                history.add_finished_runs([FinishedRun(f"{task}{i}", task, config, "acc", "max", {"acc": Curve([0], [i / 12])})])
+        benchmark = load_benchmark(history, Protocol(6, 4, 1))
+    assert list(benchmark.space) == ["batch_size", "learning_rate"]
+    assert {config["batch_size"] for config in benchmark.pools["a"].configs} == {8 + 2 * i for i in range(12)}

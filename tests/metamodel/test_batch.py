@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from metamodel import recommend
 from metamodel.batch import BatchLayout, as_seen_by_model
 from metamodel.batch_split import global_space, per_device_config, split_global, whole_numbers
-from store import InvalidArgumentError
+from store import History, InvalidArgumentError
 
 COUNTS = st.integers(1, 16)
 
@@ -94,3 +97,17 @@ def test_whole_numbers_are_read_from_lists_and_ranges() -> None:
     assert whole_numbers(IntDistribution(2, 6, step=2)) == [2, 4, 6]
     assert whole_numbers(IntDistribution(1, 1000)) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
     assert whole_numbers(FloatDistribution(0.5, 1.0)) == []
+
+
+def test_candidates_are_judged_by_their_global_batch(history: History) -> None:
+    for task in ("a", "b"):
+        for i, size in enumerate((8, 16, 32, 64, 128, 256, 512) * 2):
+            hparams = {"batch_size": size // 2 if i % 2 else size, "global_batch_size": size}
+            with history.start_run(task=task, objective="acc", direction="max", hparams=hparams) as run:
+                run.log({"acc": 1 - abs(math.log2(size) - 6) / 10 + i / 1000}, step=1)
+    by_global = [{"batch_size": 512 // size, "global_batch_size": size} for size in (8, 64, 512)]
+    (best,) = recommend(history, "c", candidates=by_global)
+    assert best.config == {"batch_size": 8, "global_batch_size": 64}
+    assert best.evidence.untuned == ()
+    (same,) = recommend(history, "c", candidates=[{"batch_size": size} for size in (8, 64, 512)])
+    assert (same.config, same.prediction) == ({"batch_size": 64}, best.prediction)
