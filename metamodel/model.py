@@ -128,6 +128,11 @@ class MetaModel(LearnedModel):
         }
         return cls(task_gps, relatedness, calibration, encoder, {**info, **counts})
 
+    @property
+    def remark(self) -> str:
+        """Say where the past tasks hardly tell of each other, so that the history counts little."""
+        return "" if self.calibration.trust == 1.0 else "the other tasks hardly foretell each other, so they count little"
+
     def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> Prior:
         """Return what is believed of a task before its own runs.
 
@@ -160,7 +165,7 @@ class MetaModel(LearnedModel):
             shuffled = np.random.default_rng(0).permutation(len(index))
             rows = np.sort(shuffled[np.argsort(-weights[shuffled], kind="stable")[:MAX_ASKED_TASKS]])
             tasks, index = tasks.chosen(rows), index[rows]
-        return HistoryPrior(tasks, views_of(self.relatedness, features, index), n_extra)
+        return HistoryPrior(tasks, views_of(self.relatedness, features, index), n_extra, self.calibration.trust)
 
     def forgetting(self, ids: Collection[str]) -> Self | None:
         """Return the same as if some tasks had never been, None where no other is left; their say in hyperparameters stays.

@@ -172,9 +172,11 @@ class HistoryPrior:
         tasks: The past tasks.
         views: How they speak for the new one, ``v`` of them; there are ``2 v + 1`` rivals.
         n_extra: Columns after those of the tasks that the history does not know; only the residuals see them.
+        trust: How much of their usual weight the rivals that believe the history have, in [0, 1]; what they lose, the one that has
+            kept nothing but the length scales gets.
     """
 
-    def __init__(self, tasks: TaskGPs, views: Sequence[View], n_extra: int = 0) -> None:
+    def __init__(self, tasks: TaskGPs, views: Sequence[View], n_extra: int = 0, trust: float = 1.0) -> None:
         if not views or any(view.mean.shape != (tasks.n_tasks,) for view in views):
             raise AssertionError(f"views must weigh {tasks.n_tasks} tasks, got {[view.mean.shape for view in views]}")
         self._tasks, self._views = tasks, tuple(views)
@@ -183,9 +185,9 @@ class HistoryPrior:
         weights, loose = [], 0.0
         for view in views:
             # With one or two tasks, that they agree says little about the next one.
-            history = SHARE_OF_HISTORY * view.n_effective / (view.n_effective + 1)
-            weights += [history, SHARE_OF_LOOSE * (1 - history)]
-            loose += (1 - SHARE_OF_LOOSE) * (1 - history)
+            history = trust * SHARE_OF_HISTORY * view.n_effective / (view.n_effective + 1)
+            weights += [history, trust * SHARE_OF_LOOSE * (1 - history)]
+            loose += (1 - trust * SHARE_OF_LOOSE) * (1 - history)
         self.log_weights: FloatArray = np.log(np.array([*weights, loose]) / len(views))
         self.noise_variance: FloatArray = np.full(len(self.log_weights), float(tasks.own.noise_variance))
         self.n_columns = tasks.n_inputs + n_extra

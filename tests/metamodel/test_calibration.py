@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from metamodel.alone import AlonePosterior
-from metamodel.calibration import LEVELS, Calibration, calibrate
+from metamodel.calibration import LEVELS, MIN_TRUST, Calibration, calibrate, trust_in
 from metamodel.model import own_parts
 from metamodel.observations import own_scores
 from metamodel.posterior import OwnRuns, Posterior
@@ -64,6 +64,39 @@ def test_too_few_tasks_leave_the_normal_widths() -> None:
     features: list[dict[str, float]] = [{}, {}, {}]
     calibration = calibrate(fitted, fit_relatedness(features, own_parts(fitted)), features)
     assert calibration.half_width(0, 0.95) == pytest.approx(norm.ppf(0.975))
+
+
+def test_a_history_is_distrusted_where_its_tasks_do_not_foretell_each_other() -> None:
+    features: list[dict[str, float]] = [{} for _ in range(12)]
+    telling = fit_task_gps(shifted_tasks(12, 0))
+    assert calibrate(telling, fit_relatedness(features, own_parts(telling)), features).trust > 0.9
+    found = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        shuffled = fit_task_gps([TrainingTask(task.inputs, rng.permutation(task.scores)) for task in shifted_tasks(12, 0)])
+        found.append(calibrate(shuffled, fit_relatedness(features, own_parts(shuffled)), features))
+    # One shuffle in some makes tasks alike by chance.
+    assert np.mean([calibration.trust for calibration in found]) < 0.4
+    assert min(calibration.trust for calibration in found) == MIN_TRUST
+    assert Calibration.from_json(found[0].to_json()) == found[0]
+    assert Calibration.from_json({}).trust == 1.0  # a model of before is asked as it was
+
+
+def test_trust_needs_eight_tasks_and_a_correlation_beyond_its_error() -> None:
+    assert trust_in([-0.5] * 7) == 1.0
+    assert trust_in([-0.5] * 8) == MIN_TRUST
+    assert trust_in([0.15] * 8) == pytest.approx(0.5)
+    assert trust_in([0.8, -0.6] * 4) == MIN_TRUST
+    assert trust_in([0.6, 0.4] * 4) == 1.0
+
+
+def test_what_a_distrusted_history_loses_in_weight_the_process_without_it_gets() -> None:
+    fitted = fit_task_gps(shifted_tasks(8, 0))
+    views = views_of(fit_relatedness([{}] * 8, own_parts(fitted)), {}, np.arange(8))
+    usual, distrusted = (np.exp(HistoryPrior(fitted, views, trust=trust).log_weights) for trust in (1.0, 0.1))
+    assert usual.sum() == pytest.approx(1.0)
+    assert distrusted.sum() == pytest.approx(1.0)
+    assert distrusted[-1] > 0.8 > 0.2 > usual[-1]
 
 
 @pytest.mark.parametrize("n", [6, 16, 48])
