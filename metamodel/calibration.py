@@ -187,7 +187,7 @@ def _foreseen(
     prior = HistoryPrior(tasks.without(i), views_of(relatedness, features[i], others), trust=trust)
     order = rng.permutation(len(scores))
     own, rest = order[:n_own], order[n_own:]
-    posterior = against_alone(prior, OwnRuns(inputs[own], scores[own], np.ones(n_own, dtype=bool)))
+    posterior = against_alone(prior, OwnRuns(inputs[own], scores[own], np.ones(n_own, dtype=bool)), trust)
     mean, variance = posterior.predict(inputs[rest]).mixture()
     return _Foreseen(scores[rest], mean, np.sqrt(variance + posterior.noise_variance))
 

@@ -200,7 +200,7 @@ class MetaModel(LearnedModel):
 
     def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> Posterior:
         """Return the prior, conditioned on the task's own runs, beside what these say alone."""
-        return against_alone(self.prior(description.numeric_features(), n_extra, task_id), own)
+        return against_alone(self.prior(description.numeric_features(), n_extra, task_id), own, self.calibration.trust)
 
     def content(self) -> dict[str, Any]:
         """Return what is saved as JSON."""

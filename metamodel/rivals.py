@@ -96,7 +96,7 @@ class Rivals:
         return lambda inputs: torch.cat([mean(inputs) for mean in means])
 
 
-def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
+def against_alone(prior: Prior, own: OwnRuns, trust: float = 1.0) -> Posterior:
     """Condition a history's prior on a task's own runs, with one more rival that is fitted to these alone.
 
     Its scores are those of the outcomes as one task knows them, on the scale that the history gives the same runs.
@@ -104,6 +104,7 @@ def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
     Args:
         prior: Of the history.
         own: The own runs, ``n`` of them; fewer than ``MIN_OWN_RUNS`` different outcomes leave the history alone.
+        trust: How far the history is trusted, in (0, 1]: its length scales, which its last rival has kept, no further than its outcomes.
     """
     history = Posterior(prior, own)
     if history.own_scores is None or len(np.unique(own.outcomes)) < MIN_OWN_RUNS:
@@ -112,6 +113,6 @@ def against_alone(prior: Prior, own: OwnRuns) -> Posterior:
     middle, spread = float(history.own_scores.mean()), float(history.own_scores.std())
     kernel = fit_kernel(own.inputs, scores, np.arange(own.inputs.shape[1]), variant_correlation(own.is_same_variant, own.is_same_variant))
     alone = AlonePrior(kernel, middle, spread)
-    log_weights = np.append(prior.log_weights, prior.log_weights[-1] + math.log(SHARE_OF_ALONE))
+    log_weights = np.append(prior.log_weights, prior.log_weights[-1] + math.log(SHARE_OF_ALONE / trust))
     at = history.at.beside(AtOwnRuns.of(alone, own, middle + spread * scores))
     return Posterior(Rivals([prior, alone], log_weights), own, at)

@@ -41,6 +41,13 @@ def test_a_history_that_is_right_keeps_its_say() -> None:
     assert posterior.weights[0] == posterior.weights.max()
 
 
+def test_the_length_scales_of_a_distrusted_history_give_way_to_own_runs() -> None:
+    inputs = np.random.default_rng(1).random((10, 2))
+    prior, own = prior_of(first_column(6)), own_runs(inputs, inputs[:, 0])
+    usual, distrusted = (against_alone(prior, own, trust).weights for trust in (1.0, 0.05))
+    assert distrusted[-1] / distrusted[-2] == pytest.approx(20 * usual[-1] / usual[-2])
+
+
 def test_a_history_that_says_nothing_loses_to_own_runs_that_do() -> None:
     rng = np.random.default_rng(2)
     tasks = [TrainingTask(task.inputs, rng.permutation(task.scores)) for task in first_column(8)]
