@@ -131,7 +131,7 @@ class MetaModel(LearnedModel):
     @property
     def remark(self) -> str:
         """Say where the past tasks hardly tell of each other, so that the history counts little."""
-        return "" if self.calibration.trust == 1.0 else "the other tasks hardly foretell each other, so they count little"
+        return "" if self.calibration.trust > 0.5 else "the other tasks hardly foretell each other, so they count little"
 
     def prior(self, features: Mapping[str, float], n_extra: int = 0, without: str | None = None) -> Prior:
         """Return what is believed of a task before its own runs.

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from metahp_cli.calibration import print_calibration
 from metahp_cli.learning import accuracy_rows
 from metahp_cli.main import main
 from store import History
@@ -150,3 +151,13 @@ def test_the_accuracy_of_direct_has_a_row_for_each_measure() -> None:
         ["batch_size", "off, doublings", "1.50", "1.50", "1.50"],
         ["learning_rate", "off, powers of ten", "0.40", "-", "0.40"],
     ]
+
+
+@pytest.mark.parametrize(("trust", "said"), [(1.0, ""), (0.12, "only in part, so the history has 12% of its usual weight")])
+def test_how_far_past_tasks_foretell_each_other_is_said(trust: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    widths = {"0": [0.7, 1.3, 2.0]}
+    coverage = {"levels": [0.5, 0.8, 0.95], "half_widths": widths, "coverage_before": {"0": [0.5, 0.8, 0.95]}, "n_tasks": 9, "trust": trust}
+    print_calibration({"coverage": coverage})
+    out = capsys.readouterr().out
+    assert said in out
+    assert ("foretell" in out) == bool(said)
