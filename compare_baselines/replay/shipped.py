@@ -1,6 +1,7 @@
 """Tables for a replay that need no data of others: what each shipped network was worth, ``python -m compare_baselines.replay.shipped``.
 
-The runs of the starter history (``metamodel/starter_data``) as one row a run. Nothing of the meta-model was chosen on them.
+The runs of the starter history (``metamodel/starter_data``) as one row a run. Of the meta-model only how well past tasks must foretell each
+other (``metamodel.calibration.TELLING``) was chosen with a look at them.
 """
 
 from __future__ import annotations
