@@ -23,7 +23,7 @@ from metamodel.task_gps import FloatArray
 MIN_OWN_RUNS = 3
 """Own runs from which a process of their own can be fitted to them."""
 SHARE_OF_ALONE = 0.3
-"""Its prior weight, as a share of that of the last rival of the history: it was fitted to the very runs that judge it."""
+"""Its prior weight, as a share of that of the last rival of a trusted history: it was fitted to the very runs that judge it."""
 
 
 class AlonePrior:
@@ -99,20 +99,36 @@ class Rivals:
 def against_alone(prior: Prior, own: OwnRuns, trust: float = 1.0) -> Posterior:
     """Condition a history's prior on a task's own runs, with one more rival that is fitted to these alone.
 
-    Its scores are those of the outcomes as one task knows them, on the scale that the history gives the same runs.
+    Its scores are those of the outcomes as one task knows them, on the scale that the history gives the same runs. Before there are
+    enough of them to fit anything to, it stands beside a distrusted history only, with what is believed of any task.
 
     Args:
         prior: Of the history.
-        own: The own runs, ``n`` of them; fewer than ``MIN_OWN_RUNS`` different outcomes leave the history alone.
-        trust: How far the history is trusted, in (0, 1]: its length scales, which its last rival has kept, no further than its outcomes.
+        own: The own runs, ``n`` of them; fewer than ``MIN_OWN_RUNS`` different outcomes leave a trusted history alone.
+        trust: How far the history is trusted, in (0, 1]: its length scales and noise, which its last rival has kept, no further than its
+            outcomes.
     """
+    distrusted = 1 / trust - 1
+    inputs, outcomes = own.inputs, own.outcomes
+    if len(np.unique(outcomes)) < MIN_OWN_RUNS:
+        if len(outcomes) == 0 or distrusted == 0:
+            return Posterior(prior, own)
+        return Posterior(_beside(prior, AlonePrior(_fitted(own, outcomes, 0), 0.0, 1.0), distrusted), own)
     history = Posterior(prior, own)
-    if history.own_scores is None or len(np.unique(own.outcomes)) < MIN_OWN_RUNS:
-        return history
-    scores = own_scores(own.outcomes)
+    assert history.own_scores is not None
+    scores = own_scores(outcomes)
     middle, spread = float(history.own_scores.mean()), float(history.own_scores.std())
-    kernel = fit_kernel(own.inputs, scores, np.arange(own.inputs.shape[1]), variant_correlation(own.is_same_variant, own.is_same_variant))
-    alone = AlonePrior(kernel, middle, spread)
-    log_weights = np.append(prior.log_weights, prior.log_weights[-1] + math.log(SHARE_OF_ALONE / trust))
+    alone = AlonePrior(_fitted(own, scores, len(inputs)), middle, spread)
     at = history.at.beside(AtOwnRuns.of(alone, own, middle + spread * scores))
-    return Posterior(Rivals([prior, alone], log_weights), own, at)
+    return Posterior(_beside(prior, alone, SHARE_OF_ALONE + distrusted), own, at)
+
+
+def _fitted(own: OwnRuns, scores: FloatArray, n: int) -> Kernel:
+    """Return the covariance that is most probable after the first ``n`` own runs."""
+    inputs, same = own.inputs[:n], own.is_same_variant[:n]
+    return fit_kernel(inputs, scores[:n], np.arange(inputs.shape[1]), variant_correlation(same, same))
+
+
+def _beside(prior: Prior, alone: AlonePrior, share: float) -> Rivals:
+    """Return both as rivals; the share is that of the history's last rival."""
+    return Rivals([prior, alone], np.append(prior.log_weights, prior.log_weights[-1] + math.log(share)))

@@ -18,9 +18,9 @@ def first_column(n_tasks: int, n: int = 30, sign: float = 1.0) -> list[TrainingT
     return [ranked(each, sign * each[:, 0]) for each in inputs]
 
 
-def prior_of(tasks: list[TrainingTask]) -> HistoryPrior:
+def prior_of(tasks: list[TrainingTask], trust: float = 1.0) -> HistoryPrior:
     n = len(tasks)
-    return HistoryPrior(with_shared(tasks, None, own_of([0.5, 2.0])), [View.mixture(np.full(n, 1 / n))])
+    return HistoryPrior(with_shared(tasks, None, own_of([0.5, 2.0])), [View.mixture(np.full(n, 1 / n))], trust=trust)
 
 
 def own_runs(inputs: np.ndarray, outcomes: np.ndarray) -> OwnRuns:
@@ -45,7 +45,22 @@ def test_the_length_scales_of_a_distrusted_history_give_way_to_own_runs() -> Non
     inputs = np.random.default_rng(1).random((10, 2))
     prior, own = prior_of(first_column(6)), own_runs(inputs, inputs[:, 0])
     usual, distrusted = (against_alone(prior, own, trust).weights for trust in (1.0, 0.05))
-    assert distrusted[-1] / distrusted[-2] == pytest.approx(20 * usual[-1] / usual[-2])
+    assert distrusted[-1] / distrusted[-2] == pytest.approx((0.3 + 19) / 0.3 * usual[-1] / usual[-2])
+
+
+def test_a_distrusted_history_says_little_from_the_first_own_run_on() -> None:
+    past, run, points = first_column(6), own_runs(np.array([[0.5, 0.5]]), np.array([3.0])), np.array([[0.6, 0.5], [1.0, 0.5]])
+    usual, distrusted = (against_alone(prior_of(past, trust), run, trust).predict(points) for trust in (1.0, 0.05))
+    assert usual.weights.shape == (3,)
+    assert distrusted.weights[-1] > 0.8
+    assert np.ptp(usual.mixture()[0]) > 1  # the past tasks say what the first column does
+    assert np.ptp(distrusted.mixture()[0]) < 0.2
+
+
+def test_trust_moves_the_rivals_weights_without_a_jump() -> None:
+    prior, run = prior_of(first_column(6)), own_runs(np.array([[0.5, 0.5], [0.1, 0.9]]), np.array([3.0, 4.0]))
+    whole, almost = (against_alone(prior, run, trust).weights for trust in (1.0, 0.999))
+    assert almost == pytest.approx(np.append(whole, 0.0), abs=0.01)
 
 
 def test_a_history_that_says_nothing_loses_to_own_runs_that_do() -> None:
