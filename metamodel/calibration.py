@@ -116,6 +116,8 @@ def calibrate(tasks: TaskGPs, relatedness: Relatedness, features: Sequence[Mappi
         features: Their descriptors, ``T`` mappings.
         seed: Which tasks and runs are drawn.
     """
+    if tasks.n_tasks < 2:
+        return Calibration({}, {})  # one task left out leaves nothing to foresee it from
     rng = np.random.default_rng(seed)
     left_out = np.sort(rng.permutation(tasks.n_tasks)[:MAX_LEFT_OUT])
 

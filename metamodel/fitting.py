@@ -93,7 +93,7 @@ def refit(
         The new model.
 
     Raises:
-        NotEnoughHistoryError: If fewer than two tasks can teach.
+        NotEnoughHistoryError: If fewer tasks can teach than the kind takes: one for ``metahp``, two for the others.
         InvalidArgumentError: If the device or the kind does not exist.
     """
     from store import open_history
@@ -150,15 +150,16 @@ def _keep_loaded(path: Path, model: LearnedModel) -> None:
         del _loaded[next(iter(_loaded))]
 
 
-def outdated_reason(model: LearnedModel | None, table: LearningTable) -> str | None:
+def outdated_reason(model: LearnedModel | None, table: LearningTable, least: int = MIN_TASKS) -> str | None:
     """Say why a model should be fitted anew, or None if it should not.
 
     Args:
         model: The present model.
         table: What the history offers now.
+        least: Tasks from which a fit is worth its time.
     """
     teaching = {task.task_id for task in table.tasks if is_teaching(task)}
-    if len(teaching) < MIN_TASKS:
+    if len(teaching) < least:
         return None
     if model is None:
         return "there is no meta-model yet"
@@ -171,7 +172,13 @@ def outdated_reason(model: LearnedModel | None, table: LearningTable) -> str | N
 
 
 def serving_model(
-    history: History, table: LearningTable, max_fit_s: float = 10.0, device: str = "auto", seed: int = 0, kind: str | None = None
+    history: History,
+    table: LearningTable,
+    max_fit_s: float = 10.0,
+    device: str = "auto",
+    seed: int = 0,
+    kind: str | None = None,
+    least: int = MIN_TASKS,
 ) -> Serving:
     """Return the model to ask, fitting a missing or outdated one first.
 
@@ -182,10 +189,11 @@ def serving_model(
         device: As for ``refit``.
         seed: Seed of the fit.
         kind: Kind of the model; None for the one that serves. Another one is fitted for this question and does not serve later.
+        least: Tasks from which a fit is worth its time.
     """
     serving = serving_kind(history)
     model = current_model(history, kind or serving)
-    reason = outdated_reason(model, table)
+    reason = outdated_reason(model, table, least)
     if reason is None:
         return Serving(model)
     if os.environ.get("METAHP_REFIT", "").lower() in {"off", "0", "false"}:

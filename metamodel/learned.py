@@ -21,7 +21,7 @@ from metamodel.task_gps import FloatArray
 from store.errors import NotEnoughHistoryError
 
 MIN_TASKS = 2
-"""Tasks needed before there is something to transfer."""
+"""Tasks from which an automatic fit is worth its time: from fewer nothing is recommended, though a search may be guided by one."""
 MIN_TASK_RUNS = 4
 """Runs a task needs before it can teach anything about others."""
 
@@ -54,6 +54,7 @@ class LearnedModel(ABC):
         about: What it is, in half a sentence.
         min_share: Part of the training below which it knows nothing and must not answer.
         knows_own_columns: Whether it learns from hyperparameters that only the task's own runs have tuned.
+        min_tasks: Past tasks it takes to learn anything.
         encoder: How configurations become inputs.
         calibration: How wide its intervals must be.
         info: ``id created_utc kind n_runs n_tasks n_finished task_ids seed seconds device versions``, and what the kind adds.
@@ -63,6 +64,7 @@ class LearnedModel(ABC):
     about: ClassVar[str]
     min_share: ClassVar[float] = 0.1
     knows_own_columns: ClassVar[bool] = False
+    min_tasks: ClassVar[int] = MIN_TASKS
     encoder: Encoder
     calibration: Calibration
     info: Mapping[str, Any]
@@ -115,7 +117,7 @@ class LearnedModel(ABC):
             progress: Called with a fraction and a text.
 
         Raises:
-            NotEnoughHistoryError: If fewer than two tasks can teach.
+            NotEnoughHistoryError: If fewer than ``min_tasks`` tasks can teach.
         """
 
     @abstractmethod
@@ -157,20 +159,24 @@ def is_teaching(task: TaskRuns) -> bool:
     return len(outcomes) >= MIN_TASK_RUNS and len(np.unique(outcomes)) > 1
 
 
-def teaching_tasks(table: LearningTable) -> list[TaskRuns]:
+def teaching_tasks(table: LearningTable, least: int = MIN_TASKS) -> list[TaskRuns]:
     """Return the tasks that can teach.
 
+    Args:
+        table: What the history offers.
+        least: How many there must be.
+
     Raises:
-        NotEnoughHistoryError: If there are fewer than two, saying what there is.
+        NotEnoughHistoryError: If there are fewer, saying what there is.
     """
     tasks = [task for task in table.tasks if is_teaching(task)]
-    if len(tasks) >= MIN_TASKS:
+    if len(tasks) >= least:
         return tasks
     found = ", ".join(f"{task.name} ({len(task)})" for task in table.tasks) or "none"
     left_out = table.describe_left_out()
+    needed = f"{least} task{'s' if least > 1 else ''} with {MIN_TASK_RUNS} finished runs"
     raise NotEnoughHistoryError(
-        f"A meta-model needs at least {MIN_TASKS} tasks with {MIN_TASK_RUNS} finished runs of differing outcome, but the history "
-        f"has {len(tasks)}; tasks (usable runs): {found}"
+        f"A meta-model needs at least {needed} of differing outcome, but the history has {len(tasks)}; tasks (usable runs): {found}"
         + (f"; {left_out}" if left_out else "")
         + ". Log more runs with a MetaHPCallback; recommendations for a task with 4 runs of its own work without a meta-model."
     )

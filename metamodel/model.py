@@ -60,6 +60,7 @@ class MetaModel(LearnedModel):
     about: ClassVar[str] = "past tasks as Gaussian processes, the new one as one more draw of them"
     min_share: ClassVar[float] = 0.0
     knows_own_columns: ClassVar[bool] = True
+    min_tasks: ClassVar[int] = 1
 
     @property
     def share_done(self) -> float:
@@ -98,9 +99,9 @@ class MetaModel(LearnedModel):
             progress: Called with a fraction and a text.
 
         Raises:
-            NotEnoughHistoryError: If fewer than two tasks can teach.
+            NotEnoughHistoryError: If no task can teach.
         """
-        tasks = teaching_tasks(table)
+        tasks = teaching_tasks(table, cls.min_tasks)
         encoder = fit_encoder([task.configs for task in tasks])
         training = []
         for task in tasks:

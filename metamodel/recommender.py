@@ -20,7 +20,7 @@ from metamodel.explanation import describe_evidence
 from metamodel.fitting import Serving, serving_kind, serving_model
 from metamodel.kernels import one_thread
 from metamodel.kinds import DEFAULT, check_kind
-from metamodel.learned import is_teaching
+from metamodel.learned import MIN_TASKS, is_teaching
 from metamodel.learning_tables import learning_table
 from metamodel.model import MetaModel
 from metamodel.observations import LearningTable, TaskRuns
@@ -153,8 +153,10 @@ def recommend(
             names = frozenset(parsed)
             others, left_out, voice, silence = _speakers(table, own, names, description, now, kind)
         unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
-        serving = serving_model(opened, table, max_fit_s, device, seed, model) if _are_heard(others, voice) else Serving(None)
-        serving = _without_silent(serving, table, description, None if voice is None else (own, *others))
+        serving = Serving(None)
+        if _are_heard(others, voice):
+            serving = serving_model(opened, table, max_fit_s, device, seed, model, _least_to_fit(mode, kind))
+        serving = _without_silent(serving, table, description, task_id, None if voice is None else (own, *others))
         serving, voice, others, unheard = _side_by_side(serving, voice, others)
         waiting = tuple(_canonical(pending))
         question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, waiting, unheard)
@@ -284,17 +286,30 @@ def _are_enough(others: Sequence[TaskRuns]) -> bool:
     return sum(is_teaching(task) for task in others) >= MIN_BESIDE_STARTER
 
 
+def _least_to_fit(mode: str, kind: str) -> int:
+    """Return how many tasks an automatic fit takes: one guides a search, but nothing would be recommended from it."""
+    return MetaModel.min_tasks if mode == "explore" and kind == DEFAULT else MIN_TASKS
+
+
 def _without_silent(
-    serving: Serving, table: LearningTable, description: TaskDescription, heard: Sequence[TaskRuns | None] | None
+    serving: Serving,
+    table: LearningTable,
+    description: TaskDescription,
+    task_id: str | None,
+    heard: Sequence[TaskRuns | None] | None,
 ) -> Serving:
-    """Take out of the model what must not speak here: beside the starter all tasks but those heard, else those of other weights."""
+    """Take out of the model what must not speak here: beside the starter all tasks but those heard, else those of other weights.
+
+    A model of nothing but the task in question says what its own runs say, and would count them twice.
+    """
     if not isinstance(serving.model, MetaModel):
         return serving
     if heard is None:
         silent = {task.task_id for task in table.tasks if bool(task.description.is_pretrained) != bool(description.is_pretrained)}
     else:
         silent = {task.task_id for task in table.tasks} - {task.task_id for task in heard if task is not None}
-    return serving._replace(model=serving.model.forgetting(silent))
+    model = serving.model.forgetting(silent)
+    return serving._replace(model=None if model is not None and set(model.info["task_ids"]) == {task_id} else model)
 
 
 def _side_by_side(

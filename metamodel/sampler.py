@@ -41,11 +41,10 @@ OBJECTIVE = "value"
 class MetaHPSampler(BaseSampler):
     """Suggest what the meta-model would try next.
 
-    The first suggestions rest on the other tasks of the history, later ones on the study's own trials as well, which are written into
-    the history as runs of the task. Where the evidence is too thin to speak (see ``recommend``), and in the first ``N_STARTUP`` trials
-    without any other task, it fills the space evenly. Trials that run meanwhile in other workers are believed to end as expected, so
-    that each worker looks elsewhere. Failed trials, and trials that return NaN, are recorded as diverged and steer later suggestions
-    away. One objective only.
+    The first suggestions rest on the other tasks of the history, be it one, later ones on the study's own trials as well, which are written
+    into the history as runs of the task. In the first ``N_STARTUP`` trials without any other task to learn from, it fills the space evenly.
+    Trials that run meanwhile in other workers are believed to end as expected, so that each worker looks elsewhere. Failed trials, and
+    trials that return NaN, are recorded as diverged and steer later suggestions away. One objective only.
 
     Args:
         history: A history, its path, or None for the default one.
@@ -153,7 +152,9 @@ class MetaHPSampler(BaseSampler):
         )
         evidence = advice.evidence
         has_others = evidence.n_tasks + evidence.n_starter_tasks > 0
-        if thin_evidence(evidence) is not None or not (has_others or evidence.n_runs + evidence.n_related >= N_STARTUP):
+        is_known = has_others or evidence.n_runs + evidence.n_related >= N_STARTUP
+        # One other task is not enough to change a user's run, but trials it suggests are better than evenly spread ones.
+        if evidence.model_id is None and not (is_known and thin_evidence(evidence) is None):
             return {}
         return {name: value for name, value in advice.config.items() if canonical_name(name) not in evidence.untuned}
 

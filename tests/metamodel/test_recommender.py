@@ -99,6 +99,52 @@ def test_the_evidence_floor_is_two_tasks_with_eight_runs_or_four_of_this_task(hi
     assert recommend(history, "new", SPACE)[0].decision is Decision.APPLY
 
 
+def test_one_past_task_guides_a_search_and_its_advice_is_not_applied(history: History) -> None:
+    fill(history, 1, 30)
+    (found,) = recommend(history, "new", SPACE)
+    assert (found.decision, found.evidence.model_id) == (Decision.ABSTAIN, None)  # a fit would have cost time for nothing
+    (found,) = recommend(history, "new", SPACE, mode="explore")
+    assert found.decision is Decision.ABSTAIN
+    assert "only 30 runs of 1 other task: it takes 4 finished runs of this task" in found.reason
+    assert abs(math.log10(found.config["lr"]) + 2.5) < 1
+    assert "fitted the meta-model to 30 runs of 1 task" in found.evidence.note
+    (found,) = recommend(history, "new", SPACE)
+    assert found.decision is Decision.ABSTAIN
+    assert abs(math.log10(found.config["lr"]) + 2.5) < 1  # what it would have chosen
+    model = current_model(history)
+    assert model is not None
+    assert model.info["task_ids"] == [history.task("t0").id]
+    assert model.calibration.half_widths == {}
+
+
+def test_own_runs_after_one_past_task_count_with_it(history: History) -> None:
+    fill(history, 1, 30)
+    refit(history)
+    fill(history, 1, 4, prefix="mine", peak=-2.4)
+    (found,) = recommend(history, "mine0", SPACE, max_fit_s=0)
+    assert found.decision is Decision.APPLY
+    assert found.evidence.model_id is not None
+    assert abs(math.log10(found.config["lr"]) + 2.5) < 0.7
+
+
+def test_a_model_of_nothing_but_the_task_in_question_is_not_asked(history: History) -> None:
+    fill(history, 1, 12, prefix="mine")
+    refit(history)
+    for i in range(8):  # another task that speaks and has nothing to teach
+        with history.start_run(task="flat", hparams={"lr": 10 ** -(1 + i / 2), "batch_size": 16}, objective="val_acc") as run:
+            run.log(val_acc=0.5)
+    alone = recommend(history, "mine0", SPACE, max_fit_s=0)[0]
+    assert alone.evidence.n_tasks == 1
+    assert alone.evidence.model_id is None
+
+
+@pytest.mark.parametrize("mode", ["best", "explore"])
+def test_a_task_alone_is_asked_without_a_model_in_both_modes(history: History, mode: str) -> None:
+    fill(history, 1, 12, prefix="mine")
+    assert recommend(history, "mine0", SPACE, mode=mode)[0].evidence.model_id is None
+    assert current_model(history) is None
+
+
 def test_a_task_alone_is_tuned_by_its_own_runs_and_spoken_of_in_its_own_units(history: History) -> None:
     fill(history, 1, 20, prefix="mine")
     (recommendation,) = recommend(history, "mine0", SPACE, current={"lr": 1e-5, "batch_size": 16, "num_epochs": 5})
@@ -328,7 +374,7 @@ def test_exploring_and_exploiting_both_answer(history: History) -> None:
 
 
 def test_refit_on_an_empty_history_says_what_it_takes(history: History) -> None:
-    with pytest.raises(NotEnoughHistoryError, match=r"at least 2 tasks with 4 finished runs of differing outcome, but the history has 0"):
+    with pytest.raises(NotEnoughHistoryError, match=r"at least 1 task with 4 finished runs of differing outcome, but the history has 0"):
         refit(history)
 
 

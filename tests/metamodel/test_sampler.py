@@ -57,6 +57,15 @@ def test_the_first_trial_of_a_new_task_is_advised_by_the_tasks_before(history: H
     assert abs(math.log10(fresh.trials[0].params["lr"]) + 2.5) < 1.0
 
 
+def test_one_task_before_guides_the_first_trials(history: History) -> None:
+    optuna.create_study(sampler=MetaHPSampler(history, "a", seed=1), direction="maximize").optimize(landscape, n_trials=25)
+    guided = optuna.create_study(sampler=MetaHPSampler(history, "new", seed=5), direction="maximize")
+    guided.optimize(landscape, n_trials=3)
+    distances = [abs(math.log10(trial.params["lr"]) + 2.5) for trial in guided.trials]
+    assert distances[0] < 0.5
+    assert distances[2] < 0.5  # the second one looks whether this task is another
+
+
 def test_failed_and_nan_trials_are_recorded_as_diverged_and_pruned_ones_as_stopped(history: History) -> None:
     def objective(trial: optuna.Trial) -> float:
         trial.suggest_float("lr", 1e-5, 1e-1, log=True)
