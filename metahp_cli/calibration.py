@@ -24,7 +24,9 @@ def print_calibration(info: Mapping[str, Any]) -> None:
     title = f"Calibration: each of {coverage['n_tasks']} past tasks predicted from the others; = what intervals held, | what they claim"
     output.print_table(*calibration_rows(coverage), title=title)
     if coverage.get("trust", 1.0) < 1:
-        output.print_line(f"The tasks foretell each other only in part, so the history has {coverage['trust']:.0%} of its usual weight.")
+        output.print_line(
+            f"The tasks foretell each other only in part, so the history starts with {coverage['trust']:.0%} of its usual weight."
+        )
 
 
 def calibration_rows(coverage: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

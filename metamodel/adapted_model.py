@@ -27,9 +27,9 @@ from metamodel.adaptation import (
     random_network,
 )
 from metamodel.calibration import Calibration
-from metamodel.encoding import Encoder, fit_encoder
+from metamodel.encoding import Encoder
 from metamodel.kernels import one_thread
-from metamodel.learned import LearnedModel, teaching_tasks
+from metamodel.learned import LearnedModel, encoder_of, teaching_tasks
 from metamodel.left_out import MIN_LEFT_OUT, Residuals, expected_order, measure_residuals, ranks
 from metamodel.model import FORMAT
 from metamodel.observations import LearningTable, past_scores
@@ -140,10 +140,10 @@ class AdaptedModel(LearnedModel):
         """Learn from every task that can teach; the arguments are those of ``LearnedModel.fit``.
 
         Raises:
-            NotEnoughHistoryError: If fewer than two tasks can teach.
+            NotEnoughHistoryError: If fewer than two tasks can teach, or no hyperparameter varied.
         """
         tasks = teaching_tasks(table)
-        encoder = fit_encoder([task.configs for task in tasks])
+        encoder = encoder_of(tasks)
         rng = np.random.default_rng(seed)
         training = []
         for task in tasks:

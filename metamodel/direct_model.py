@@ -21,9 +21,9 @@ from metamodel.accuracy import hyperparameter_errors, mean_errors
 from metamodel.adaptation import Clock, Parameters, Tasks
 from metamodel.calibration import N_OWN, Calibration
 from metamodel.direct import N_STEPS, Descriptors, fit_direct, predicted_optimum
-from metamodel.encoding import Encoder, fit_encoder
+from metamodel.encoding import Encoder
 from metamodel.kernels import one_thread
-from metamodel.learned import LearnedModel, teaching_tasks
+from metamodel.learned import LearnedModel, encoder_of, teaching_tasks
 from metamodel.left_out import MIN_LEFT_OUT, Residuals, expected_order, measure_residuals, ranks
 from metamodel.model import FORMAT
 from metamodel.observations import LearningTable, TaskRuns, past_scores
@@ -181,10 +181,10 @@ class DirectModel(LearnedModel):
         """Learn from every task that can teach; the arguments are those of ``LearnedModel.fit``.
 
         Raises:
-            NotEnoughHistoryError: If fewer than two tasks can teach.
+            NotEnoughHistoryError: If fewer than two tasks can teach, or no hyperparameter varied.
         """
         tasks = teaching_tasks(table)
-        encoder = fit_encoder([task.configs for task in tasks])
+        encoder = encoder_of(tasks)
         families = [family_of(task) for task in tasks]
         descriptors = Descriptors.fit([task.description for task in tasks], families)
         described = np.stack([descriptors.encode(task.description, family) for task, family in zip(tasks, families, strict=True)])

@@ -17,7 +17,7 @@ from metamodel.learned import MIN_TASKS, LearnedModel, is_teaching
 from metamodel.learning_tables import learning_table
 from metamodel.model import MetaModel
 from metamodel.observations import LearningTable
-from store.errors import InvalidArgumentError, MetaHPError, ModelFileError
+from store.errors import InvalidArgumentError, MetaHPError, ModelFileError, NotEnoughHistoryError
 from store.ids import new_id
 
 if TYPE_CHECKING:
@@ -206,6 +206,8 @@ def serving_model(
         new = _fit_and_store(
             history, table, chosen, pick_device(device)[0], seed, limit_s, None, replaces=model, is_chosen=chosen == serving
         )
+    except NotEnoughHistoryError as error:  # nothing went wrong: there is nothing to learn yet
+        return Serving(model, f"{reason}; {error}")
     except (MetaHPError, OSError, RuntimeError) as error:  # torch has no class of its own for a full GPU or a singular matrix
         logger.warning("The automatic fit failed and the previous meta-model serves: %s", error)
         return Serving(model, f"{reason}; the automatic fit failed: {error}")
@@ -214,9 +216,9 @@ def serving_model(
         command = "metahp refit" + ("" if chosen == DEFAULT else f" --model {chosen}")
         return Serving(model, f"{reason}; {max_fit_s:g} s were not enough to fit, so {serves}: run `{command}`")
     seconds = time.monotonic() - started
-    return Serving(
-        new, f"fitted the meta-model to {new.info['n_runs']} runs of {new.info['n_tasks']} tasks in {seconds:.1f} s, since {reason}"
-    )
+    n_tasks = int(new.info["n_tasks"])
+    known = f"{new.info['n_runs']} runs of {n_tasks} task{'s' if n_tasks > 1 else ''}"
+    return Serving(new, f"fitted the meta-model to {known} in {seconds:.1f} s, since {reason}")
 
 
 def _fit_and_store(
@@ -235,7 +237,8 @@ def _fit_and_store(
     info: dict[str, Any] = {"id": new_id(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
     model = class_of(kind).fit(table, info, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
     seconds = time.monotonic() - started
-    if model.share_done < (model.min_share if replaces is None else MIN_STEPS_TO_REPLACE):
+    is_worth_keeping = replaces is not None and int(replaces.info["n_tasks"]) >= MIN_TASKS
+    if model.share_done < (MIN_STEPS_TO_REPLACE if is_worth_keeping else model.min_share):
         return replaces
     model = model.with_info(seconds=round(seconds, 3), is_chosen=is_chosen)
     path = model.save(history.models_path)

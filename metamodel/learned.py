@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from metamodel.calibration import Calibration
-from metamodel.encoding import Encoder
+from metamodel.encoding import Encoder, fit_encoder
 from metamodel.model_files import write_model_files
 from metamodel.observations import LearningTable, TaskRuns
 from metamodel.posterior import OwnRuns, Prediction
@@ -157,6 +157,21 @@ def is_teaching(task: TaskRuns) -> bool:
     """Say whether a task can teach: enough runs with outcomes, and not all of them equal."""
     outcomes = task.filled[task.has_outcome]
     return len(outcomes) >= MIN_TASK_RUNS and len(np.unique(outcomes)) > 1
+
+
+def encoder_of(tasks: Sequence[TaskRuns]) -> Encoder:
+    """Return the encoder of teaching tasks.
+
+    Raises:
+        NotEnoughHistoryError: If no hyperparameter varied in any of them, as where one script ran with several seeds.
+    """
+    encoder = fit_encoder([task.configs for task in tasks])
+    if encoder.width == 0:
+        names = ", ".join(sorted(task.name for task in tasks))
+        raise NotEnoughHistoryError(
+            f"A meta-model needs a hyperparameter that varied within a task, but none did in {names}. Log runs with differing values."
+        )
+    return encoder
 
 
 def teaching_tasks(table: LearningTable, least: int = MIN_TASKS) -> list[TaskRuns]:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from metamodel.calibration import Calibration, calibrate
-from metamodel.encoding import Encoder, FloatArray, fit_encoder
+from metamodel.encoding import Encoder, FloatArray
 from metamodel.kernels import one_thread
-from metamodel.learned import LearnedModel, teaching_tasks
+from metamodel.learned import LearnedModel, encoder_of, teaching_tasks
 from metamodel.model_files import meta_file, read_model_files, readable
 from metamodel.observations import LearningTable, rank_scores
 from metamodel.posterior import OwnRuns, Posterior
@@ -99,10 +99,10 @@ class MetaModel(LearnedModel):
             progress: Called with a fraction and a text.
 
         Raises:
-            NotEnoughHistoryError: If no task can teach.
+            NotEnoughHistoryError: If no task can teach, or no hyperparameter varied.
         """
         tasks = teaching_tasks(table, cls.min_tasks)
-        encoder = fit_encoder([task.configs for task in tasks])
+        encoder = encoder_of(tasks)
         training = []
         for task in tasks:
             keep = task.has_outcome
@@ -156,9 +156,12 @@ class MetaModel(LearnedModel):
 
     def _new_prior(self, features: Mapping[str, float], n_extra: int, without: str | None) -> Prior:
         tasks, index = self.task_gps, np.arange(self.task_gps.n_tasks)
-        if without in self.info["task_ids"] and tasks.n_tasks > 1:
-            own = list(self.info["task_ids"]).index(without)
-            tasks, index = tasks.without(own), np.delete(index, own)
+        # A task whose runs have two objectives is there twice.
+        own = [i for i, task_id in enumerate(self.info["task_ids"]) if task_id == without]
+        if len(own) < tasks.n_tasks:
+            for i in reversed(own):
+                tasks = tasks.without(i)
+            index = np.delete(index, own)
         if len(index) > MAX_ASKED_TASKS:
             keep = np.isin(np.arange(self.task_gps.n_tasks), index)
             weights = self.relatedness.weights(features, keep)[index]

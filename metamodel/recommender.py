@@ -101,11 +101,12 @@ def recommend(
     max_fit_s: float = 10.0,
     device: str = "auto",
     seed: int = 0,
+    min_tasks: int = MIN_TASKS,
 ) -> list[Recommendation]:
     """Recommend configurations for a task, from everything finished in the history.
 
-    A missing or outdated meta-model is fitted first. Thin evidence never raises: the recommendation then says ``abstain``, why, and
-    what it would have chosen.
+    A missing or outdated meta-model is fitted first, where there are two tasks to learn from. Thin evidence never raises: the
+    recommendation then says ``abstain``, why, and what it would have chosen.
 
     Args:
         history: A history, its path, or None for the default one.
@@ -124,17 +125,18 @@ def recommend(
         max_fit_s: Time for an automatic fit in seconds.
         device: Where an automatic fit runs.
         seed: Seed; the same history and seed give the same recommendation.
+        min_tasks: Tasks from which an automatic fit is worth its time; 1 for a search that follows what is below the evidence floor, too.
 
     Returns:
         ``k`` recommendations (fewer if there are fewer candidates), best first.
 
     Raises:
         SpaceError: If the space is malformed.
-        InvalidArgumentError: If ``k``, ``mode``, ``model`` or ``candidates`` is not possible.
+        InvalidArgumentError: If ``k``, ``mode``, ``model``, ``candidates`` or ``min_tasks`` is not possible.
     """
     from store import open_history
 
-    _check_counts(k, mode, model)
+    _check_counts(k, mode, model, min_tasks)
     _check_question(task, candidates)
     opened = open_history(history)
     try:
@@ -155,8 +157,9 @@ def recommend(
         unused = "; ".join(text for text in (table.describe_left_out(), silence) if text)
         serving = Serving(None)
         if _are_heard(others, voice):
-            serving = serving_model(opened, table, max_fit_s, device, seed, model, _least_to_fit(mode, kind))
-        serving = _without_silent(serving, table, description, task_id, None if voice is None else (own, *others))
+            serving = serving_model(opened, table, max_fit_s, device, seed, model, _least_to_fit(min_tasks, kind, others))
+        is_pretrained = bool(description.is_pretrained)
+        serving = _without_silent(serving, table, is_pretrained, task_id, others, is_beside_starter=voice is not None)
         serving, voice, others, unheard = _side_by_side(serving, voice, others)
         waiting = tuple(_canonical(pending))
         question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, waiting, unheard)
@@ -168,10 +171,11 @@ def recommend(
         return _answer(question, serving, evidence, k, candidates, configs, seed)
 
 
-def _check_counts(k: int, mode: str, model: str | None) -> None:
+def _check_counts(k: int, mode: str, model: str | None, min_tasks: int) -> None:
     check_kind(model)
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidArgumentError(f"k must be a whole number, at least 1, but got {k!r}. Ask for one or more recommendations.")
+    for name, count, advice in (("k", k, "Ask for one or more recommendations"), ("min_tasks", min_tasks, "Pass 1 or 2")):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise InvalidArgumentError(f"{name} must be a whole number, at least 1, but got {count!r}. {advice}.")
     if mode not in MODES:
         raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}. Pass one of these.")
 
@@ -286,29 +290,28 @@ def _are_enough(others: Sequence[TaskRuns]) -> bool:
     return sum(is_teaching(task) for task in others) >= MIN_BESIDE_STARTER
 
 
-def _least_to_fit(mode: str, kind: str) -> int:
-    """Return how many tasks an automatic fit takes: one guides a search, but nothing would be recommended from it."""
-    return MetaModel.min_tasks if mode == "explore" and kind == DEFAULT else MIN_TASKS
+def _least_to_fit(min_tasks: int, kind: str, others: Sequence[TaskRuns]) -> int:
+    """Return how many tasks an automatic fit takes; a single one must be another than the task in question."""
+    return min_tasks if kind == DEFAULT and any(is_teaching(task) for task in others) else MIN_TASKS
 
 
 def _without_silent(
-    serving: Serving,
-    table: LearningTable,
-    description: TaskDescription,
-    task_id: str | None,
-    heard: Sequence[TaskRuns | None] | None,
+    serving: Serving, table: LearningTable, is_pretrained: bool, task_id: str | None, others: Sequence[TaskRuns], *, is_beside_starter: bool
 ) -> Serving:
     """Take out of the model what must not speak here: beside the starter all tasks but those heard, else those of other weights.
 
-    A model of nothing but the task in question says what its own runs say, and would count them twice.
+    Tasks that have been merged into another are counted there, and a model of nothing but the task in question would count its own runs
+    twice. One of a single task serves as long as there is a single one to hear.
     """
     if not isinstance(serving.model, MetaModel):
         return serving
-    if heard is None:
-        silent = {task.task_id for task in table.tasks if bool(task.description.is_pretrained) != bool(description.is_pretrained)}
-    else:
-        silent = {task.task_id for task in table.tasks} - {task.task_id for task in heard if task is not None}
-    model = serving.model.forgetting(silent)
+    known = set(serving.model.info["task_ids"])
+    if len(known) < MIN_TASKS <= len(others):
+        return serving._replace(model=None)
+    heard = {task_id, *(task.task_id for task in others)}
+    if not is_beside_starter:
+        heard |= {task.task_id for task in table.tasks if bool(task.description.is_pretrained) == is_pretrained}
+    model = serving.model.forgetting(known - heard)
     return serving._replace(model=None if model is not None and set(model.info["task_ids"]) == {task_id} else model)
 
 

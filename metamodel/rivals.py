@@ -1,7 +1,8 @@
 """A history against what a task's own runs say alone: one more rival, that has learned nothing from other tasks.
 
 However wrong a history is, a process fitted to the task's own runs is not worse than having none. So from a few own runs on it stands
-beside the history's rivals, and the order of the runs decides between them (``posterior``).
+beside the history's rivals, and the order of the runs decides between them (``posterior``). Beside a history whose tasks do not foretell
+each other it stands from the first run on, not fitted to anything yet.
 """
 
 from __future__ import annotations

@@ -18,7 +18,11 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from metamodel.evidence_floor import thin_evidence
+from metamodel.fitting import serving_kind
+from metamodel.kinds import DEFAULT
+from metamodel.model import MetaModel
 from metamodel.precedence import same_value
+from metamodel.recommendation import Evidence
 from metamodel.recommender import recommend
 from metamodel.space import parse_space
 from metamodel.task import TaskDescription
@@ -148,15 +152,28 @@ class MetaHPSampler(BaseSampler):
             current=fixed or None,
             pending=[other.params for other in trials if _is_under_way(other, trial, space)],
             max_fit_s=self._max_fit_s,
+            min_tasks=MetaModel.min_tasks,
             seed=int(np.random.default_rng([self._seed, n_done]).integers(2**31)),
         )
         evidence = advice.evidence
         has_others = evidence.n_tasks + evidence.n_starter_tasks > 0
         is_known = has_others or evidence.n_runs + evidence.n_related >= N_STARTUP
-        # One other task is not enough to change a user's run, but trials it suggests are better than evenly spread ones.
-        if evidence.model_id is None and not (is_known and thin_evidence(evidence) is None):
+        if not (is_known and thin_evidence(evidence) is None) and not self._is_guided(evidence):
             return {}
         return {name: value for name, value in advice.config.items() if canonical_name(name) not in evidence.untuned}
+
+    def _is_guided(self, evidence: Evidence) -> bool:
+        """Say whether one other task speaks: not enough to change a user's run, but better than trials that are evenly spread."""
+        from store import open_history
+
+        if evidence.model_id is None:
+            return False
+        history = open_history(self._history)
+        try:
+            return serving_kind(history) == DEFAULT
+        finally:
+            if history is not self._history:
+                history.close()
 
     def _task_of(self, study: Study) -> str | TaskDescription:
         return self._task if self._task is not None else study.study_name

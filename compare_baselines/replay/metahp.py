@@ -38,7 +38,7 @@ class MetaHP(Method):
         self._history: History | None = None
         with History(self._base) as history:
             history.add_finished_runs(_runs(past), {task.name: dict(task.description) for task in past.tasks})
-            with suppress(NotEnoughHistoryError):  # with one past task there is nothing to fit to, and `recommend` knows
+            with suppress(NotEnoughHistoryError):  # of too little there is nothing to learn, and `recommend` knows
                 refit(history, "cpu", model=self.kind, seed=past.seed)
             self._models = history.models_path
 

@@ -153,7 +153,7 @@ def test_the_accuracy_of_direct_has_a_row_for_each_measure() -> None:
     ]
 
 
-@pytest.mark.parametrize(("trust", "said"), [(1.0, ""), (0.12, "only in part, so the history has 12% of its usual weight")])
+@pytest.mark.parametrize(("trust", "said"), [(1.0, ""), (0.12, "only in part, so the history starts with 12% of its usual weight")])
 def test_how_far_past_tasks_foretell_each_other_is_said(trust: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     widths = {"0": [0.7, 1.3, 2.0]}
     coverage = {"levels": [0.5, 0.8, 0.95], "half_widths": widths, "coverage_before": {"0": [0.5, 0.8, 0.95]}, "n_tasks": 9, "trust": trust}

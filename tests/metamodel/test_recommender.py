@@ -99,15 +99,23 @@ def test_the_evidence_floor_is_two_tasks_with_eight_runs_or_four_of_this_task(hi
     assert recommend(history, "new", SPACE)[0].decision is Decision.APPLY
 
 
-def test_one_past_task_guides_a_search_and_its_advice_is_not_applied(history: History) -> None:
+def flat(history: History, name: str, n_runs: int = 8) -> None:
+    """Another task that speaks and has nothing to teach."""
+    for i in range(n_runs):
+        with history.start_run(task=name, hparams={"lr": 10 ** -(1 + i / 2), "batch_size": 16}, objective="val_acc") as run:
+            run.log(val_acc=0.5)
+
+
+def test_one_past_task_guides_a_search_that_asks_for_it_and_its_advice_is_not_applied(history: History) -> None:
     fill(history, 1, 30)
-    (found,) = recommend(history, "new", SPACE)
-    assert (found.decision, found.evidence.model_id) == (Decision.ABSTAIN, None)  # a fit would have cost time for nothing
-    (found,) = recommend(history, "new", SPACE, mode="explore")
+    for mode in ("best", "explore"):  # a fit would cost a training's start time, for what is not applied
+        (found,) = recommend(history, "new", SPACE, mode=mode)
+        assert (found.decision, found.evidence.model_id) == (Decision.ABSTAIN, None)
+    (found,) = recommend(history, "new", SPACE, mode="explore", min_tasks=1)
     assert found.decision is Decision.ABSTAIN
     assert "only 30 runs of 1 other task: it takes 4 finished runs of this task" in found.reason
     assert abs(math.log10(found.config["lr"]) + 2.5) < 1
-    assert "fitted the meta-model to 30 runs of 1 task" in found.evidence.note
+    assert "fitted the meta-model to 30 runs of 1 task in" in found.evidence.note
     (found,) = recommend(history, "new", SPACE)
     assert found.decision is Decision.ABSTAIN
     assert abs(math.log10(found.config["lr"]) + 2.5) < 1  # what it would have chosen
@@ -118,31 +126,107 @@ def test_one_past_task_guides_a_search_and_its_advice_is_not_applied(history: Hi
 
 
 def test_own_runs_after_one_past_task_count_with_it(history: History) -> None:
-    fill(history, 1, 30)
+    fill(history, 1, 30, peak=-1.5)
     refit(history)
-    fill(history, 1, 4, prefix="mine", peak=-2.4)
+    before = recommend(history, "mine0", SPACE, mode="explore", max_fit_s=0)[0]
+    fill(history, 1, 8, prefix="mine", peak=-4.5)
     (found,) = recommend(history, "mine0", SPACE, max_fit_s=0)
     assert found.decision is Decision.APPLY
     assert found.evidence.model_id is not None
-    assert abs(math.log10(found.config["lr"]) + 2.5) < 0.7
+    assert math.log10(before.config["lr"]) > -2.5
+    assert math.log10(found.config["lr"]) < -3.5
+
+
+def test_a_model_of_one_task_does_not_speak_for_the_tasks_that_came_later(history: History) -> None:
+    fill(history, 1, 30)
+    refit(history)
+    fill(history, 2, 10, prefix="later")
+    stale = recommend(history, "new", SPACE, max_fit_s=0)[0]
+    assert (stale.decision, stale.evidence.model_id, stale.config) == (Decision.ABSTAIN, None, {})
+    assert recommend(history, "new", SPACE)[0].decision is Decision.APPLY
+
+
+def test_tasks_that_teach_nothing_do_not_lift_a_single_one_above_the_floor(history: History) -> None:
+    fill(history, 1, 4)
+    for name in ("flat", "level"):
+        flat(history, name)
+    for mode in ("explore", "best"):
+        assert recommend(history, "new", SPACE, mode=mode, min_tasks=1)[0].decision is Decision.ABSTAIN
+
+
+def test_any_fit_replaces_a_model_of_one_task(history: History) -> None:
+    fill(history, 1, 30)
+    refit(history)
+    fill(history, 11, 30, prefix="later", peak=-4.5)
+    table = learning_table(history)
+    serving = serving_model(history, table, max_fit_s=0.01)
+    assert serving.model is not None
+    assert serving.model.info["n_tasks"] == 12
 
 
 def test_a_model_of_nothing_but_the_task_in_question_is_not_asked(history: History) -> None:
     fill(history, 1, 12, prefix="mine")
+    flat(history, "flat")
+    for mode in ("best", "explore"):
+        found = recommend(history, "mine0", SPACE, mode=mode, min_tasks=1)[0]
+        assert (found.evidence.n_tasks, found.evidence.model_id, found.evidence.note) == (1, None, "")
+    assert current_model(history) is None  # nothing was fitted that nobody could have asked
     refit(history)
-    for i in range(8):  # another task that speaks and has nothing to teach
-        with history.start_run(task="flat", hparams={"lr": 10 ** -(1 + i / 2), "batch_size": 16}, objective="val_acc") as run:
-            run.log(val_acc=0.5)
-    alone = recommend(history, "mine0", SPACE, max_fit_s=0)[0]
-    assert alone.evidence.n_tasks == 1
-    assert alone.evidence.model_id is None
+    assert recommend(history, "mine0", SPACE, max_fit_s=0)[0].evidence.model_id is None
 
 
-@pytest.mark.parametrize("mode", ["best", "explore"])
-def test_a_task_alone_is_asked_without_a_model_in_both_modes(history: History, mode: str) -> None:
-    fill(history, 1, 12, prefix="mine")
-    assert recommend(history, "mine0", SPACE, mode=mode)[0].evidence.model_id is None
-    assert current_model(history) is None
+def test_runs_of_a_task_that_was_merged_into_this_one_count_once(history: History) -> None:
+    fill(history, 1, 30)
+    refit(history)
+    fill(history, 1, 2, prefix="mine")
+    history.merge_tasks("mine0", "t0")
+    flat(history, "flat")
+    assert recommend(history, "mine0", SPACE, max_fit_s=0)[0].evidence.model_id is None
+
+
+def test_a_task_with_two_objectives_is_no_evidence_for_itself(history: History) -> None:
+    fill(history, 2, 10)
+    for i in range(10):
+        with history.start_run(task="t0", hparams={"lr": 10 ** -(1 + i / 3), "batch_size": 16}, objective="val_f1") as run:
+            run.log(val_f1=0.5 + 0.01 * i)
+    model = refit(history)
+    assert isinstance(model, MetaModel)
+    assert model.info["n_tasks"] == 3
+    own, other = history.task("t0").id, history.task("t1").id
+    prior, alone = model.prior({}, without=own), model.forgetting([own])
+    assert alone is not None
+    assert alone.info["task_ids"] == [other]
+    points = np.random.default_rng(0).random((5, model.encoder.width))
+    assert prior.prepare(points).mean.numpy() == pytest.approx(alone.prior({}).prepare(points).mean.numpy())
+
+
+@pytest.mark.parametrize("n_tasks", [1, 2])
+@pytest.mark.parametrize("kind", ["metahp", "direct", "maml", "reptile"])
+def test_a_history_in_which_nothing_varied_says_so(history: History, kind: str, n_tasks: int) -> None:
+    for task in range(n_tasks):
+        for seed in range(5):
+            with history.start_run(task=f"t{task}", hparams={"lr": 0.1}, objective="val_acc") as run:
+                run.log(val_acc=0.5 + 0.01 * seed)
+    missing = "needs a hyperparameter that varied within a task, but none did in t0"
+    with pytest.raises(NotEnoughHistoryError, match=missing if n_tasks == 2 or kind == "metahp" else "at least 2 tasks"):
+        refit(history, model=kind)
+
+
+def test_a_history_in_which_nothing_varied_costs_a_start_no_warning(history: History, caplog: pytest.LogCaptureFixture) -> None:
+    for task in ("a", "b"):
+        for seed in range(8):
+            with history.start_run(task=task, hparams={"lr": 0.1}, objective="val_acc") as run:
+                run.log(val_acc=0.5 + 0.01 * seed)
+    serving = serving_model(history, learning_table(history))
+    assert serving.model is None
+    assert "none did in a, b" in serving.note
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("min_tasks", [0, 1.5, True])
+def test_an_impossible_number_of_tasks_is_refused(history: History, min_tasks: Any) -> None:
+    with pytest.raises(InvalidArgumentError, match="min_tasks must be a whole number, at least 1, but got"):
+        recommend(history, "new", SPACE, min_tasks=min_tasks)
 
 
 def test_a_task_alone_is_tuned_by_its_own_runs_and_spoken_of_in_its_own_units(history: History) -> None:
