@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from metamodel.borrowed import borrowed
 from metamodel.kinds import DEFAULT, KINDS, check_kind, class_of
 from metamodel.learned import MIN_TASKS, LearnedModel, is_teaching
 from metamodel.learning_tables import learning_table
@@ -96,18 +97,11 @@ def refit(
         NotEnoughHistoryError: If fewer tasks can teach than the kind takes: one for ``metahp``, two for the others.
         InvalidArgumentError: If the device or the kind does not exist.
     """
-    from store import open_history
-
     check_kind(model)
-
-    opened = open_history(history)
-    try:
+    with borrowed(history) as opened:
         fitted = _fit_and_store(opened, learning_table(opened), model, pick_device(device)[0], seed, None, progress)
         assert fitted is not None  # only a time limit could have kept it from learning
         return fitted
-    finally:
-        if opened is not history:
-            opened.close()
 
 
 def serving_kind(history: History) -> str:

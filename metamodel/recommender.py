@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from metamodel.advisor import Advisor, Judgement
 from metamodel.batch import GLOBAL, PER_DEVICE, as_seen_by_model
+from metamodel.borrowed import borrowed
 from metamodel.candidates import conservative_space
 from metamodel.evidence_floor import MIN_OTHER_RUNS, nothing_recommended, thin_evidence
 from metamodel.explanation import describe_evidence
@@ -134,12 +135,9 @@ def recommend(
         SpaceError: If the space is malformed.
         InvalidArgumentError: If ``k``, ``mode``, ``model``, ``candidates`` or ``min_tasks`` is not possible.
     """
-    from store import open_history
-
     _check_counts(k, mode, model, min_tasks)
     _check_question(task, candidates)
-    opened = open_history(history)
-    try:
+    with borrowed(history) as opened:
         table, task_id = learning_table(opened), _task_id(opened, task)
         # Runs of another objective than the one asked for would be incomparable.
         own = None if task_id is None else table.of_task(task_id, task.objective if isinstance(task, TaskDescription) else None)
@@ -158,14 +156,10 @@ def recommend(
         serving = Serving(None)
         if _are_heard(others, voice):
             serving = serving_model(opened, table, max_fit_s, device, seed, model, _least_to_fit(min_tasks, kind, others))
-        is_pretrained = bool(description.is_pretrained)
-        serving = _without_silent(serving, table, is_pretrained, task_id, others, is_beside_starter=voice is not None)
+        serving = _without_silent(serving, table, description, task_id, others, is_beside_starter=voice is not None)
         serving, voice, others, unheard = _side_by_side(serving, voice, others)
         waiting = tuple(_canonical(pending))
         question = Question(task_id, own, others, parsed or {}, now, variant, mode, description, unused, voice, waiting, unheard)
-    finally:
-        if opened is not history:
-            opened.close()
     evidence = _evidence(question, {**table.left_out, **left_out, **_why_unheard(unheard)}, serving)
     with one_thread():
         return _answer(question, serving, evidence, k, candidates, configs, seed)
@@ -296,7 +290,13 @@ def _least_to_fit(min_tasks: int, kind: str, others: Sequence[TaskRuns]) -> int:
 
 
 def _without_silent(
-    serving: Serving, table: LearningTable, is_pretrained: bool, task_id: str | None, others: Sequence[TaskRuns], *, is_beside_starter: bool
+    serving: Serving,
+    table: LearningTable,
+    description: TaskDescription,
+    task_id: str | None,
+    others: Sequence[TaskRuns],
+    *,
+    is_beside_starter: bool,
 ) -> Serving:
     """Take out of the model what must not speak here: beside the starter all tasks but those heard, else those of other weights.
 
@@ -310,6 +310,7 @@ def _without_silent(
         return serving._replace(model=None)
     heard = {task_id, *(task.task_id for task in others)}
     if not is_beside_starter:
+        is_pretrained = bool(description.is_pretrained)
         heard |= {task.task_id for task in table.tasks if bool(task.description.is_pretrained) == is_pretrained}
     model = serving.model.forgetting(known - heard)
     return serving._replace(model=None if model is not None and set(model.info["task_ids"]) == {task_id} else model)

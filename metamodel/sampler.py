@@ -17,6 +17,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
+from metamodel.borrowed import borrowed
 from metamodel.evidence_floor import thin_evidence
 from metamodel.fitting import serving_kind
 from metamodel.kinds import DEFAULT
@@ -114,12 +115,9 @@ class MetaHPSampler(BaseSampler):
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         """Write the trial into the history as a run."""
-        from store import open_history
-
         if not trial.params:
             return
-        history = open_history(self._history)
-        try:
+        with borrowed(self._history) as history:
             if _is_recorded(history, trial):
                 return
             run = history.start_run(
@@ -136,9 +134,6 @@ class MetaHPSampler(BaseSampler):
                 run.log({run.objective or OBJECTIVE: value}, step=max(trial.intermediate_values, default=-1) + 1)
             status = {TrialState.PRUNED: RunStatus.STOPPED, TrialState.FAIL: RunStatus.DIVERGED}.get(state)
             run.finish(status if status is not RunStatus.STOPPED or trial.intermediate_values else RunStatus.DIVERGED)
-        finally:
-            if history is not self._history:
-                history.close()
 
     def _suggest(self, study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution], fixed: Mapping[str, Any]) -> dict[str, Any]:
         """Ask the meta-model; empty where the evidence is too thin to do better than chance."""
@@ -164,16 +159,10 @@ class MetaHPSampler(BaseSampler):
 
     def _is_guided(self, evidence: Evidence) -> bool:
         """Say whether one other task speaks: not enough to change a user's run, but better than trials that are evenly spread."""
-        from store import open_history
-
         if evidence.model_id is None:
             return False
-        history = open_history(self._history)
-        try:
+        with borrowed(self._history) as history:
             return serving_kind(history) == DEFAULT
-        finally:
-            if history is not self._history:
-                history.close()
 
     def _task_of(self, study: Study) -> str | TaskDescription:
         return self._task if self._task is not None else study.study_name
