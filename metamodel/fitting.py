@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metamodel.borrowed import borrowed
+from metamodel.explanation import count
 from metamodel.kinds import DEFAULT, KINDS, check_kind, class_of
 from metamodel.learned import MIN_TASKS, LearnedModel, is_teaching
 from metamodel.learning_tables import learning_table
@@ -159,7 +160,7 @@ def outdated_reason(model: LearnedModel | None, table: LearningTable, least: int
         return "there is no meta-model yet"
     n_new_tasks = len(teaching - set(model.info["task_ids"]))
     if n_new_tasks:
-        return f"the history has {n_new_tasks} new task{'s' if n_new_tasks > 1 else ''}"
+        return f"the history has {count(n_new_tasks, 'new task')}"
     if table.n_finished >= OUTDATED_BY * int(model.info["n_finished"]):
         return f"the history grew from {model.info['n_finished']} to {table.n_finished} finished runs"
     return None
@@ -210,8 +211,7 @@ def serving_model(
         command = "metahp refit" + ("" if chosen == DEFAULT else f" --model {chosen}")
         return Serving(model, f"{reason}; {max_fit_s:g} s were not enough to fit, so {serves}: run `{command}`")
     seconds = time.monotonic() - started
-    n_tasks = int(new.info["n_tasks"])
-    known = f"{new.info['n_runs']} runs of {n_tasks} task{'s' if n_tasks > 1 else ''}"
+    known = f"{count(int(new.info['n_runs']), 'run')} of {count(int(new.info['n_tasks']), 'task')}"
     return Serving(new, f"fitted the meta-model to {known} in {seconds:.1f} s, since {reason}")
 
 

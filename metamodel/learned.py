@@ -13,6 +13,7 @@ from torch import Tensor
 
 from metamodel.calibration import Calibration
 from metamodel.encoding import Encoder, fit_encoder
+from metamodel.explanation import count
 from metamodel.model_files import write_model_files
 from metamodel.observations import LearningTable, TaskRuns
 from metamodel.posterior import OwnRuns, Prediction
@@ -189,7 +190,7 @@ def teaching_tasks(table: LearningTable, least: int = MIN_TASKS) -> list[TaskRun
         return tasks
     found = ", ".join(f"{task.name} ({len(task)})" for task in table.tasks) or "none"
     left_out = table.describe_left_out()
-    needed = f"{least} task{'s' if least > 1 else ''} with {MIN_TASK_RUNS} finished runs"
+    needed = f"{count(least, 'task')} with {MIN_TASK_RUNS} finished runs"
     raise NotEnoughHistoryError(
         f"A meta-model needs at least {needed} of differing outcome, but the history has {len(tasks)}; tasks (usable runs): {found}"
         + (f"; {left_out}" if left_out else "")

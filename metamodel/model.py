@@ -158,10 +158,8 @@ class MetaModel(LearnedModel):
         tasks, index = self.task_gps, np.arange(self.task_gps.n_tasks)
         # A task whose runs have two objectives is there twice.
         own = [i for i, task_id in enumerate(self.info["task_ids"]) if task_id == without]
-        if len(own) < tasks.n_tasks:
-            for i in reversed(own):
-                tasks = tasks.without(i)
-            index = np.delete(index, own)
+        if own and len(own) < tasks.n_tasks:
+            tasks, index = tasks.without(*own), np.delete(index, own)
         if len(index) > MAX_ASKED_TASKS:
             keep = np.isin(np.arange(self.task_gps.n_tasks), index)
             weights = self.relatedness.weights(features, keep)[index]
@@ -195,12 +193,9 @@ class MetaModel(LearnedModel):
         return {}
 
     def _left_by(self, index: Sequence[int]) -> Self:
-        tasks = self.task_gps
-        for i in reversed(index):
-            tasks = tasks.without(i)
         relatedness = replace(self.relatedness, values=np.delete(self.relatedness.values, index, axis=0))
         info = {**self.info, "task_ids": [task_id for i, task_id in enumerate(self.info["task_ids"]) if i not in index]}
-        return replace(self, task_gps=tasks, relatedness=relatedness, info=info)
+        return replace(self, task_gps=self.task_gps.without(*index), relatedness=relatedness, info=info)
 
     def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> Posterior:
         """Return the prior, conditioned on the task's own runs, beside what these say alone."""

@@ -110,24 +110,24 @@ def against_alone(prior: Prior, own: OwnRuns, trust: float = 1.0) -> Posterior:
             outcomes.
     """
     distrusted = 1 / trust - 1
-    inputs, outcomes = own.inputs, own.outcomes
+    outcomes = own.outcomes
     if len(np.unique(outcomes)) < MIN_OWN_RUNS:
         if len(outcomes) == 0 or distrusted == 0:
             return Posterior(prior, own)
-        return Posterior(_beside(prior, AlonePrior(_fitted(own, outcomes, 0), 0.0, 1.0), distrusted), own)
+        return Posterior(_beside(prior, AlonePrior(_fitted(own, outcomes[:0]), 0.0, 1.0), distrusted), own)
     history = Posterior(prior, own)
     assert history.own_scores is not None
     scores = own_scores(outcomes)
     middle, spread = float(history.own_scores.mean()), float(history.own_scores.std())
-    alone = AlonePrior(_fitted(own, scores, len(inputs)), middle, spread)
+    alone = AlonePrior(_fitted(own, scores), middle, spread)
     at = history.at.beside(AtOwnRuns.of(alone, own, middle + spread * scores))
     return Posterior(_beside(prior, alone, SHARE_OF_ALONE + distrusted), own, at)
 
 
-def _fitted(own: OwnRuns, scores: FloatArray, n: int) -> Kernel:
-    """Return the covariance that is most probable after the first ``n`` own runs."""
-    inputs, same = own.inputs[:n], own.is_same_variant[:n]
-    return fit_kernel(inputs, scores[:n], np.arange(inputs.shape[1]), variant_correlation(same, same))
+def _fitted(own: OwnRuns, scores: FloatArray) -> Kernel:
+    """Return the covariance that is most probable after the first own runs, as many as there are scores."""
+    inputs, same = own.inputs[: len(scores)], own.is_same_variant[: len(scores)]
+    return fit_kernel(inputs, scores, np.arange(inputs.shape[1]), variant_correlation(same, same))
 
 
 def _beside(prior: Prior, alone: AlonePrior, share: float) -> Rivals:

@@ -160,14 +160,15 @@ class TaskGPs:
         rows = torch.as_tensor(index, dtype=torch.long)
         return replace(self, inputs=self.inputs[rows], scores=self.scores[rows], mask=self.mask[rows])
 
-    def without(self, index: int) -> TaskGPs:
-        """Return the other tasks, as if this one had never been: the shared function forgets it too."""
-        others = self.chosen(np.delete(np.arange(self.n_tasks), index))
-        if self.common is None:
+    def without(self, *index: int) -> TaskGPs:
+        """Return the other tasks, as if these had never been: the shared function forgets them too."""
+        others, common = self.chosen(np.delete(np.arange(self.n_tasks), list(index))), self.common
+        if common is None:
             return others
-        rows = slice(index, index + 1)
-        precision, evidence = told(self.common.kernel, self.own, self.inputs[rows], self.scores[rows], self.mask[rows])
-        return replace(others, common=self.common.without(precision, evidence))
+        for i in sorted(index, reverse=True):
+            rows = slice(i, i + 1)
+            common = common.without(*told(common.kernel, self.own, self.inputs[rows], self.scores[rows], self.mask[rows]))
+        return replace(others, common=common)
 
     def predict(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the own part of each task from its runs.

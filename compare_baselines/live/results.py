@@ -345,14 +345,10 @@ class ComparisonEntry:
 def list_comparisons(history: History | str | os.PathLike[str] | None) -> list[ComparisonEntry]:
     """Return the comparisons of a history, oldest first."""
     from compare_baselines.live.reading import read_plans
-    from store import open_history
+    from metamodel.borrowed import borrowed
 
-    opened = open_history(history)
-    try:
+    with borrowed(history) as opened:
         return [ComparisonEntry(item.id, item.created_utc, item.plan) for item in read_plans(opened)]
-    finally:
-        if opened is not history:
-            opened.close()
 
 
 def load_comparison(history: History | str | os.PathLike[str] | None, comparison_id: str | None = None) -> ComparisonResult:
@@ -366,11 +362,7 @@ def load_comparison(history: History | str | os.PathLike[str] | None, comparison
         InvalidArgumentError: If there is no such comparison, or more than one begins so; the message lists what there is.
     """
     from compare_baselines.live.reading import read_comparison
-    from store import open_history
+    from metamodel.borrowed import borrowed
 
-    opened = open_history(history)
-    try:
+    with borrowed(history) as opened:
         return read_comparison(opened, comparison_id)
-    finally:
-        if opened is not history:
-            opened.close()

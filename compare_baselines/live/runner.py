@@ -20,7 +20,8 @@ from compare_baselines.live.searchers import METHODS, find_searcher
 from compare_baselines.live.tasks import find_tasks
 from compare_baselines.live.tasks.base import LiveTask, check_size
 from compare_baselines.live.units import Unit, carry_out
-from store import History, open_history
+from metamodel.borrowed import borrowed
+from store import History
 from store.errors import InvalidArgumentError, StorageError
 from store.ids import new_id, utc_now
 
@@ -87,8 +88,7 @@ def run_live(
     """
     tell = say or (lambda text: None)
     tasks = _check(settings)
-    opened = open_history(history)
-    try:
+    with borrowed(history) as opened:
         stored = _planned(opened, settings, tasks, tell)
         past = choose_past(stored.plan.past, opened, True, stored.id, stored.created_utc, stored.plan.methods)
         units = _units(opened, stored, settings, past)
@@ -97,9 +97,6 @@ def run_live(
             tell(f"The meta-models learn from {stored.plan.origin}.")
         _carry_out_all(units, settings, progress or (lambda share, text: None))
         return read_comparison(opened, stored.id)
-    finally:
-        if opened is not history:
-            opened.close()
 
 
 def _check(settings: Settings) -> list[LiveTask]:
