@@ -12,7 +12,7 @@ WORKERS ?= 2
 .PHONY: torture demo test test-lightning test-transformers check docs replay bench-logging bench-store bench-metamodel clean
 
 demo: .venv/installed
-	$(BIN)/python -m compare_baselines.demo
+	$(BIN)/python -m studies.demo.run
 
 # One thread per test process: the fits are tiny, and two processes with two threads each would fight over two cores.
 # A file stays with one process, which shares its fixtures.
@@ -48,7 +48,7 @@ docs: .venv/installed-dev
 
 # Measures for a quarter of an hour and more; `make REPLAY=--no-slow replay` leaves out the slow peers, `--write` only writes the page.
 replay: .venv/installed
-	$(BIN)/python -m compare_baselines.replay.tables $(REPLAY)
+	$(BIN)/python -m studies.replay.tables $(REPLAY)
 
 # Some minutes each, most of them MLflow's; `make BENCH=--lenient bench-store` writes the page whatever comes out.
 bench-logging: export OMP_NUM_THREADS = 1

@@ -22,10 +22,10 @@ from compare_baselines.replay.metahp import MetaHP
 from compare_baselines.replay.methods import NewTask
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.scenarios import with_scenario
-from compare_baselines.replay.tables import TABLES, load_table
 from metamodel import recommend
-from metamodel.calibration import LEVELS, N_OWN
+from metamodel.gp.calibration import LEVELS, N_OWN
 from metamodel.recommendation import Decision
+from studies.replay.tables import TABLES, load_table
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     # torch.optim.SGD and sklearn's MLPClassifier, and the middle of the table where the library has no default
@@ -93,7 +93,7 @@ def _predict(method: MetaHP, configs: Sequence[Mapping[str, Any]], values: np.nd
     from scipy.stats import norm, rankdata
 
     from metamodel.fitting import current_model
-    from metamodel.posterior import OwnRuns
+    from metamodel.gp.posterior import OwnRuns
 
     assert method._history is not None
     model = current_model(method._history, "metahp")

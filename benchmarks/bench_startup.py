@@ -92,10 +92,10 @@ def fill(path: Path) -> None:
     """Write a history of ``N_RUNS`` runs of ``N_TASKS`` tasks, and fit its meta-model."""
     import random
 
+    from metamodel.data.learning_tables import learning_table
     from metamodel.fitting import serving_model
-    from metamodel.learning_tables import learning_table
     from store import History
-    from store.bulk import Curve, FinishedRun
+    from store.sqlite.bulk import Curve, FinishedRun
 
     chance = random.Random(0)
     with History(path) as history:

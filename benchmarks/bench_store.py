@@ -21,9 +21,9 @@ from benchmarks.measuring import Timing, in_turns
 from benchmarks.page import markdown_table, measured_on, write_section
 from benchmarks.query_plans import explain, generalised
 from store import FinishedRun, History
-from store.bulk import metric_rows
-from store.operations import Operation, apply_operations, metrics_operation, series_operation
-from store.schema import METRIC_COLUMNS
+from store.sqlite.bulk import metric_rows
+from store.sqlite.operations import Operation, apply_operations, metrics_operation, series_operation
+from store.sqlite.schema import METRIC_COLUMNS
 
 LIMIT = 0.8
 """Our bulk writes reach at least this share of the rows per second of a bare ``executemany``."""
@@ -188,7 +188,7 @@ def _command(words: list[str], environment: dict[str, str]) -> tuple[float, floa
 
 def learning_s(path: Path) -> tuple[float, float]:
     """Return the seconds that reading everything to learn from takes, and that reading it again does."""
-    from metamodel.learning_tables import learning_table
+    from metamodel.data.learning_tables import learning_table
 
     with History(path, create=False) as history:
         first = _timed(lambda: learning_table(history))

@@ -8,23 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compare_baselines.demo import Result, run_demo
-    from compare_baselines.demo_plan import Plan
-    from compare_baselines.demo_tasks import DATASETS, DemoData, load_dataset
-    from compare_baselines.families import FAMILIES
+    from compare_baselines.live.families import FAMILIES
+    from compare_baselines.live.sklearn_data import DATASETS, DemoData, load_dataset
 
-__all__ = ["DATASETS", "FAMILIES", "DemoData", "Plan", "Result", "load_dataset", "run_demo"]
+__all__ = ["DATASETS", "FAMILIES", "DemoData", "load_dataset"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = str(Path(__file__).parent.parent / "store" / "shadowing.py")
+_CHECK = str(Path(__file__).parent.parent / "store" / "package_shadow.py")
 _GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store", "metamodel", "lightning_metahp"]}
 exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
 
 _MODULE_OF = {
-    **dict.fromkeys(("Result", "run_demo"), "compare_baselines.demo"),
-    "Plan": "compare_baselines.demo_plan",
-    **dict.fromkeys(("DATASETS", "DemoData", "load_dataset"), "compare_baselines.demo_tasks"),
-    "FAMILIES": "compare_baselines.families",
+    **dict.fromkeys(("DATASETS", "DemoData", "load_dataset"), "compare_baselines.live.sklearn_data"),
+    "FAMILIES": "compare_baselines.live.families",
 }
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MetaHPCallback", "apply", "autoconfig"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = Path(__file__).parent.parent / "store" / "shadowing.py"
+_CHECK = Path(__file__).parent.parent / "store" / "package_shadow.py"
 runpy.run_path(str(_CHECK), {"PACKAGES": ["store", "metamodel"]}, run_name="check")
 
 # No module is named like a public function: importing `hf_callbacks.autoconfig` would put the module in the function's place.

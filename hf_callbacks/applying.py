@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Trainer, TrainerCallback
 
 from hf_callbacks.arguments import rewritten
-from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, is_off, say
+from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, say
 from hf_callbacks.describe_trainer import pretrained_name
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.model_values import base_model, fixed_model_values, model_settings, set_model_values
@@ -21,10 +21,11 @@ from hf_callbacks.provenance import provenance_of, rewrites_of, write_provenance
 from hf_callbacks.resuming import find_resumption
 from hf_callbacks.watching import watch
 from store.errors import InvalidArgumentError
+from store.switches import is_off
 
 if TYPE_CHECKING:
+    from metamodel.data.task import TaskDescription
     from metamodel.recommendation import Recommendation
-    from metamodel.task import TaskDescription
     from store import History
 
 logger = logging.getLogger(__name__)

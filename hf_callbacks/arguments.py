@@ -13,7 +13,7 @@ from accelerate.state import is_initialized  # type: ignore[import-untyped]
 from transformers import TrainingArguments
 
 from hf_callbacks.provenance import FIELDS, Provenance, provenance_of
-from metamodel.precedence import Setting
+from metahp_tuning.precedence import Setting
 from store.errors import InvalidArgumentError
 from store.names import canonical_names
 from store.statuses import Source

@@ -18,7 +18,6 @@ from transformers.trainer_callback import ExportableState
 
 from hf_callbacks.applying import write_resumption
 from hf_callbacks.arguments import Hyperparameters, read_arguments
-from hf_callbacks.deciding import is_off
 from hf_callbacks.describe_trainer import check_task, describe_model, describe_task, describe_variant, read_model_config
 from hf_callbacks.ending import DivergenceWatch, ExceptionHook, gpu_seconds, last_caught_exception, peak_gpu_memory
 from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
@@ -28,11 +27,12 @@ from hf_callbacks.resuming import StoredRun, checkpoint_of, note_of_run, read_st
 from hf_callbacks.watching import TrainWatcher, calling_trainer, watch
 from store.errors import InvalidArgumentError, MetaHPWarning, NotAppliedWarning, ObjectiveWarning, UnknownRunError
 from store.statuses import RunStatus
+from store.switches import is_off
 
 if TYPE_CHECKING:
     import os
 
-    from metamodel.task import TaskDescription
+    from metamodel.data.task import TaskDescription
     from store import History, RunRecorder
 
 logger = logging.getLogger(__name__)

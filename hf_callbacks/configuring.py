@@ -13,15 +13,16 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_callbacks.arguments import check_arguments, restored, rewritten
-from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, is_off, say
+from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, say
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.objective import find_objective
 from hf_callbacks.provenance import Provenance, Target, plain_class, provenance_of, rewrites_of, with_provenance
 from hf_callbacks.resuming import find_resumption
 from store.errors import InvalidArgumentError, UnknownHyperparameterError
+from store.switches import is_off
 
 if TYPE_CHECKING:
-    from metamodel.task import TaskDescription
+    from metamodel.data.task import TaskDescription
     from store import History
 
 logger = logging.getLogger(__name__)

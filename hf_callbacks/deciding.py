@@ -32,12 +32,13 @@ from hf_callbacks.spaces import (
     permitted_names,
     settings_for,
 )
-from metamodel.batch import GLOBAL, PER_DEVICE
-from metamodel.explanation import format_value, start_message
-from metamodel.memory import known_limit, this_card
-from metamodel.precedence import Change, Constraint, Kept, Setting, check_keep, plan_changes, rewritable
+from metahp_tuning.memory_limit import known_limit, this_card
+from metahp_tuning.messages import start_message
+from metahp_tuning.precedence import Change, Constraint, Kept, Setting, check_keep, plan_changes, rewritable
+from metamodel.data.task import TaskDescription
+from metamodel.explanation import format_value
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
-from metamodel.task import TaskDescription
+from metamodel.space.batch import GLOBAL, PER_DEVICE
 from store.errors import (
     HistoryPathError,
     HistoryTooNewError,
@@ -48,6 +49,7 @@ from store.errors import (
     UnknownRecommendationError,
 )
 from store.names import canonical_name
+from store.switches import pinned_recommendation
 
 if TYPE_CHECKING:
     from store import History
@@ -110,11 +112,6 @@ class Plan:
     changes: tuple[Change, ...] = ()
     message: str = ""
     is_failed: bool = False
-
-
-def is_off() -> bool:
-    """Say whether METAHP=off forbids us everything."""
-    return os.environ.get("METAHP", "").strip().lower() in {"off", "0", "false"}
 
 
 def check_request(request: Request) -> Request:
@@ -235,7 +232,7 @@ def _decide(request: Request) -> Plan:
         to_write = replace(recommendation, config=batch.fields(recommendation.config))
         changes = [_typed(change) for change in plan_changes(allowed, to_write, constraints)]
         applied = [] if request.mode == "dry-run" else changes
-        if not os.environ.get("METAHP_PIN"):  # the stored one says what was first rewritten, and must keep saying it
+        if not pinned_recommendation():  # the stored one says what was first rewritten, and must keep saying it
             save_recommendation(history, recommendation, current=current, changes=[change.to_dict() for change in applied])
     note = " ".join(_notes(request, description, recommendation))
     message = start_message(recommendation, changes, kept, request.objective.name, note)
@@ -258,7 +255,7 @@ def _recommendation(
     current: Mapping[str, Any],
     batch: BatchPlan,
 ) -> Recommendation:
-    pinned = os.environ.get("METAHP_PIN")
+    pinned = pinned_recommendation()
     if pinned:
         return load_recommendation(history, pinned)
     from metamodel import recommend

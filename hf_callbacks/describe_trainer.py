@@ -20,7 +20,7 @@ from transformers import TrainingArguments
 from hf_callbacks.arguments import Hyperparameters, plain_value
 from hf_callbacks.model_values import default_config
 from hf_callbacks.objective import Objective
-from metamodel.describe import (
+from metahp_tuning.task_description import (
     describe_dataset,
     model_class_name,
     model_family,
@@ -29,7 +29,7 @@ from metamodel.describe import (
     preserved_generators,
     preserved_rng,
 )
-from metamodel.task import TaskDescription
+from metamodel.data.task import TaskDescription
 from store.errors import InvalidArgumentError
 from store.statuses import Source
 

@@ -20,10 +20,10 @@ from hf_callbacks.arguments import (
 )
 from hf_callbacks.model_values import read_model_value
 from hf_callbacks.provenance import Provenance, provenance_of
-from metamodel.describe import read_optimizer, read_scheduler
+from metahp_tuning.task_description import read_optimizer, read_scheduler
 from metamodel.explanation import format_value
-from metamodel.precedence import same_value
 from store.statuses import Source
+from store.values import same_value
 
 BATCH_FIELD = "per_device_train_batch_size"
 _LIVE = ("gradient_accumulation_steps", "max_grad_norm")

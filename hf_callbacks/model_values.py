@@ -17,10 +17,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from metamodel.describe import preserved_rng
-from metamodel.precedence import Setting, same_value
+from metahp_tuning.precedence import Setting
+from metahp_tuning.task_description import preserved_rng
 from store.names import canonical_name, canonical_names
 from store.statuses import Source
+from store.values import same_value
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ from typing import Any
 
 from transformers import TrainingArguments
 
-from metamodel.precedence import Change, same_value
-from metamodel.task import TaskDescription
+from metahp_tuning.precedence import Change
+from metamodel.data.task import TaskDescription
 from store.statuses import Source
+from store.values import same_value
 
 ID_FIELD = "metahp"
 """Attribute that holds the recommendation's id, or None."""

@@ -18,10 +18,10 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hf_callbacks.arguments import argument_values, global_batch_size, is_default
 from hf_callbacks.provenance import Provenance, Rewrite, Target, plain_rewrites, provenance_of, read_rewrites
-from metamodel.batch_split import split_global
+from metahp_tuning.batch_split import split_global
 from metamodel.explanation import format_value
-from metamodel.precedence import same_value
 from store.statuses import Source
+from store.values import same_value
 
 logger = logging.getLogger(__name__)
 

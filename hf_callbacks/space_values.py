@@ -15,8 +15,8 @@ from typing import Any
 
 from hf_callbacks.arguments import plain_value
 from hf_callbacks.spaces import WARM_UP_RATIO
-from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE
-from metamodel.space import Dimension, parse_space
+from metamodel.space.batch import ACCUMULATION, GLOBAL, PER_DEVICE
+from metamodel.space.dimensions import Dimension, parse_space
 from store.errors import SpaceError
 
 

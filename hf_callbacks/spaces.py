@@ -12,15 +12,16 @@ from typing import Any
 
 from hf_callbacks.arguments import WARM_UP, argument_values, global_batch_size
 from hf_callbacks.provenance import plain_class
-from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout
-from metamodel.batch_split import global_space, per_device_config
-from metamodel.precedence import CONSERVATIVE_NAMES, Setting
-from metamodel.space import parse_space
+from metahp_tuning.batch_split import global_space, per_device_config
+from metahp_tuning.precedence import Setting
+from metamodel.space.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout
+from metamodel.space.dimensions import parse_space
 from store.errors import SpaceError, UnknownHyperparameterError
+from store.hyperparameters import conservative_names
 from store.names import canonical_name
 
 WARM_UP_RATIO = "warmup_ratio"
-CONSERVATIVE = CONSERVATIVE_NAMES | {"max_grad_norm"}
+CONSERVATIVE = conservative_names() | {"max_grad_norm"}
 """What may be rewritten here without a space: the host clips gradients by default, so the bound is a knob of every run."""
 
 MAX_ACCUMULATION = 64

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["MetaHPCLI", "MetaHPCallback", "MetaHParams"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = os.path.join(os.path.dirname(os.path.dirname(__file__)), "store", "shadowing.py")
+_CHECK = os.path.join(os.path.dirname(os.path.dirname(__file__)), "store", "package_shadow.py")
 _GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store", "metamodel"]}
 exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
 

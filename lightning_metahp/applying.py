@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -13,9 +14,9 @@ from lightning_metahp import dropout
 from lightning_metahp.host import set_initial_hparam
 from lightning_metahp.settings import TRAINER_FIELDS, read_trainer_field, write_trainer_field
 from lightning_metahp.source_reads import later_reads
-from metamodel.precedence import Change, same_value
-from store.frozen import Frozen
+from metahp_tuning.precedence import Change
 from store.names import canonical_name
+from store.values import same_value
 
 SAFE_NAMES = frozenset(
     {"learning_rate", "weight_decay", "dropout", "momentum", "warmup_ratio", "warmup_steps", "batch_size", "global_batch_size"}
@@ -27,7 +28,8 @@ _MARK = "_metahp_written"
 """Attribute in which an object keeps what was written into it, for the next fit; a module goes through many of them."""
 
 
-class Place(Frozen):
+@dataclass(frozen=True, slots=True)
+class Place:
     """One place that holds a hyperparameter, and what was written there.
 
     Attributes:

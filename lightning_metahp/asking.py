@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning_metahp.objective import Objective
-from metamodel.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout
-from metamodel.batch_split import global_space, per_device_config, whole_numbers
-from metamodel.class_source import model_variant
-from metamodel.precedence import Change, Constraint, Setting, plan_changes
+from metahp_tuning.batch_split import global_space, per_device_config, whole_numbers
+from metahp_tuning.class_source import model_variant
+from metahp_tuning.precedence import Change, Constraint, Setting, plan_changes
+from metamodel.data.task import TaskDescription
 from metamodel.recommendation import Recommendation
-from metamodel.task import TaskDescription
+from metamodel.space.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout
 from store.names import Direction, canonical_name
 from store.statuses import Source
 

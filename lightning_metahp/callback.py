@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_metahp.guard import guarded, is_off, report
+from lightning_metahp.guard import guarded, report
 from lightning_metahp.host import call_all_hooks, is_finder_checkpoint, skip_idle_hooks, why_no_run
 from lightning_metahp.objective import check_objective
 from lightning_metahp.refusals import mark_built
 from lightning_metahp.run_log import RunLog
 from lightning_metahp.task_readout import check_task
+from store.switches import is_off
 
 if TYPE_CHECKING:
-    from metamodel.task import TaskDescription
+    from metamodel.data.task import TaskDescription
     from store import History
 
 

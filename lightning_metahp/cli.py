@@ -29,21 +29,24 @@ from lightning_metahp.cli_config import (
     world_size_of,
 )
 from lightning_metahp.deciding import MODES
-from lightning_metahp.guard import is_off, report, say
+from lightning_metahp.guard import report, say
 from lightning_metahp.objective import Objective, check_objective
 from lightning_metahp.run_log import Advice
 from lightning_metahp.sweeps import running_sweep
-from metamodel.batch import GLOBAL, PER_DEVICE, BatchLayout
-from metamodel.batch_split import global_space
-from metamodel.explanation import format_value, start_message
-from metamodel.memory import known_limit, this_card
-from metamodel.precedence import CONSERVATIVE_NAMES, Change, Constraint, Kept, check_keep, check_names, rewritable
+from metahp_tuning.batch_split import global_space
+from metahp_tuning.memory_limit import known_limit, this_card
+from metahp_tuning.messages import start_message
+from metahp_tuning.precedence import Change, Constraint, Kept, check_keep, check_names, rewritable
+from metamodel.data.task import TaskDescription
+from metamodel.explanation import format_value
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
-from metamodel.space import parse_space
-from metamodel.task import TaskDescription
+from metamodel.space.batch import GLOBAL, PER_DEVICE, BatchLayout
+from metamodel.space.dimensions import parse_space
 from store.errors import InvalidArgumentError, MetaHPError
+from store.hyperparameters import conservative_names
 from store.names import canonical_name, resolve_direction
 from store.statuses import Source
+from store.switches import is_off, pinned_recommendation
 
 if TYPE_CHECKING:
     from store import History
@@ -203,7 +206,7 @@ class MetaHPCLI(LightningCLI):
         if sweep is not None:
             return CliPlan({}, message=f"metahp: nothing changed; {sweep} chooses the hyperparameters of this run, which is recorded")
         problem = why_ranks_cannot_agree()
-        if problem is not None and not os.environ.get("METAHP_PIN"):
+        if problem is not None and not pinned_recommendation():
             return CliPlan({}, message=f"metahp: nothing changed; {problem}, before they could agree. METAHP_PIN=<id> is the same for all.")
         plan = self._decide()
         os.environ[PLAN_VARIABLE] = _plan_as_text(plan)
@@ -221,7 +224,7 @@ class MetaHPCLI(LightningCLI):
         found, unclear = settings_in(config, given, _link_targets(parser), groups, wanted)
         settings = {name: item.setting for name, item in found.items()}
         names = [setting.raw_name for setting in settings.values()] + [item.raw_name for item in unclear]
-        check_names(wishes.keep, [*names, *sorted(CONSERVATIVE_NAMES)], "the configuration")
+        check_names(wishes.keep, [*names, *sorted(conservative_names())], "the configuration")
         if wishes.space is not None:
             check_names(
                 [raw for raw in wishes.space if canonical_name(raw) != GLOBAL], names, "the configuration", "Use one of these names."
@@ -260,7 +263,7 @@ class MetaHPCLI(LightningCLI):
             space = {raw: v for raw, v in wishes.space.items() if canonical_name(raw) in allowed or canonical_name(raw) == GLOBAL}
         current = {item.setting.raw_name: item.setting.value for item in found.values()}
         current |= {} if layout is None else {GLOBAL: layout.global_size}
-        pinned = os.environ.get("METAHP_PIN")
+        pinned = pinned_recommendation()
         if pinned:
             found_one: Recommendation = load_recommendation(history, pinned)
         else:
@@ -340,7 +343,7 @@ def _link_targets(parser: Any) -> list[str]:
 
 
 def _plan_as_text(plan: CliPlan) -> str:
-    changes = [change.as_dict() for change in plan.changes]
+    changes = [change.to_dict() for change in plan.changes]
     return json.dumps({"values": dict(plan.values), "changes": changes, "id": plan.recommendation_id})
 
 

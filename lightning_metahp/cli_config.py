@@ -13,9 +13,9 @@ import torch
 
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import TRAINER_FIELDS
-from metamodel.describe import data_identity_hparams, describe_dataset, names_data, preserved_rng
-from metamodel.precedence import Kept, Setting
-from metamodel.task import TaskDescription
+from metahp_tuning.precedence import Kept, Setting
+from metahp_tuning.task_description import data_identity_hparams, describe_dataset, names_data, preserved_rng
+from metamodel.data.task import TaskDescription
 from store.names import canonical_name, infer_direction, resolve_direction
 from store.statuses import Source
 

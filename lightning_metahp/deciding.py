@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,18 @@ from lightning_metahp.refusals import Surroundings, without_fixed
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size, trainer_settings
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
 from lightning_metahp.written_optimizer import written_optimizer
-from metamodel.batch import GLOBAL, PER_DEVICE, BatchLayout
+from metahp_tuning.messages import start_message
+from metahp_tuning.precedence import Change, Constraint, Kept, Setting, check_names, rewritable
+from metamodel.data.task import TaskDescription
 from metamodel.evidence_floor import without_history
-from metamodel.explanation import format_value, start_message
-from metamodel.precedence import CONSERVATIVE_NAMES, Change, Constraint, Kept, Setting, check_names, rewritable
+from metamodel.explanation import format_value
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
-from metamodel.task import TaskDescription
-from store.frozen import Frozen
+from metamodel.space.batch import GLOBAL, PER_DEVICE, BatchLayout
+from store.hyperparameters import conservative_names
 from store.ids import task_id_of
 from store.names import canonical_name, canonical_names
 from store.paths import is_new_history, resolve_path
+from store.switches import pinned_recommendation
 
 if TYPE_CHECKING:
     from store import History
@@ -36,7 +39,8 @@ _MIN_FIT_S = 0.1
 """Left for fitting a model even where looking at the data took all the time there was."""
 
 
-class Request(Frozen):
+@dataclass(frozen=True)
+class Request:
     """What a user asks for, checked.
 
     Attributes:
@@ -74,7 +78,8 @@ class Request(Frozen):
         return Surroundings(self.trainer, self.module, self.out_of_reach, self.is_resume_known)
 
 
-class Unsaved(Frozen):
+@dataclass(frozen=True, slots=True)
+class Unsaved:
     """An abstention that waits for the history in which it is going to stand, and what the user's own configuration was."""
 
     recommendation: Recommendation
@@ -85,7 +90,8 @@ class Unsaved(Frozen):
         save_recommendation(history, self.recommendation, current=self.current, changes=[])
 
 
-class Plan(Frozen):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """What is to be rewritten and what to say about it; ``recommendation_id`` is None where none is followed."""
 
     recommendation_id: str | None = None
@@ -93,7 +99,8 @@ class Plan(Frozen):
     message: str = ""
 
 
-class Case(Frozen):
+@dataclass(frozen=True, slots=True)
+class Case:
     """One decision on its way: what may change, what is known, and how the batch is put together."""
 
     request: Request
@@ -128,7 +135,7 @@ def check_request(request: Request) -> None:
     datamodule = datamodule_of(request.trainer)
     where = type(request.module).__name__ + (f" or {type(datamodule).__name__}" if datamodule is not None else "")
     available = sorted(setting.raw_name for setting in settings.values())
-    check_names(request.keep, [*available, *request.around.told, *sorted(CONSERVATIVE_NAMES)], where)
+    check_names(request.keep, [*available, *request.around.told, *sorted(conservative_names())], where)
     if request.space is None:
         return
     advice = "Use one of these names, or save_hyperparameters() with it."
@@ -232,7 +239,7 @@ def _objective_before(description: TaskDescription, reach: Reach) -> Objective |
 def _recommend(case: Case, reach: Reach) -> Plan:
     request = case.request
     current = _current(request, case.layout)
-    pinned = os.environ.get("METAHP_PIN")
+    pinned = pinned_recommendation()
     is_dry = request.mode == "dry-run"
     if reach.is_new and not pinned:
         task_id = task_id_of(case.description.identity())
@@ -306,7 +313,7 @@ def _constraints(request: Request, description: TaskDescription, reach: Reach) -
         share = max(1, description.n_train // max(1, request.trainer.world_size))
         found.append(Constraint(PER_DEVICE, share, f"the data set has {description.n_train} samples"))
     if not reach.is_new:
-        from metamodel.memory import known_limit, this_card
+        from metahp_tuning.memory_limit import known_limit, this_card
 
         memory = known_limit(reach.history, description, this_card(), str(request.trainer.precision))
         if memory is not None:

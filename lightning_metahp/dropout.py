@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from metamodel.precedence import same_value
 from store.names import canonical_name
+from store.values import same_value
 
 
 def is_rate_name(raw_name: str) -> bool:

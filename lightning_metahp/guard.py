@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,11 +14,6 @@ from store.errors import MetaHPWarning
 _log = logging.getLogger(__name__)
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
-
-
-def is_off() -> bool:
-    """Say whether ``METAHP=off`` forbids us everything."""
-    return os.environ.get("METAHP", "").strip().lower() in {"off", "0", "false"}
 
 
 def warn(message: str, category: type[Warning] = MetaHPWarning) -> None:

@@ -6,13 +6,12 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
-
-from store.frozen import Frozen
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +93,8 @@ def loaders_passed_to_fit(trainer: Trainer) -> Any | None:
     return None if is_kind(source, "LightningModule", "LightningDataModule") else source
 
 
-class Resume(Frozen):
+@dataclass(frozen=True, slots=True)
+class Resume:
     """What is known of a resume before the Trainer says it.
 
     Attributes:

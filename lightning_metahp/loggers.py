@@ -16,7 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.host import is_kind
 from lightning_metahp.settings import datamodule_of
-from metamodel.explanation import describe_change
+from metahp_tuning.messages import describe_change
 
 if TYPE_CHECKING:
     from lightning_metahp.run_log import Advice

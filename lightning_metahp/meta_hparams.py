@@ -18,7 +18,7 @@ from lightning_metahp.ranks import agree, all_equal
 from lightning_metahp.run_log import Advice
 from lightning_metahp.settings import datamodule_of
 from lightning_metahp.sweeps import running_sweep
-from metamodel.precedence import check_keep
+from metahp_tuning.precedence import check_keep
 from store.errors import (
     HistoryPathError,
     HistoryTooNewError,
@@ -30,7 +30,7 @@ from store.errors import (
 
 if TYPE_CHECKING:
     from lightning_metahp.resuming import Earlier
-    from metamodel.task import TaskDescription
+    from metamodel.data.task import TaskDescription
     from store import History
 
 _UNUSABLE_HISTORY = (HistoryPathError, NotAHistoryError, HistoryTooNewError)
@@ -93,7 +93,7 @@ class MetaHParams(RecordingCallback):
                 f"max_startup_s must be a positive number of seconds, but got {max_startup_s!r}. Pass for example 10."
             )
         if space is not None:
-            from metamodel.space import parse_space
+            from metamodel.space.dimensions import parse_space
 
             parse_space(space)
         self.space = None if space is None else dict(space)

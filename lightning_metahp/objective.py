@@ -8,13 +8,13 @@ two are known only after the first validation. Else there is none, which is said
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from lightning_metahp.host import is_kind
 from store.errors import ObjectiveError
-from store.frozen import Frozen
 from store.names import Direction, infer_direction, resolve_direction
 
 _CLOCKS = frozenset({"step", "epoch", "global_step"})
@@ -25,7 +25,8 @@ PER_LOADER = "/dataloader_idx_"
 """What Lightning puts between a metric's name and the number of its loader where there are several."""
 
 
-class Objective(Frozen):
+@dataclass(frozen=True, slots=True)
+class Objective:
     """A metric and which way is better; ``doubt`` says what the user should look at."""
 
     name: str

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp import dropout
 from lightning_metahp.settings import TRAINER_FIELDS, loaded_batch_size, read_trainer_field
+from metahp_tuning.precedence import Change
 from metamodel.explanation import format_value
-from metamodel.precedence import Change, same_value
-from store.frozen import Frozen
+from store.values import same_value
 
 
-class ReadBack(Frozen):
+@dataclass(frozen=True, slots=True)
+class ReadBack:
     """What one rewritten value turned out to be.
 
     Attributes:

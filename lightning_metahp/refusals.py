@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -12,15 +13,16 @@ from lightning_metahp.applying import SAFE_NAMES
 from lightning_metahp.host import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, own_settings, trainer_settings
 from lightning_metahp.source_reads import Reads, later_reads
-from metamodel.precedence import Kept, Setting, same_value
-from store.frozen import Frozen
+from metahp_tuning.precedence import Kept, Setting
 from store.names import canonical_name
+from store.values import same_value
 
 _BUILT = "_metahp_built"
 """Attribute by which a module says that a stage of some Trainer has gone through its ``setup`` and ``configure_model``."""
 
 
-class Surroundings(Frozen):
+@dataclass(frozen=True)
+class Surroundings:
     """What decides whether a value can still be changed.
 
     Attributes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ from lightning_metahp.asking import typed
 from lightning_metahp.deciding import Plan, Request
 from lightning_metahp.host import Resume
 from lightning_metahp.settings import TRAINER_FIELDS
-from metamodel.explanation import describe_change, format_value
-from metamodel.precedence import Change, Setting, same_value
-from store.frozen import Frozen
+from metahp_tuning.messages import describe_change
+from metahp_tuning.precedence import Change, Setting
+from metamodel.explanation import format_value
 from store.names import canonical_name
 from store.statuses import Source
+from store.switches import pinned_recommendation
+from store.values import same_value
 
 _log = logging.getLogger(__name__)
 
@@ -31,10 +33,8 @@ _LENGTH = frozenset({"num_epochs", "max_steps"})
 """How long to train is no state of a checkpoint: to train longer is what many resume for."""
 
 
-_NOTHING: Mapping[str, Any] = {}
-
-
-class Earlier(Frozen):
+@dataclass(frozen=True, slots=True)
+class Earlier:
     """What a checkpoint says of the run it comes from.
 
     Attributes:
@@ -45,8 +45,8 @@ class Earlier(Frozen):
     """
 
     path: str
-    state: Mapping[str, Any] = _NOTHING
-    hparams: Mapping[str, Any] = _NOTHING
+    state: Mapping[str, Any] = field(default_factory=dict)
+    hparams: Mapping[str, Any] = field(default_factory=dict)
     is_complete: bool = True
 
 
@@ -112,7 +112,7 @@ def plan_resumed(request: Request, earlier: Earlier) -> Plan:
         changes.append(typed(Change(name, setting.raw_name, setting.value, new, Source.RESUME, "the run it resumes had it")))
     notes += _optimizer_conflicts(settings, earlier, {change.name for change in changes})
     followed = earlier.state.get("recommendation_id")
-    if os.environ.get("METAHP_PIN") and os.environ["METAHP_PIN"] != followed:
+    if pinned_recommendation() not in (None, followed):
         notes.append("METAHP_PIN is not used on a resumed run")
     return Plan(followed, tuple(changes), _message(earlier.path, followed, changes, notes))
 

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,13 +19,13 @@ from lightning_metahp.host import is_kind, logged_in_this_loop
 from lightning_metahp.objective import PER_LOADER, Objective, no_objective_message, objective_before_training, objective_from_logged
 from lightning_metahp.settings import Reading, loaders_in, read_in_force
 from lightning_metahp.task_readout import describe_task, forget_look
-from metamodel.describe import model_class_name, model_family, model_variant, parameter_count
-from metamodel.precedence import Change, same_value
-from metamodel.task import TaskDescription
+from metahp_tuning.precedence import Change
+from metahp_tuning.task_description import model_class_name, model_family, model_variant, parameter_count
+from metamodel.data.task import TaskDescription
 from store.errors import InvalidArgumentError, NotAppliedWarning, ObjectiveWarning, UnknownRunError
-from store.frozen import Frozen
 from store.names import canonical_name
 from store.statuses import RunStatus, Source
+from store.values import same_value
 
 if TYPE_CHECKING:
     from lightning_metahp.deciding import Unsaved
@@ -48,7 +49,8 @@ _DERIVED = {
 """What repeats a knob, and is whoever's the knob is."""
 
 
-class Advice(Frozen):
+@dataclass(frozen=True, slots=True)
+class Advice:
     """What ``MetaHParams`` did before the start, for the row of the run.
 
     Attributes:

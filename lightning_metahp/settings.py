@@ -12,10 +12,11 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp.source_reads import later_reads
-from metamodel.describe import read_optimizer, read_scheduler
-from metamodel.precedence import Setting, same_value
+from metahp_tuning.precedence import Setting
+from metahp_tuning.task_description import read_optimizer, read_scheduler
 from store.names import canonical_name
 from store.statuses import Source
+from store.values import same_value
 
 _MAX_EPOCHS_DEFAULT = 1000
 """What Lightning trains for where neither epochs nor steps are given."""

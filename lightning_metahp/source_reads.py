@@ -11,13 +11,13 @@ from __future__ import annotations
 import ast
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from lightning_metahp.host import is_kind
-from metamodel.class_source import class_tree, is_library_class, nodes_of
-from store.frozen import Frozen
+from metahp_tuning.class_source import class_tree, is_library_class, nodes_of
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ _ALREADY_RUN_DATA = ("__init__", "prepare_data", "setup")
 """Methods that ran before any ``Callback.setup``."""
 
 
-class Reads(Frozen):
+@dataclass(frozen=True, slots=True)
+class Reads:
     """What is read by methods that are still to run.
 
     Attributes:
@@ -39,7 +40,7 @@ class Reads(Frozen):
     """
 
     names: frozenset[str] = frozenset()
-    aliases: Mapping[str, frozenset[str]] = {}
+    aliases: Mapping[str, frozenset[str]] = field(default_factory=dict)
     is_opaque: bool = False
     where: str = ""
     used: frozenset[str] = frozenset()

@@ -16,7 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_metahp.host import loaders_passed_to_fit, overrides
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import datamodule_of, loaders_in
-from metamodel.describe import (
+from metahp_tuning.task_description import (
     data_identity_hparams,
     describe_dataset,
     model_class_name,
@@ -26,7 +26,7 @@ from metamodel.describe import (
     preserved_generators,
     preserved_rng,
 )
-from metamodel.task import TaskDescription
+from metamodel.data.task import TaskDescription
 from store.errors import InvalidArgumentError
 
 _log = logging.getLogger(__name__)

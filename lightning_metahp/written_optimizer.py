@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
-from metamodel.class_source import class_tree, covers, nodes_of
+from metahp_tuning.class_source import class_tree, covers, nodes_of
 
 _log = logging.getLogger(__name__)
 

@@ -37,7 +37,7 @@ def recommend(
     """
     from metamodel import recommend as recommend_
     from metamodel.recommendation import save_recommendation
-    from metamodel.space import load_space_file
+    from metamodel.space.dimensions import load_space_file
     from store import History
 
     with History(history, create=False) as opened, output.progress("thinking"):

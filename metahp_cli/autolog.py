@@ -6,13 +6,14 @@ and an error there would end the training of somebody who never asked for us.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 
 def callbacks() -> list[Any]:
     """Return the logging callback where ``METAHP_AUTOLOG=1`` asks for it. Off, it imports nothing; it never raises."""
-    if os.environ.get("METAHP_AUTOLOG", "").strip().lower() not in {"1", "on", "true"}:
+    from store.switches import AUTOLOG
+
+    if not AUTOLOG.is_on:
         return []
     try:
         from lightning_metahp.autolog import AutoLogCallback

@@ -33,7 +33,7 @@ def calibration_rows(coverage: Mapping[str, Any]) -> tuple[list[str], list[list[
     """Return column names and rows, a row for each number of own runs and each level.
 
     Args:
-        coverage: As ``metamodel.calibration`` notes it: levels, and by number of own runs half widths in standard deviations and what
+        coverage: As ``metamodel.gp.calibration`` notes it: levels, and by number of own runs half widths in standard deviations and what
             the intervals held before they were corrected.
     """
     from statistics import NormalDist
@@ -66,8 +66,8 @@ def save_calibration(info: Mapping[str, Any], path: Path) -> Path:
         InvalidArgumentError: If the file is no PNG.
         HistoryPathError: If it cannot be written.
     """
-    from compare_baselines.report.advice_section import calibration_plot
-    from compare_baselines.report.pictures import save_picture
+    from metahp_report.advice_section import calibration_plot
+    from metahp_report.pictures import save_picture
     from store import InvalidArgumentError, NotEnoughHistoryError
 
     coverage = info.get("coverage") or {}

@@ -22,7 +22,7 @@ def doctor(
 
     Example: metahp doctor --full
     """
-    from store.doctor import Level, examine
+    from store.upkeep.doctor import Level, examine
 
     with output.progress("looking") as report:
         findings = examine(history, full=full, progress=report)

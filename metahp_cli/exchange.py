@@ -57,7 +57,7 @@ def export(
     Example: metahp export runs.jsonl --task digits
     """
     from store import History
-    from store.exporting import export_history
+    from store.upkeep.export import export_history
 
     with History(history, create=False) as opened, output.progress("writing") as report:
         done = export_history(opened, target, to=None if to is None else to.value, task=task, overwrite=overwrite, progress=report)

@@ -14,8 +14,8 @@ from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption,
 
 if TYPE_CHECKING:
     from store.importers.foreign import RunSource
-    from store.importers.intake import SourceReport
-    from store.importers.meaning import Reading
+    from store.importers.mapping import Reading
+    from store.importers.pipeline import SourceReport
 
 TaskOption = Annotated[str | None, typer.Option("--task", help="One task for all runs; default: what the source calls them.")]
 ObjectiveOption = Annotated[str | None, typer.Option("--objective", help="Metric that decides; needed where the source does not say.")]
@@ -67,8 +67,8 @@ class Choices:
 def take_in(source: RunSource, choices: Choices) -> None:
     """Import a source as the options say, and print what came of it."""
     from store import History
-    from store.importers.intake import import_source
-    from store.importers.meaning import Answers
+    from store.importers.mapping import Answers
+    from store.importers.pipeline import import_source
     from store.paths import resolve_path
 
     names, units = pairs(choices.name, "--name"), pairs(choices.unit, "--unit")

@@ -111,7 +111,7 @@ def load_mapping(path: Path, known: Iterable[str]) -> dict[str, Any]:
         InvalidArgumentError: If the file is none of these.
     """
     from store import InvalidArgumentError
-    from store.importers.reading import MIB, UnreadableRecordError, json_object, read_text
+    from store.importers.bounded_files import MIB, UnreadableRecordError, json_object, read_text
 
     try:
         found = json_object(read_text(path, MIB))
@@ -133,9 +133,9 @@ def take_table_in(
     file: str, chosen: Mapping[str, Any], *, space: Path | None, dry_run: bool, explain: bool, history: Path | None, format: Format
 ) -> None:
     """Import a table as the options say, and print what came of it."""
-    from metamodel.space import load_space_file
+    from metamodel.space.dimensions import load_space_file
     from store import History
-    from store.importers.meaning import Answers
+    from store.importers.mapping import Answers
     from store.importers.table import TableColumns, import_table
     from store.paths import resolve_path
 

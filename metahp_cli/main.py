@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Always; code 0 for success, 1 for an expected error, 2 for wrong usage.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    check = Path(__file__).parent.parent / "store" / "shadowing.py"
+    check = Path(__file__).parent.parent / "store" / "package_shadow.py"
     try:
         runpy.run_path(str(check), {"PACKAGES": ["store", "metamodel"]}, run_name="check")
         app(args=words, prog_name="metahp")

@@ -122,7 +122,7 @@ def replayed(
     from compare_baselines.replay.day_one import Table, day_one
     from compare_baselines.replay.runner import find_method
     from compare_baselines.replay.scenarios import find_scenario, with_scenario
-    from metamodel.space import load_space_file
+    from metamodel.space.dimensions import load_space_file
 
     names = split_list(methods) or []
     for name in names:

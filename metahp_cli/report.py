@@ -11,7 +11,7 @@ from metahp_cli import output
 from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption
 
 if TYPE_CHECKING:
-    from compare_baselines.report import Report
+    from metahp_report import Report
     from store import History
 
 DEFAULT_OUT = Path("report.html")
@@ -40,7 +40,7 @@ def report(
 
     Example: metahp report --out report.html
     """
-    from compare_baselines.report import save_pictures, write_page
+    from metahp_report import save_pictures, write_page
     from store import History
 
     page = out if out is not None or png is not None else DEFAULT_OUT
@@ -62,9 +62,9 @@ def report(
 def made_report(history: History, comparison: str | None) -> Report:
     """Return the report of the whole history, or of a live comparison in it."""
     if comparison is None:
-        from compare_baselines.report import history_report
+        from metahp_report import history_report
 
         return history_report(history)
-    from compare_baselines.report import comparison_report
+    from metahp_report import comparison_report
 
     return comparison_report(history, None if comparison == "newest" else comparison)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from metamodel.data.task import TaskDescription
     from metamodel.fitting import current_model, refit
-    from metamodel.model import MetaModel
+    from metamodel.gp.gp_meta_model import MetaModel
     from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
     from metamodel.recommender import recommend
     from metamodel.sampler import MetaHPSampler
-    from metamodel.task import TaskDescription
 
 __all__ = [
     "Decision",
@@ -30,16 +30,16 @@ __all__ = [
 
 if not {"lightning_metahp", "hf_callbacks"} & sys.modules.keys():  # which have looked at all names
     # By its path and at once: `store` may be the very name that a file of the user's hides.
-    _CHECK = str(Path(__file__).parent.parent / "store" / "shadowing.py")
+    _CHECK = str(Path(__file__).parent.parent / "store" / "package_shadow.py")
     exec(SourceFileLoader("check", _CHECK).get_code("check") or "", {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store"]})
 
 _HOMES = {
     "Decision": "metamodel.recommendation",
     "Evidence": "metamodel.recommendation",
     "MetaHPSampler": "metamodel.sampler",
-    "MetaModel": "metamodel.model",
+    "MetaModel": "metamodel.gp.gp_meta_model",
     "Recommendation": "metamodel.recommendation",
-    "TaskDescription": "metamodel.task",
+    "TaskDescription": "metamodel.data.task",
     "Unit": "metamodel.recommendation",
     "current_model": "metamodel.fitting",
     "recommend": "metamodel.recommender",

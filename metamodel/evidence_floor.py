@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from metamodel.data.task import TaskDescription
 from metamodel.explanation import describe_evidence
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
-from metamodel.starter_scope import is_off, silent_about
-from metamodel.task import TaskDescription
+from metamodel.starter.scope import is_off, silent_about
 from store.ids import new_id
 
 MIN_OWN_RUNS = 4

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from metamodel.borrowed import borrowed
+from metamodel.data.learning_tables import learning_table
+from metamodel.data.observations import LearningTable
 from metamodel.explanation import count
+from metamodel.gp.gp_meta_model import MetaModel
+from metamodel.gp.meta_model import MIN_TASKS, LearnedModel, is_teaching
 from metamodel.kinds import DEFAULT, KINDS, check_kind, class_of
-from metamodel.learned import MIN_TASKS, LearnedModel, is_teaching
-from metamodel.learning_tables import learning_table
-from metamodel.model import MetaModel
-from metamodel.observations import LearningTable
 from store.errors import InvalidArgumentError, MetaHPError, ModelFileError, NotEnoughHistoryError
 from store.ids import new_id
+from store.switches import REFIT
 
 if TYPE_CHECKING:
     from store import History
@@ -191,7 +192,7 @@ def serving_model(
     reason = outdated_reason(model, table, least)
     if reason is None:
         return Serving(model)
-    if os.environ.get("METAHP_REFIT", "").lower() in {"off", "0", "false"}:
+    if not REFIT.is_on:
         return Serving(model, f"{reason}; METAHP_REFIT=off, so nothing was fitted")
     if max_fit_s <= 0:
         return Serving(model, f"{reason}; no time was given to fit")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from metamodel.learned import LearnedModel
+    from metamodel.gp.meta_model import LearnedModel
 
 DEFAULT = "metahp"
 _CLASSES = {
-    DEFAULT: "metamodel.model:MetaModel",
-    "direct": "metamodel.direct_model:DirectModel",
-    "maml": "metamodel.adapted_model:MamlModel",
-    "reptile": "metamodel.adapted_model:ReptileModel",
+    DEFAULT: "metamodel.gp.gp_meta_model:MetaModel",
+    "direct": "metamodel.networks.direct_model:DirectModel",
+    "maml": "metamodel.networks.adapted_model:MamlModel",
+    "reptile": "metamodel.networks.adapted_model:ReptileModel",
 }
 KINDS = tuple(_CLASSES)
 

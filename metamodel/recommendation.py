@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
-
-from store.frozen import Frozen
 
 if TYPE_CHECKING:
     from store import History
@@ -28,7 +27,8 @@ class Unit(StrEnum):
     """The task's own objective, in its units and direction."""
 
 
-class Evidence(Frozen):
+@dataclass(frozen=True, slots=True)
+class Evidence:
     """What a recommendation rests on.
 
     Attributes:
@@ -52,7 +52,7 @@ class Evidence(Frozen):
     n_other_runs: int = 0
     n_failed: int = 0
     best_run_id: str | None = None
-    left_out: Mapping[str, int] = {}
+    left_out: Mapping[str, int] = field(default_factory=dict)
     model_id: str | None = None
     untuned: tuple[str, ...] = ()
     note: str = ""
@@ -60,7 +60,8 @@ class Evidence(Frozen):
     n_starter_runs: int = 0
 
 
-class Recommendation(Frozen):
+@dataclass(frozen=True, slots=True)
+class Recommendation:
     """A configuration, what it is expected to reach, and whether to act on it.
 
     Attributes:
@@ -95,8 +96,8 @@ class Recommendation(Frozen):
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible but for the values of ``config``, which keep their types."""
-        evidence = {**self.evidence.as_dict(), "left_out": dict(self.evidence.left_out)}
-        return {**self.as_dict(), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
+        evidence = {**_values(self.evidence), "left_out": dict(self.evidence.left_out)}
+        return {**_values(self), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recommendation:
@@ -111,6 +112,11 @@ class Recommendation(Frozen):
                 "evidence": Evidence(**{**values["evidence"], "untuned": tuple(values["evidence"].get("untuned", ()))}),
             }
         )
+
+
+def _values(record: Evidence | Recommendation) -> dict[str, Any]:
+    """Return the fields by name; values are neither copied nor looked into, unlike by ``dataclasses.asdict``."""
+    return {item.name: getattr(record, item.name) for item in fields(record)}
 
 
 def save_recommendation(

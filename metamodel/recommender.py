@@ -12,25 +12,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from metamodel.advisor import Advisor, Judgement
-from metamodel.batch import GLOBAL, PER_DEVICE, as_seen_by_model
 from metamodel.borrowed import borrowed
-from metamodel.candidates import conservative_space
+from metamodel.data.learning_tables import learning_table
+from metamodel.data.observations import LearningTable, TaskRuns
+from metamodel.data.task import TaskDescription
 from metamodel.evidence_floor import MIN_OTHER_RUNS, nothing_recommended, thin_evidence
 from metamodel.explanation import describe_evidence
 from metamodel.fitting import Serving, serving_kind, serving_model
-from metamodel.kernels import one_thread
+from metamodel.gp.gp_meta_model import MetaModel
+from metamodel.gp.kernels import one_thread
+from metamodel.gp.meta_model import MIN_TASKS, is_teaching
 from metamodel.kinds import DEFAULT, check_kind
-from metamodel.learned import MIN_TASKS, is_teaching
-from metamodel.learning_tables import learning_table
-from metamodel.model import MetaModel
-from metamodel.observations import LearningTable, TaskRuns
 from metamodel.recommendation import Decision, Evidence, Recommendation
-from metamodel.run_configs import varies
-from metamodel.search import best_configs
-from metamodel.space import Space, limited, parse_space
-from metamodel.starter_scope import MIN_BESIDE_STARTER, is_wanted
-from metamodel.task import TaskDescription
+from metamodel.search.candidates import conservative_space
+from metamodel.search.maximizer import best_configs
+from metamodel.search.task_surrogate import Advisor, Judgement
+from metamodel.space.batch import GLOBAL, PER_DEVICE, as_seen_by_model
+from metamodel.space.dimensions import Space, limited, parse_space
+from metamodel.space.run_configs import varies
+from metamodel.starter.scope import MIN_BESIDE_STARTER, is_wanted
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.ids import new_id, task_id_of
 from store.names import canonical_name
@@ -38,7 +38,7 @@ from store.names import canonical_name
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from metamodel.starter import Voice
+    from metamodel.starter.starter_prior import Voice
     from store import History
 
 FloatArray = npt.NDArray[np.float64]
@@ -267,7 +267,7 @@ def _starter(
     """Ask the starter history; return what it says, or why it says nothing. The optimizer is that of the last run, if it is not known."""
     if kind != DEFAULT or not is_wanted(len(others)):
         return None, ""
-    from metamodel.starter import consult
+    from metamodel.starter.starter_prior import consult
 
     last = own.configs[-1] if own is not None and own.configs else {}
     current = {**{name: last[name] for name in ("optimizer", "model_family") if name in last}, **now}

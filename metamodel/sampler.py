@@ -18,18 +18,18 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
 from metamodel.borrowed import borrowed
+from metamodel.data.task import TaskDescription
 from metamodel.evidence_floor import thin_evidence
 from metamodel.fitting import serving_kind
+from metamodel.gp.gp_meta_model import MetaModel
 from metamodel.kinds import DEFAULT
-from metamodel.model import MetaModel
-from metamodel.precedence import same_value
 from metamodel.recommendation import Evidence
 from metamodel.recommender import recommend
-from metamodel.space import parse_space
-from metamodel.task import TaskDescription
+from metamodel.space.dimensions import parse_space
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.names import Direction, canonical_name
 from store.statuses import RunStatus
+from store.values import same_value
 
 if TYPE_CHECKING:
     from store import History

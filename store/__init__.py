@@ -9,8 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from store.bulk import Curve, FinishedRun
-    from store.compacting import Compaction, compact, vacuum_history
     from store.errors import (
         HistoryClosedError,
         HistoryPathError,
@@ -37,8 +35,10 @@ if TYPE_CHECKING:
     from store.history import History, open_history
     from store.names import Direction, canonical_name, infer_direction, resolve_direction
     from store.paths import default_history_path
-    from store.recorder import RunRecorder
+    from store.recording.recorder import RunRecorder
     from store.records import FINISHED, HParam, MetricRecord, RunRecord, RunStatus, Source, TaskLike, TaskRecord
+    from store.sqlite.bulk import Curve, FinishedRun
+    from store.upkeep.compaction import Compaction, compact, vacuum_history
     from store.usage import ResourceTotals, Usage, resource_totals
 
 __all__ = [
@@ -90,13 +90,13 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    **dict.fromkeys(("Compaction", "compact", "vacuum_history"), "store.compacting"),
+    **dict.fromkeys(("Compaction", "compact", "vacuum_history"), "store.upkeep.compaction"),
     **dict.fromkeys(("ResourceTotals", "Usage", "resource_totals"), "store.usage"),
-    **dict.fromkeys(("Curve", "FinishedRun"), "store.bulk"),
+    **dict.fromkeys(("Curve", "FinishedRun"), "store.sqlite.bulk"),
     **dict.fromkeys(("History", "open_history"), "store.history"),
     **dict.fromkeys(("Direction", "canonical_name", "infer_direction", "resolve_direction"), "store.names"),
     **dict.fromkeys(("FINISHED", "HParam", "MetricRecord", "RunRecord", "RunStatus", "Source", "TaskLike", "TaskRecord"), "store.records"),
-    "RunRecorder": "store.recorder",
+    "RunRecorder": "store.recording.recorder",
     "default_history_path": "store.paths",
 }
 

@@ -13,8 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from store import reading, spool
-from store.connection import (
+from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
+from store.paths import resolve_path
+from store.recording import spool
+from store.recording.writer import flush_own
+from store.sqlite import row_reader
+from store.sqlite.connection import (
     HistoryConnection,
     guarded,
     is_wrong_path,
@@ -23,9 +27,6 @@ from store.connection import (
     snapshot,
     storage_error,
 )
-from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
-from store.paths import resolve_path
-from store.writer import flush_own
 
 if TYPE_CHECKING:
     from store.records import MetricRecord, RunRecord, TaskRecord
@@ -105,12 +106,12 @@ class HistoryReader:
             UnknownTaskError: If there is no such task.
             InvalidArgumentError: If there is no such status, or ``limit`` is negative.
         """
-        statuses = reading.checked_statuses(status)
+        statuses = row_reader.checked_statuses(status)
         if limit is not None and limit < 0:
             raise InvalidArgumentError(f"limit must be at least 0, but got {limit}. Pass None for all runs.")
         with self._reading() as connection:
-            task_id = None if task is None else reading.find_task_id(connection, task)
-            return reading.read_runs(
+            task_id = None if task is None else row_reader.find_task_id(connection, task)
+            return row_reader.read_runs(
                 connection, task_id=task_id, statuses=statuses, limit=limit, newest_first=newest_first, with_hparams=with_hparams
             )
 
@@ -124,12 +125,12 @@ class HistoryReader:
             UnknownRunError: If there is none, or more than one.
         """
         with self._reading() as connection:
-            return reading.read_runs(connection, run_id=reading.find_run_id(connection, run_id))[0]
+            return row_reader.read_runs(connection, run_id=row_reader.find_run_id(connection, run_id))[0]
 
     def tasks(self) -> list[TaskRecord]:
         """Return the tasks that have runs, those used last first; merged ones are part of what they were merged into."""
         with self._reading() as connection:
-            return reading.read_tasks(connection)
+            return row_reader.read_tasks(connection)
 
     def task(self, name_or_id: str) -> TaskRecord:
         """Return one task by its name, its id, or a unique beginning of the id.
@@ -138,7 +139,7 @@ class HistoryReader:
             UnknownTaskError: If there is none, or more than one.
         """
         with self._reading() as connection:
-            return reading.read_tasks(connection, reading.find_task_id(connection, name_or_id))[0]
+            return row_reader.read_tasks(connection, row_reader.find_task_id(connection, name_or_id))[0]
 
     def metrics(self, run_id: str, name: str | None = None) -> list[MetricRecord]:
         """Return a run's logged values, ordered by attempt and step.
@@ -151,7 +152,7 @@ class HistoryReader:
             UnknownRunError: If there is no such run.
         """
         with self._reading() as connection:
-            return reading.read_metrics(connection, reading.find_run_id(connection, run_id), name)
+            return row_reader.read_metrics(connection, row_reader.find_run_id(connection, run_id), name)
 
     def metric_names(self, run_id: str | None = None, task: str | None = None) -> list[str]:
         """Return the names that were logged, by one run, by the runs of one task, or at all; sorted.
@@ -161,9 +162,9 @@ class HistoryReader:
             UnknownTaskError: If there is no such task.
         """
         with self._reading() as connection:
-            whole_id = None if run_id is None else reading.find_run_id(connection, run_id)
-            task_id = None if task is None else reading.find_task_id(connection, task)
-            return reading.read_metric_names(connection, whole_id, task_id)
+            whole_id = None if run_id is None else row_reader.find_run_id(connection, run_id)
+            task_id = None if task is None else row_reader.find_task_id(connection, task)
+            return row_reader.read_metric_names(connection, whole_id, task_id)
 
     def recommendation(self, recommendation_id: str) -> dict[str, Any]:
         """Return a stored recommendation and what came of it.
@@ -179,22 +180,22 @@ class HistoryReader:
             UnknownRecommendationError: If there is none, or more than one.
         """
         with self._reading() as connection:
-            return reading.read_recommendation(connection, recommendation_id)
+            return row_reader.read_recommendation(connection, recommendation_id)
 
     def models(self) -> list[dict[str, Any]]:
         """Return the meta-models that were learned from this history, oldest first, ``info`` decoded from ``info_json``."""
         with self._reading() as connection:
-            return reading.read_models(connection)
+            return row_reader.read_models(connection)
 
     def state(self) -> tuple[int, str]:
         """Return the number of finished runs, and a text that changes when any of them or the grouping into tasks does."""
         with self._reading() as connection:
-            return reading.read_state(connection)
+            return row_reader.read_state(connection)
 
     def task_states(self) -> dict[str, str]:
         """Return for each task's id a text that changes when any of its runs does: what is unchanged need not be read again."""
         with self._reading() as connection:
-            return reading.read_task_states(connection)
+            return row_reader.read_task_states(connection)
 
     def close(self) -> None:
         """Write what this process has queued, and let go of the file. May be called twice."""

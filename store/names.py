@@ -1,6 +1,6 @@
 """Names: hyperparameters have one canonical name, metrics a direction, credentials are recognised.
 
-The canonical name is what the field calls the knob; the raw name a user typed is always kept beside it.
+The canonical name is what the field calls the hyperparameter; the raw name a user typed is always kept beside it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from itertools import pairwise
 from string import ascii_lowercase, ascii_uppercase, digits
 
 from store.errors import ObjectiveError
+from store.hyperparameters import BY_ALIAS
 
 
 class Direction(StrEnum):
@@ -22,29 +23,6 @@ class Direction(StrEnum):
     MAX = "max"
 
 
-CANONICAL_ALIASES: dict[str, tuple[str, ...]] = {
-    "learning_rate": ("lr", "learningrate", "eta0", "learning_rate_init", "base_lr", "init_lr", "initial_lr", "max_lr"),
-    "weight_decay": ("wd", "weightdecay", "l2"),
-    "batch_size": ("bs", "batchsize", "per_device_train_batch_size", "per_device_batch_size", "train_batch_size"),
-    "global_batch_size": ("effective_batch_size", "total_train_batch_size", "global_train_batch_size"),
-    "dropout": ("dropout_rate", "dropout_prob", "drop_rate", "p_dropout", "dropout_p", "hidden_dropout_prob", "max_dropout"),
-    "num_layers": ("n_layers", "nlayers", "n_layer", "layers", "depth", "num_hidden_layers", "n_hidden_layers"),
-    "hidden_size": ("hidden_dim", "hidden", "width", "n_units", "num_units", "units", "max_units", "d_model", "n_embd"),
-    "momentum": (),
-    "warmup_ratio": ("warmup_proportion", "warmup_fraction"),
-    "warmup_steps": ("num_warmup_steps",),
-    "num_epochs": ("max_epochs", "num_train_epochs", "epochs", "n_epochs"),
-    "optimizer": ("optim", "optimizer_name", "optimizer_class", "opt"),
-    "lr_scheduler": ("lr_scheduler_type", "scheduler", "scheduler_name"),
-    "gradient_accumulation_steps": ("accumulate_grad_batches", "grad_accum", "accumulation_steps"),
-    "max_grad_norm": ("gradient_clip_val", "grad_clip", "clip_grad_norm"),
-    "seed": ("random_seed", "random_state"),
-}
-"""Canonical name -> the other spellings of the same knob."""
-
-_BY_ALIAS = {alias: name for name, aliases in CANONICAL_ALIASES.items() for alias in (name, *aliases)}
-
-
 @lru_cache(maxsize=4096)
 def canonical_name(raw_name: str) -> str:
     """Return the canonical name of a hyperparameter, or the raw name where the field has no common one.
@@ -52,7 +30,7 @@ def canonical_name(raw_name: str) -> str:
     Dotted names (``optimizer.lr``) are scoped readings, not knobs, and stay as they are.
     """
     key = raw_name.strip().lower().replace("-", "_")
-    return _BY_ALIAS.get(key, raw_name)
+    return BY_ALIAS.get(key, raw_name)
 
 
 def canonical_names(raw_names: list[str]) -> dict[str, str]:

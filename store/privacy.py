@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from store.names import is_secret_name
+from store.switches import RECORD_PATHS
 
 REDACTED = "[redacted]"
 """What is stored in place of a credential."""
@@ -29,7 +30,7 @@ _NO_CREDENTIAL = frozenset({"none", "null", "true", "false", "nan"})
 
 def records_paths() -> bool:
     """Say whether the user asked for paths and the host's name: ``METAHP_RECORD_PATHS=1``."""
-    return os.environ.get("METAHP_RECORD_PATHS", "").strip().lower() in {"1", "on", "true", "yes"}
+    return RECORD_PATHS.is_on
 
 
 def redact(value: Any, name: str = "") -> Any:

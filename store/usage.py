@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from store import reading
+from store.sqlite import row_reader
 
 if TYPE_CHECKING:
     import sqlite3
@@ -66,7 +66,7 @@ def resource_totals(history: History, run_id: str) -> ResourceTotals:
         UnknownRunError: If there is no such run.
     """
     with history._reading() as connection:
-        return read_totals(connection, reading.find_run_id(connection, run_id))
+        return read_totals(connection, row_reader.find_run_id(connection, run_id))
 
 
 def read_totals(connection: sqlite3.Connection, run_id: str) -> ResourceTotals:

@@ -292,3 +292,9 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
     "fraction": Fraction,
     "range": lambda inner: range(*inner),
 }
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Compare two hyperparameter values; numbers within a relative tolerance of 1e-9, since they pass through text."""
+    is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b))
+    return math.isclose(a, b, rel_tol=1e-9) if is_number else bool(a == b)

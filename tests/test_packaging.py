@@ -71,13 +71,13 @@ def installed(wheel: Path, source: Path) -> Path:
     return programs
 
 
-def test_the_wheel_holds_the_six_packages_and_no_module_called_cli(wheel: Path) -> None:
+def test_the_wheel_holds_the_packages_and_no_module_called_cli(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
     sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
-    assert {"compare_baselines/report/page.css", "compare_baselines/report/page.js"} <= set(names)
+    assert {"metahp_report/page.css", "metahp_report/page.js"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
 
 
@@ -88,7 +88,7 @@ def test_every_installed_package_imports_with_every_module_and_public_name(insta
         "    assert 'site-packages' in package.__file__, package.__file__\n"
         "    for public in getattr(package, '__all__', ()):\n        getattr(package, public)\n"
         "    for module in pkgutil.walk_packages(package.__path__, name + '.'):\n"
-        "        if not module.name.endswith('__main__') and module.name != 'store.shadowing':\n"
+        "        if not module.name.endswith('__main__') and module.name != 'store.package_shadow':\n"
         "            importlib.import_module(module.name)\n"
         "print('ok')"
     )

@@ -22,7 +22,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_metahp import MetaHPCallback
-from store import History, StorageWarning, spool
+from store import History, StorageWarning
+from store.recording import spool
 from torture.outcome import Outcome
 
 STEPS = 40

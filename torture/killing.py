@@ -12,8 +12,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from store import History, RunStatus, spool
-from store.operations import metrics_operation, run_operation
+from store import History, RunStatus
+from store.recording import spool
+from store.sqlite.operations import metrics_operation, run_operation
 from torture.outcome import Outcome
 
 _ENTRY = struct.Struct("qd")

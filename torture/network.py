@@ -14,7 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from store import History, filesystem, spool
+from store import History
+from store.recording import spool
+from store.sqlite import filesystem
 from torture.killing import is_sound
 from torture.outcome import Outcome
 
@@ -43,11 +45,11 @@ int flock(int fd, int operation) { return 0; }
 
 _WRITER = """
 import sys
-import store.connection, store.filesystem, store.spool
-store.filesystem.mount_of = lambda path, *_: ("/", "nfs4")
+import store.sqlite.connection, store.sqlite.filesystem, store.recording.spool
+store.sqlite.filesystem.mount_of = lambda path, *_: ("/", "nfs4")
 if sys.argv[4] == "none":
-    store.connection.EXTRA_URI_OPTIONS = "&vfs=unix-none"
-    store.spool.fcntl = None
+    store.sqlite.connection.EXTRA_URI_OPTIONS = "&vfs=unix-none"
+    store.recording.spool.fcntl = None
 from store import History
 path, number, runs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 print("ready", flush=True)

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compare_baselines.live.results import ComparisonResult, Plan, list_comparisons, load_comparison
     from compare_baselines.live.runner import Settings, run_live
+    from metahp_report.comparison_records import ComparisonResult, Plan, list_comparisons, load_comparison
 
 __all__ = ["ComparisonResult", "Plan", "Settings", "list_comparisons", "load_comparison", "run_live"]
 
 _MODULE_OF = {
-    **dict.fromkeys(("ComparisonResult", "Plan", "list_comparisons", "load_comparison"), "compare_baselines.live.results"),
+    **dict.fromkeys(("ComparisonResult", "Plan", "list_comparisons", "load_comparison"), "metahp_report.comparison_records"),
     **dict.fromkeys(("Settings", "run_live"), "compare_baselines.live.runner"),
 }
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compare_baselines.live.reading import PLANS
-from compare_baselines.live.results import KEY
 from compare_baselines.live.searchers import METHODS
 from compare_baselines.live.tasks import TASKS, find_task
 from compare_baselines.live.tasks.base import LiveTask
+from metahp_report.comparison_reader import PLANS
+from metahp_report.comparison_records import KEY
 from metamodel.evidence_floor import MIN_OTHER_RUNS, MIN_OTHER_TASKS
 from store import Curve, FinishedRun, History
 from store.errors import InvalidArgumentError
@@ -80,10 +80,10 @@ def choose_past(wanted: str, history: History, own: bool, comparison: str, creat
 
 def starter_tasks() -> str | None:
     """Return the list of what the starter history knows as text; None where it is not there or ``METAHP_STARTER`` forbids it."""
-    from metamodel import starter
-    from metamodel.starter_scope import is_off
+    from metamodel.starter import starter_prior
+    from metamodel.starter.scope import is_off
 
-    path = Path(starter.__file__).parent / starter.FOLDER / starter.TASKS
+    path = Path(starter_prior.__file__).parent / starter_prior.FOLDER / starter_prior.TASKS
     return None if is_off() or not path.is_file() else path.read_text(encoding="utf-8").lower()
 
 

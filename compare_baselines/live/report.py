@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from compare_baselines.live.results import ComparisonResult, MethodStanding, Spread, TaskMethodSummary
-from compare_baselines.live.summary import BASELINES, NOT_MEASURED
+from metahp_report.comparison_records import ComparisonResult, MethodStanding, Spread, TaskMethodSummary
+from metahp_report.comparison_summary import BASELINES, NOT_MEASURED
 
 Rows = tuple[list[str], list[list[str]]]
 

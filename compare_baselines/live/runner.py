@@ -14,16 +14,17 @@ from pathlib import Path
 
 from compare_baselines.live.data import FILES, data_file
 from compare_baselines.live.past import Past, check_past, choose_past, describe_past
-from compare_baselines.live.reading import PLANS, StoredPlan, read_comparison, read_plans
-from compare_baselines.live.results import KEY, ComparisonResult, Plan
 from compare_baselines.live.searchers import METHODS, find_searcher
 from compare_baselines.live.tasks import find_tasks
 from compare_baselines.live.tasks.base import LiveTask, check_size
 from compare_baselines.live.units import Unit, carry_out
+from metahp_report.comparison_reader import PLANS, StoredPlan, read_comparison, read_plans
+from metahp_report.comparison_records import KEY, ComparisonResult, Plan
 from metamodel.borrowed import borrowed
 from store import History
 from store.errors import InvalidArgumentError, StorageError
 from store.ids import new_id, utc_now
+from store.switches import is_off
 
 FRAMEWORK = KEY
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -108,7 +109,7 @@ def _check(settings: Settings) -> list[LiveTask]:
         raise InvalidArgumentError(
             f"The seconds of a search must be positive, but got {settings.max_seconds}. Leave them out for no limit."
         )
-    if os.environ.get("METAHP", "").strip().lower() in {"off", "0", "false", "no"}:
+    if is_off():
         raise InvalidArgumentError("A comparison records every run, but METAHP=off switches recording off. Unset it.")
     if not settings.methods or len(set(settings.methods)) < len(settings.methods):
         raise InvalidArgumentError(

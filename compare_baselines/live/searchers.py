@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from compare_baselines.live.results import Prediction
 from compare_baselines.live.tasks.base import LiveTask
+from metahp_report.comparison_records import Prediction
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from compare_baselines.live.past import Past, add_own, may_ask_starter, write_past
-from compare_baselines.live.reading import evaluations_by_search, is_complete, outcomes, seconds_of, value_of
-from compare_baselines.live.results import KEY, Plan
 from compare_baselines.live.searchers import Problem, Proposal, Tried, find_searcher, timed_proposal
 from compare_baselines.live.tasks import find_task
 from compare_baselines.live.tasks.base import LiveTask, Training
+from metahp_report.comparison_reader import evaluations_by_search, is_complete, outcomes, seconds_of, value_of
+from metahp_report.comparison_records import KEY, Plan
 from store import History, UnknownTaskError
 from store.errors import MetaHPError, StorageError
 from store.records import RunRecord, RunStatus

@@ -19,8 +19,8 @@ from compare_baselines.replay.metahp import MetaHP
 from compare_baselines.replay.methods import Method, NewTask, Past
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.spaces import space_of
-from metamodel.space import is_number
-from metamodel.starter_scope import is_off
+from metamodel.space.dimensions import is_number
+from metamodel.starter.scope import is_off
 from store.errors import InvalidArgumentError
 from store.names import canonical_name
 

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compare_baselines.replay.spaces import UnitCube
-from metamodel.space import Dimension, Space
+from metamodel.space.dimensions import Dimension, Space
 
 FloatArray = npt.NDArray[np.float64]
 

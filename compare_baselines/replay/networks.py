@@ -11,7 +11,7 @@ from compare_baselines.replay.metahp import MetaHP
 from compare_baselines.replay.methods import Method, NewTask, filled
 
 if TYPE_CHECKING:
-    from metamodel.adaptation import Parameters
+    from metamodel.networks.adaptation import Parameters
 
 SCRATCH_STEPS, SCRATCH_RATE = 150, 1e-2
 """Steps of Adam from a random initialisation; the handful of points is fitted by then."""
@@ -51,8 +51,8 @@ class Scratch(Method):
         """Draw the networks."""
         import torch
 
-        from metamodel.adaptation import random_network
-        from metamodel.adapted_model import N_MEMBERS
+        from metamodel.networks.adaptation import random_network
+        from metamodel.networks.adapted_model import N_MEMBERS
 
         super().start(task)
         self._order = np.random.default_rng(task.seed).permutation(len(task.configs))
@@ -64,8 +64,8 @@ class Scratch(Method):
         """Train, then return the configuration with the largest expected improvement."""
         import torch
 
-        from metamodel.adaptation import Runs, predict, squared_loss
-        from metamodel.observations import past_scores
+        from metamodel.data.observations import past_scores
+        from metamodel.networks.adaptation import Runs, predict, squared_loss
 
         if len(tried) < 2:
             return self.task.first_free(self._order, tried)
@@ -84,8 +84,8 @@ class Scratch(Method):
         """Return the free configuration with the largest expected improvement."""
         import torch
 
-        from metamodel.adaptation import predict
-        from metamodel.posterior import log_expected_improvement
+        from metamodel.gp.posterior import log_expected_improvement
+        from metamodel.networks.adaptation import predict
 
         with torch.no_grad():
             mean = predict(networks, self._points).double().numpy()
@@ -104,8 +104,8 @@ class ScratchFew(Scratch):
         """Take the few steps, then return the configuration with the largest expected improvement."""
         import torch
 
-        from metamodel.adaptation import MAML, Runs, adapt
-        from metamodel.left_out import ranks
+        from metamodel.gp.held_out import ranks
+        from metamodel.networks.adaptation import MAML, Runs, adapt
 
         if len(tried) < 2:
             return self.task.first_free(self._order, tried)

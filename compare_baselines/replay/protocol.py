@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from compare_baselines.replay.methods import Past, PastTask
 from compare_baselines.replay.spaces import UnitCube, space_of
-from metamodel.batch import as_seen_by_model
-from metamodel.space import Space
+from metamodel.space.batch import as_seen_by_model
+from metamodel.space.dimensions import Space
 from store.errors import InvalidArgumentError, NotEnoughHistoryError
 from store.names import Direction, canonical_name
 from store.records import FINISHED, RunRecord, RunStatus
@@ -169,7 +169,7 @@ class Benchmark:
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol as it is reported."""
-        space = {name: dim.as_dict() for name, dim in self.space.items()}
+        space = {name: asdict(dim) for name, dim in self.space.items()}
         tasks = {name: len(pool) for name, pool in self.pools.items()}
         known = {**asdict(self.protocol), "objective": self.objective, "tasks": tasks, "space": space, "notes": list(self.notes)}
         return {**known, "folds": self.protocol.folds or "loo", "diverged": "worst finite value of the pool"}

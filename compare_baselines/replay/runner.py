@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compare_baselines.replay.methods import Method, NewTask
-from compare_baselines.replay.metrics import (
+from compare_baselines.replay.protocol import Benchmark
+from metahp_report.statistics import (
     best_so_far,
     bootstrap_intervals,
     expected_best,
@@ -27,7 +28,6 @@ from compare_baselines.replay.metrics import (
     paired_difference,
     random_equivalent,
 )
-from compare_baselines.replay.protocol import Benchmark
 from store.errors import InvalidArgumentError
 
 FloatArray = npt.NDArray[np.float64]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from compare_baselines.replay.methods import Method, NewTask, filled
 from compare_baselines.replay.spaces import distributions_of
-from metamodel.space import Dimension, Space, is_number
+from metamodel.space.dimensions import Dimension, Space, is_number
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -17,9 +17,10 @@ import numpy.typing as npt
 from compare_baselines.replay.methods import Past, PastTask
 from compare_baselines.replay.protocol import FIRST_SEED, Benchmark, Pool
 from compare_baselines.replay.spaces import UnitCube
-from metamodel.space import Dimension, is_number
+from metamodel.space.dimensions import Dimension, is_number
 from store.errors import InvalidArgumentError
-from store.names import CANONICAL_ALIASES, Direction
+from store.hyperparameters import aliases_of
+from store.names import Direction
 from store.records import RunStatus
 
 if TYPE_CHECKING:
@@ -175,9 +176,7 @@ def _subsets(benchmark: ScenarioBenchmark, names: Sequence[str], seed: int) -> l
         task = benchmark.past_task(name, rng.permutation(near))
         recorded = {dim: centre[dim] for dim in fixed if dim in centre and rng.random() < 0.5}
         configs = tuple({**{key: value for key, value in config.items() if key not in fixed}, **recorded} for config in task.configs)
-        spelling = {
-            key: str(rng.choice([key, *CANONICAL_ALIASES.get(key, ())])) for key in sorted({key for item in configs for key in item})
-        }
+        spelling = {key: str(rng.choice([key, *aliases_of(key)])) for key in sorted({key for item in configs for key in item})}
         tasks.append(replace(task, configs=configs, points=cube.encode(configs), spelling=spelling))
     return tasks
 

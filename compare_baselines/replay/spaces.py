@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from metamodel.encoding import fit_encoder
-from metamodel.space import Dimension, Space, is_number, parse_space
+from metamodel.space.dimensions import Dimension, Space, is_number, parse_space
+from metamodel.space.encoding import fit_encoder
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -1,4 +1,4 @@
-"""Our own export taken in again: JSON Lines or a folder of Parquet tables, as ``store/exporting.py`` writes them.
+"""Our own export taken in again: JSON Lines or a folder of Parquet tables, as ``store/upkeep/export.py`` writes them.
 
 The rows go into a history of their own first, of the schema they were written with, which is then brought up to date and merged.
 So an import is a merge: the same rules, and doing it twice changes nothing. Into an empty history it gives an equal one.
@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from store import schema
-from store.connection import transaction
 from store.errors import HistoryTooNewError, InvalidArgumentError
-from store.exporting import FORMAT_NAME, FORMAT_VERSION, TABLES, Progress, import_pyarrow
 from store.history import History
-from store.merging import merge_history
+from store.sqlite import schema
+from store.sqlite.connection import transaction
+from store.upkeep.export import FORMAT_NAME, FORMAT_VERSION, TABLES, Progress, import_pyarrow
+from store.upkeep.merge import merge_history
 
 _BATCH_ROWS = 20_000
 

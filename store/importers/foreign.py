@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from store.bulk import Curve
 from store.records import RunStatus, Source
+from store.sqlite.bulk import Curve
 
 MAX_POINTS = 1_000
 """Values kept of one metric of one run: what a learning curve needs, far below what a logger of every step writes."""

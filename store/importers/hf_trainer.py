@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from store.bulk import Curve
 from store.errors import InvalidArgumentError
+from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below, json_object, read_text, written_utc
 from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, gather, number_of
 from store.importers.inert_pickle import Stub, read_saved_object
-from store.importers.intake import counted
-from store.importers.reading import MIB, UnreadableRecordError, existing, files_below, json_object, read_text, written_utc
+from store.importers.pipeline import counted
 from store.records import Source
+from store.sqlite.bulk import Curve
 
 STATE, ARGUMENTS = "trainer_state.json", "training_args.bin"
 _MAX_STATE_BYTES = 256 * MIB

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from store.bulk import Curve
 from store.errors import InvalidArgumentError
+from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, json_object, read_text
 from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, flattened, number_of, utc_of
-from store.importers.intake import counted
-from store.importers.reading import MIB, UnreadableRecordError, csv_rows, existing, json_object, read_text
+from store.importers.pipeline import counted
+from store.sqlite.bulk import Curve
 
 DESCRIPTIONS, LEADERBOARD = Path("Experiments/Descriptions"), Path("Leaderboards/GlobalLeaderboard.csv")
 _ASSETS = "HyperparameterHunterAssets"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from store.importers.reading import MIB, UnreadableRecordError, read_bytes
+from store.importers.bounded_files import MIB, UnreadableRecordError, read_bytes
 
 MAX_PICKLE_BYTES = 4 * MIB
 _MAX_FILE_BYTES = 64 * MIB

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import InvalidArgumentError
+from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, files_below, read_text, written_utc
 from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, flattened, gather, number_of
-from store.importers.intake import counted
-from store.importers.reading import MIB, UnreadableRecordError, csv_rows, existing, files_below, read_text, written_utc
+from store.importers.pipeline import counted
 from store.importers.yaml_text import parse_yaml_mapping
 
 METRICS, HPARAMS = "metrics.csv", "hparams.yaml"

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from store.bulk import Curve
 from store.errors import InvalidArgumentError, MissingDependencyError
+from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address
 from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, utc_text, value_of_text
-from store.importers.intake import counted
-from store.importers.reading import MIB, UnreadableRecordError, existing, read_text, sqlite_address
+from store.importers.pipeline import counted
 from store.importers.yaml_text import parse_yaml_mapping
 from store.privacy import redact_text
 from store.records import RunStatus
+from store.sqlite.bulk import Curve
 
 _STATUS_NUMBERS = {1: "RUNNING", 2: "SCHEDULED", 3: "FINISHED", 4: "FAILED", 5: "KILLED"}
 _STATUSES = {

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from store.bulk import Curve
 from store.errors import InvalidArgumentError, MissingDependencyError
+from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, parse_json, read_text
 from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, number_of, value_of_text
-from store.importers.intake import counted
-from store.importers.meaning import shortened
-from store.importers.reading import MIB, UnreadableRecordError, csv_rows, existing, parse_json, read_text
+from store.importers.mapping import shortened
+from store.importers.pipeline import counted
 from store.names import infer_direction
+from store.sqlite.bulk import Curve
 
 MEASURES = (
     "predictive_accuracy",

@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from store.bulk import Curve
 from store.errors import InvalidArgumentError, MetaHPError
+from store.importers.bounded_files import existing, sqlite_address
 from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, curve_of, part_of, utc_of
-from store.importers.intake import counted
-from store.importers.meaning import shortened
-from store.importers.reading import existing, sqlite_address
+from store.importers.mapping import shortened
+from store.importers.pipeline import counted
 from store.privacy import redact, redact_text
 from store.records import RunStatus
+from store.sqlite.bulk import Curve
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage

@@ -15,15 +15,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from store.bulk import Curve, FinishedRun
 from store.errors import InvalidArgumentError
 from store.ids import utc_now
 from store.importers.foreign import ForeignRun
-from store.importers.intake import known_digests, stored_hparams
-from store.importers.meaning import Answers, Meaning, read_hyperparameters
+from store.importers.mapping import Answers, Meaning, read_hyperparameters
+from store.importers.pipeline import known_digests, stored_hparams
 from store.importers.table_files import kind_of, read_csv, read_table
 from store.names import resolve_direction
 from store.privacy import redact_text
+from store.sqlite.bulk import Curve, FinishedRun
 
 if TYPE_CHECKING:
     from store.history import History

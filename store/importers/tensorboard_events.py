@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import InvalidArgumentError, MissingDependencyError
+from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below
 from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, gather, utc_text
-from store.importers.intake import counted
 from store.importers.lightning_csv import read_hparams, task_of
-from store.importers.reading import MIB, UnreadableRecordError, existing, files_below
+from store.importers.pipeline import counted
 from store.records import RunStatus
 
 _MAX_RECORD_BYTES = MIB // 4

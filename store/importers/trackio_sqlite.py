@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from store.errors import InvalidArgumentError
+from store.importers.bounded_files import MIB, existing, sqlite_address
 from store.importers.foreign import (
     MAX_METRICS,
     ForeignRun,
@@ -29,8 +30,7 @@ from store.importers.foreign import (
     part_of,
     utc_of,
 )
-from store.importers.intake import counted
-from store.importers.reading import MIB, existing, sqlite_address
+from store.importers.pipeline import counted
 
 _MAX_JSON_BYTES = MIB
 _OWN = ("_Username", "_Created", "_Group")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from store.errors import MissingDependencyError
-from store.importers.reading import UnreadableRecordError
+from store.importers.bounded_files import UnreadableRecordError
 
 _MAX_NODES = 50_000
 """Values of one document, an alias counted with all that it stands for: a few lines can stand for billions."""

@@ -12,11 +12,11 @@ import pytest
 
 from compare_baselines.live import Settings, list_comparisons, load_comparison, run_live
 from compare_baselines.live.past import Past, choose_past, is_same_data, may_ask_starter, write_past
-from compare_baselines.live.results import KEY
 from compare_baselines.live.searchers import METHODS, MetaHP
 from compare_baselines.live.tasks import families, find_task, series
 from compare_baselines.live.tasks.tabular import Tabular
 from compare_baselines.live.units import Unit, carry_out
+from metahp_report.comparison_records import KEY
 from store import History
 from store.errors import InvalidArgumentError
 from store.records import RunStatus

@@ -8,8 +8,8 @@ import pytest
 from compare_baselines.replay import Protocol, load_benchmark, run_replay, save_picture
 from compare_baselines.replay.report import regret_rows
 from compare_baselines.replay.runner import against_best_peer, merge_reports
-from compare_baselines.replay.tables import TABLES, section
 from store import History, InvalidArgumentError
+from studies.replay.tables import TABLES, section
 from tests.compare_baselines import recorded
 
 

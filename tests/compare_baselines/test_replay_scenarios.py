@@ -13,8 +13,8 @@ from compare_baselines.replay.metahp import MetaHP
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.runner import Job, carry_out
 from compare_baselines.replay.scenarios import SCENARIOS, ScenarioBenchmark, with_scenario
-from compare_baselines.replay.tables import TABLES, scenario_section
 from store import Curve, FinishedRun, History, InvalidArgumentError, RunStatus
+from studies.replay.tables import TABLES, scenario_section
 from tests.compare_baselines import recorded
 
 PEERS = ("best-of-past", "zero-shot", "rgpe")

@@ -9,7 +9,7 @@ import torch
 
 from lightning_metahp import MetaHParams, MetaHPCallback
 from metamodel import recommend
-from metamodel.task import TaskDescription
+from metamodel.data.task import TaskDescription
 from store import History, RunStatus, Source
 from tests.lightning_metahp.pinning import newest, pin
 from tests.lightning_metahp.test_callback import Raise

@@ -6,8 +6,9 @@ import warnings
 
 import pytest
 
-from lightning_metahp.guard import guarded, is_off
+from lightning_metahp.guard import guarded
 from store import MetaHPWarning
+from store.switches import is_off
 
 
 class Owner:

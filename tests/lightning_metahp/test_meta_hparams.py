@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_metahp import MetaHParams, MetaHPCallback
-from metamodel.task import TaskDescription
+from metamodel.data.task import TaskDescription
 from store import (
     History,
     HistoryPathError,

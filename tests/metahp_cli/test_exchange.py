@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from metahp_cli.main import main
-from store import History, spool
+from store import History
+from store.recording import spool
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from metamodel.task import TaskDescription
+from metamodel.data.task import TaskDescription
 from store import History
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from scipy.stats import norm
 
-from metamodel.shared_function import SharedKernel
-from metamodel.task_gp_fit import learn_shared, padded
-from metamodel.task_gps import Hyperparameters, TaskGPs, TrainingTask
+from metamodel.gp.shared_function import SharedKernel
+from metamodel.gp.task_gp_fit import learn_shared, padded
+from metamodel.gp.task_gps import Hyperparameters, TaskGPs, TrainingTask
 
 
 def matern(left: np.ndarray, right: np.ndarray, length: float | np.ndarray) -> np.ndarray:

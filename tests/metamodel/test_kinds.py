@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from optuna.distributions import FloatDistribution
 
-import metamodel.adapted_model
-import metamodel.direct
-import metamodel.direct_model
+import metamodel.networks.adapted_model
+import metamodel.networks.direct
+import metamodel.networks.direct_model
 from metamodel import MetaModel, TaskDescription, current_model, recommend, refit
 from metamodel.fitting import serving_kind
 from metamodel.kinds import KINDS, class_of
@@ -62,9 +62,9 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings of a few steps, where it does not matter how much was learned."""
     for name in ("MAML", "REPTILE"):
-        schedule = getattr(metamodel.adapted_model, name)
-        monkeypatch.setattr(metamodel.adapted_model, name, replace(schedule, n_outer=10))
-    for module in (metamodel.direct, metamodel.direct_model):
+        schedule = getattr(metamodel.networks.adapted_model, name)
+        monkeypatch.setattr(metamodel.networks.adapted_model, name, replace(schedule, n_outer=10))
+    for module in (metamodel.networks.direct, metamodel.networks.direct_model):
         monkeypatch.setattr(module, "N_STEPS", 10)
 
 

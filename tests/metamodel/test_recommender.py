@@ -15,8 +15,8 @@ import pytest
 from optuna.distributions import FloatDistribution
 
 from metamodel import MetaModel, TaskDescription, current_model, recommend, refit
+from metamodel.data.learning_tables import learning_table
 from metamodel.fitting import outdated_reason, serving_model
-from metamodel.learning_tables import learning_table
 from metamodel.recommendation import Decision, Recommendation, Unit, load_recommendation, save_recommendation
 from store import History, RunStatus
 from store.errors import InvalidArgumentError, ModelFileError, NotEnoughHistoryError, SpaceError
@@ -530,7 +530,7 @@ def test_an_automatic_fit_that_fails_in_torch_costs_the_advice_and_not_the_run(
         raise RuntimeError("CUDA out of memory")
 
     fill(history, 3, 10)
-    monkeypatch.setattr("metamodel.model.fit_task_gps", full)
+    monkeypatch.setattr("metamodel.gp.gp_meta_model.fit_task_gps", full)
     (recommendation,) = recommend(history, "new", SPACE)
     assert recommendation.decision is Decision.ABSTAIN
     assert "the automatic fit failed: CUDA out of memory" in recommendation.reason
@@ -604,8 +604,8 @@ def test_training_from_scratch_does_not_speak_for_fine_tuning(history: History) 
 
 
 def test_of_very_many_runs_enough_are_looked_at_to_know_where_they_fail(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metamodel.advisor.MAX_FAILED_RUNS", 20)
-    monkeypatch.setattr("metamodel.advisor.MAX_FINISHED_RUNS", 40)
+    monkeypatch.setattr("metamodel.search.task_surrogate.MAX_FAILED_RUNS", 20)
+    monkeypatch.setattr("metamodel.search.task_surrogate.MAX_FINISHED_RUNS", 40)
     rng = np.random.default_rng(0)
     for task in range(3):
         for _ in range(60):

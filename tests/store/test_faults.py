@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from store import History, HistoryPathError, InvalidArgumentError, RunStatus, StorageError, UnknownRunError, filesystem, spool
-from store.connection import transaction
-from store.locking import held_lock, lock_path
+from store import History, HistoryPathError, InvalidArgumentError, RunStatus, StorageError, UnknownRunError
+from store.recording import spool
+from store.sqlite import filesystem
+from store.sqlite.connection import transaction
+from store.sqlite.lock import held_lock, lock_path
 from torture import crowd, disks, killing, network
 from torture.outcome import Outcome
 
@@ -132,7 +134,7 @@ def test_what_an_earlier_attempt_left_in_a_spool_does_not_undo_the_next_one(hist
 def test_a_lock_file_excludes_and_what_a_dead_process_left_is_removed(tmp_path: Path) -> None:
     lock = lock_path(tmp_path / "history.db")
     code = (
-        "import os, sys; from pathlib import Path; from store.locking import held_lock\n"
+        "import os, sys; from pathlib import Path; from store.sqlite.lock import held_lock\n"
         "with held_lock(Path(sys.argv[1]), 1): print('held', flush=True); sys.stdin.readline(); os._exit(9)"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -208,8 +210,9 @@ def test_network_file_systems_of_every_kind_are_told_by_the_mount_table(path: st
 @pytest.mark.parametrize("umask", [0o000, 0o022])
 def test_everything_written_is_the_owners_alone_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     code = (
-        "import os, sys; os.umask(int(sys.argv[2])); from pathlib import Path; from store import History, spool\n"
-        "from store.exporting import export_history; path = Path(sys.argv[1]) / 'deep' / 'history.db'\n"
+        "import os, sys; os.umask(int(sys.argv[2])); from pathlib import Path; from store import History\n"
+        "from store.recording import spool\n"
+        "from store.upkeep.export import export_history; path = Path(sys.argv[1]) / 'deep' / 'history.db'\n"
         "history = History(path); run = history.start_run(task='t', hparams={'lr': 0.1}); run.log(loss=1.0)\n"
         "spool.append(path, [{'op': 'metrics', 'run_id': 'r', 'rows': []}])\n"
         "export_history(history, path.parent / 'out' / 'runs.jsonl'); history.runs(); os._exit(0)\n"

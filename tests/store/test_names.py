@@ -5,7 +5,8 @@ import math
 import pytest
 
 from store import Direction, ObjectiveError, canonical_name, infer_direction, resolve_direction
-from store.names import CANONICAL_ALIASES, canonical_names, is_secret_name, natural_bounds
+from store.hyperparameters import REGISTRY
+from store.names import canonical_names, is_secret_name, natural_bounds
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ def test_spellings_of_a_knob_share_one_canonical_name(raw: str, name: str) -> No
 
 
 def test_no_alias_belongs_to_two_names() -> None:
-    spellings = [alias for name, aliases in CANONICAL_ALIASES.items() for alias in (name, *aliases)]
+    spellings = [alias for row in REGISTRY for alias in (row.name, *row.aliases)]
     assert len(spellings) == len(set(spellings))
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from metamodel.task import TaskDescription
-from store import History, privacy, spool
-from store.exporting import export_history
+from metamodel.data.task import TaskDescription
+from store import History, privacy
 from store.privacy import REDACTED, redact_text, scrub_message
+from store.recording import spool
+from store.upkeep.export import export_history
 from store.values import Opaque, decode_value, encode_value
 
 SECRET = "hunter2-s3cr3t"

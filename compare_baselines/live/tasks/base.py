@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from compare_baselines.live.results import KEY, TaskInfo
+from metahp_report.comparison_records import KEY, TaskInfo
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-    from metamodel.task import TaskDescription
+    from metamodel.data.task import TaskDescription
     from store import History, RunRecorder
 
 SIZES = ("tiny", "small", "full")
@@ -106,7 +106,7 @@ class LiveTask(ABC):
 
     def describe(self, size: str) -> TaskDescription:
         """Return what is known of the task before anything is trained."""
-        from metamodel.task import TaskDescription
+        from metamodel.data.task import TaskDescription
 
         return TaskDescription(
             name=self.history_name(size),

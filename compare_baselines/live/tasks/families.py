@@ -20,9 +20,9 @@ from torch.utils.data import TensorDataset
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy
 
-from compare_baselines.demo_tasks import DataSet, load_dataset
-from compare_baselines.families import CNN, MLP, RNN, FamilyModule, Transformer
 from compare_baselines.live.data import load_electricity
+from compare_baselines.live.families import CNN, MLP, RNN, FamilyModule, Transformer
+from compare_baselines.live.sklearn_data import DataSet, load_dataset
 from compare_baselines.live.tasks.base import LiveTask, Training
 from compare_baselines.live.tasks.lightning_fit import fit_with_lightning
 

@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import binary_accuracy, binary_auroc
 
 from compare_baselines.live.data import load_titanic
 from compare_baselines.live.tasks.base import LiveTask, Training
-from metamodel.task import TaskDescription
+from metamodel.data.task import TaskDescription
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -15,16 +15,16 @@ from pathlib import Path
 import pytest
 
 from store import History, InvalidArgumentError
+from store.importers.bounded_files import UnreadableRecordError, files_below, parse_json, read_bytes, read_text
 from store.importers.foreign import RunSource
 from store.importers.hf_trainer import HuggingFaceSource
 from store.importers.hyperparameterhunter import HyperparameterHunterSource
-from store.importers.intake import import_source
 from store.importers.lightning_csv import LightningSource
-from store.importers.meaning import Answers
+from store.importers.mapping import Answers
 from store.importers.mlflow_tracking import MlflowSource
 from store.importers.openml_runs import OpenmlSource
 from store.importers.optuna_storage import OptunaSource
-from store.importers.reading import UnreadableRecordError, files_below, parse_json, read_bytes, read_text
+from store.importers.pipeline import import_source
 from store.importers.tensorboard_events import TensorBoardSource
 from store.importers.trackio_sqlite import TrackioSource
 from store.importers.yaml_text import parse_yaml_mapping
@@ -241,7 +241,7 @@ def test_files_too_large_no_text_or_no_files_are_unreadable(tmp_path: Path) -> N
 
 
 def test_a_folder_of_too_many_files_or_levels_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from store.importers import reading
+    from store.importers import bounded_files
 
     deep = tmp_path.joinpath(*["d"] * 20)
     deep.mkdir(parents=True)
@@ -249,6 +249,6 @@ def test_a_folder_of_too_many_files_or_levels_is_bounded(tmp_path: Path, monkeyp
     assert list(files_below(tmp_path)) == []
     for index in range(12):
         (tmp_path / f"f{index}").touch()
-    monkeypatch.setattr(reading, "MAX_FILES", 10)
+    monkeypatch.setattr(bounded_files, "MAX_FILES", 10)
     with pytest.raises(InvalidArgumentError, match="may hold 10 files"):
         list(files_below(tmp_path))

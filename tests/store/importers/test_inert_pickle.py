@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from store.importers.bounded_files import UnreadableRecordError
 from store.importers.inert_pickle import MAX_PICKLE_BYTES, Stub, interpret, read_saved_object
-from store.importers.reading import UnreadableRecordError
 
 
 class Evil:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from store import History, InvalidArgumentError
-from store.importers.intake import import_source
-from store.importers.meaning import Answers
+from store.importers.mapping import Answers
 from store.importers.openml_runs import OpenmlSource
+from store.importers.pipeline import import_source
 
 # The columns of openml.evaluations.list_evaluations_setups(...).to_csv(index=False), openml-python 0.15
 NAMES = "run_id,task_id,setup_id,flow_id,flow_name,data_id,data_name,function,upload_time,uploader,value,values,array_data,parameters"

@@ -16,11 +16,11 @@ from store import History, InvalidArgumentError, Source
 from store.importers.foreign import ForeignRun, RunSource
 from store.importers.hf_trainer import HuggingFaceSource
 from store.importers.hyperparameterhunter import HyperparameterHunterSource
-from store.importers.intake import import_source
 from store.importers.lightning_csv import LightningSource
-from store.importers.meaning import Answers
+from store.importers.mapping import Answers
 from store.importers.mlflow_tracking import MlflowSource
 from store.importers.optuna_storage import OptunaSource
+from store.importers.pipeline import import_source
 from store.importers.tensorboard_events import TensorBoardSource
 from store.importers.trackio_sqlite import TrackioSource
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from store import History, InvalidArgumentError, MissingDependencyError, RunStatus
-from store.importers.meaning import Answers
+from store.importers.mapping import Answers
 from store.importers.table import TableColumns, import_table
 
 FLAT = TableColumns("data", "model", ("lr",), "top1")
@@ -123,7 +123,7 @@ def test_a_missing_extra_is_named_with_what_installs_it(package: str, code: str)
 
 def test_importers_load_no_heavy_package_until_they_read() -> None:
     names = "optuna_storage mlflow_tracking tensorboard_events lightning_csv hf_trainer trackio_sqlite hyperparameterhunter openml_runs"
-    imports = "; ".join(f"import store.importers.{name}" for name in [*names.split(), "table", "intake"])
+    imports = "; ".join(f"import store.importers.{name}" for name in [*names.split(), "table", "pipeline"])
     heavy = ("torch", "numpy", "pandas", "optuna", "pyarrow", "yaml", "mlflow")
     code = f"import sys; {imports}; print([name for name in {heavy!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[3], check=True)

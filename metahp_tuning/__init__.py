@@ -1,0 +1,1 @@
+"""The tuning decision, once for every host."""

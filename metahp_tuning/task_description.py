@@ -1,0 +1,401 @@
+"""What a data set, a model, an optimizer and a schedule are, read from the objects themselves.
+
+Both host frameworks use these functions, so that the same training gives the same description under either. Nothing here raises
+for an object it does not know: what cannot be read is absent. Nothing here changes a random number generator.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import logging
+import random
+import sys
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from types import FunctionType, ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
+
+from metahp_tuning.class_source import model_variant
+from store.hyperparameters import NAMES
+from store.names import canonical_name, is_secret_name
+
+__all__ = [
+    "data_identity_hparams",
+    "describe_dataset",
+    "model_class_name",
+    "model_family",
+    "model_variant",
+    "parameter_count",
+    "preserved_generators",
+    "preserved_rng",
+    "read_optimizer",
+    "read_scheduler",
+]
+
+_log = logging.getLogger(__name__)
+
+MAX_LABELS = 1_000_000
+"""Labels looked at to count the classes; a second of work at most."""
+
+_FEW_LABELS = 10_000
+
+MAX_DEPTH = 8
+"""Wrappers around a data set that are followed; a data set that contains itself must not hang us."""
+
+MAX_PARTS = 2000
+"""Objects among which random generators are looked for."""
+
+MAX_ENTRIES = 32
+"""Entries looked at of one list, such as a chain of augmentations."""
+
+_INPUT_KEYS = (
+    *("input_ids", "pixel_values", "input_values", "input_features", "inputs", "input", "x"),
+    *("image", "images", "img", "features", "data", "text", "sentence"),
+)
+_TARGET_KEYS = ("labels", "label", "label_ids", "targets", "target", "y")
+_LOADER_PLUMBING = frozenset({"num_workers", "pin_memory", "shuffle", "persistent_workers", "prefetch_factor", "drop_last", "download"})
+_PATH_WORDS = frozenset({"dir", "directory", "path", "root", "cache", "folder", "file", "filename"})
+_GENERIC_BUILDERS = frozenset({"generator", "csv", "json", "parquet", "text", "arrow", "pandas", "sql", "imagefolder", "webdataset"})
+
+
+@contextmanager
+def preserved_rng() -> Iterator[None]:
+    """Give back every global random state on leaving: python, numpy, torch on the CPU and on each GPU in use."""
+    python_state, torch_state = random.getstate(), torch.get_rng_state()
+    numpy = sys.modules.get("numpy")  # whoever has not imported it draws no numbers from it
+    numpy_state = None if numpy is None else numpy.random.get_state()
+    is_cuda_used = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    cuda_states = torch.cuda.get_rng_state_all() if is_cuda_used else None
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        torch.set_rng_state(torch_state)
+        if numpy is not None:
+            numpy.random.set_state(numpy_state)
+        if cuda_states is not None:
+            torch.cuda.set_rng_state_all(cuda_states)
+
+
+@contextmanager
+def preserved_generators(owner: object) -> Iterator[None]:
+    """Give the random generators that an object keeps back their state: its attributes, and those of its parts."""
+    kept = [(value, state) for value in _parts(owner) if (state := _generator_state(value)) is not None]
+    try:
+        yield
+    finally:
+        for generator, state in kept:
+            _restore_generator(generator, state)
+
+
+def _parts(owner: object) -> list[object]:
+    """An object, its attributes, and theirs, through lists and wrapped data sets; each once, the nearest first."""
+    found: dict[int, object] = {id(owner): owner}
+    waiting = deque([owner])
+    while waiting and len(found) < MAX_PARTS:
+        for value in _attributes(waiting.popleft()):
+            if id(value) not in found:
+                found[id(value)] = value
+                waiting.append(value)
+    return list(found.values())
+
+
+_LEADS_BACK = frozenset({"trainer", "_trainer", "fabric", "_fabric"})
+"""Attributes that hold whoever runs a module or data module: all of a training is reached through them, and none of it is theirs."""
+_OPAQUE = (type, ModuleType, FunctionType, torch.Tensor)
+_PLAIN = frozenset({bool, int, float, str, bytes, type(None), dict, list, tuple, set, type, ModuleType, FunctionType})
+"""Types of most of what objects hold, none of them a generator."""
+
+
+def _attributes(item: object) -> list[object]:
+    if isinstance(item, list | tuple):
+        return list(item[:MAX_ENTRIES])
+    held = getattr(item, "__dict__", None)
+    return [] if not held or isinstance(item, _OPAQUE) else [value for name, value in held.items() if name not in _LEADS_BACK]
+
+
+def _generator_state(value: Any) -> Any:
+    if type(value) in _PLAIN:
+        return None
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if not type(value).__module__.startswith("numpy.random"):
+        return None
+    if hasattr(value, "bit_generator"):
+        return copy.deepcopy(value.bit_generator.state)
+    return value.get_state() if hasattr(value, "get_state") else None
+
+
+def _restore_generator(generator: Any, state: Any) -> None:
+    if isinstance(generator, random.Random):
+        generator.setstate(state)
+    elif hasattr(generator, "bit_generator"):
+        generator.bit_generator.state = state
+    else:
+        generator.set_state(state)
+
+
+def describe_dataset(dataset: object) -> dict[str, Any]:
+    """Describe a data set by its size and by one sample.
+
+    One sample of a map-style data set is read, under preserved random states; a stream is never iterated.
+
+    Args:
+        dataset: A torch data set, a Hugging Face ``datasets.Dataset``, or anything with ``__getitem__``.
+
+    Returns:
+        Those of ``dataset_class``, ``n_train``, ``input_shape``, ``input_dtype``, ``target_shape``, ``target_dtype`` and
+        ``n_classes`` that could be found out, named as in ``TaskDescription``.
+    """
+    if dataset is None:
+        return {}
+    base = _unwrap(dataset)
+    found: dict[str, Any] = {"dataset_class": _dataset_class(base)}
+    with suppress(Exception):  # a stream has no length, and a user's own __len__ may fail in any way
+        found["n_train"] = len(dataset)  # type: ignore[arg-type]
+    is_stream = isinstance(dataset, IterableDataset) or not hasattr(type(dataset), "__getitem__")
+    if is_stream or found.get("n_train") == 0:
+        return found
+    try:
+        with preserved_rng(), preserved_generators(dataset):
+            sample = dataset[0]  # type: ignore[index]
+    except Exception as error:
+        _log.debug("no sample of %s could be read: %s", found["dataset_class"], error)
+        return found
+    inputs, target, target_key = _split_sample(sample, is_tensors=isinstance(base, TensorDataset))
+    _add_spec(found, "input", inputs, is_padded=not isinstance(base, TensorDataset))
+    _add_spec(found, "target", target, is_padded=not isinstance(base, TensorDataset))
+    if found.get("target_shape") in ((), (1,)) and found["target_dtype"].startswith(("int", "uint", "bool")):
+        with suppress(Exception):  # labels may live in any container; not counting them is allowed
+            found["n_classes"] = _count_classes(base, target_key)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _unwrap(dataset: object) -> object:
+    for _ in range(MAX_DEPTH):
+        if isinstance(dataset, Subset):
+            dataset = dataset.dataset
+        elif isinstance(dataset, ConcatDataset) and dataset.datasets:
+            dataset = dataset.datasets[0]
+        else:
+            break
+    return dataset
+
+
+def _dataset_class(dataset: object) -> str:
+    """Every Hugging Face data set has one class, so the name it was loaded under is added where it says something."""
+    name = type(dataset).__qualname__
+    builder = getattr(getattr(dataset, "info", None), "builder_name", None)
+    return f"{name}:{builder}" if isinstance(builder, str) and builder not in _GENERIC_BUILDERS else name
+
+
+def _split_sample(sample: Any, *, is_tensors: bool) -> tuple[Any, Any, str | None]:
+    if isinstance(sample, tuple | list) and sample and not isinstance(sample[0], int | float | str):
+        if len(sample) == 1:
+            return sample[0], None, None
+        return sample[0], sample[-1 if is_tensors else 1], None
+    if isinstance(sample, tuple) and len(sample) == 2:
+        return sample[0], sample[1], None
+    if isinstance(sample, Mapping):
+        target_key = next((key for key in _TARGET_KEYS if sample.get(key) is not None), None)
+        input_key = next((key for key in _INPUT_KEYS if sample.get(key) is not None), None)
+        if input_key is None:
+            input_key = next((key for key in sample if key != target_key), None)
+        return sample.get(input_key), sample.get(target_key), target_key
+    return sample, None, None
+
+
+def _add_spec(found: dict[str, Any], part: str, value: Any, *, is_padded: bool) -> None:
+    spec = _shape_and_dtype(value, is_padded=is_padded)
+    if spec is not None:
+        found[f"{part}_shape"], found[f"{part}_dtype"] = spec
+
+
+def _shape_and_dtype(value: Any, *, is_padded: bool) -> tuple[tuple[int, ...], str] | None:
+    """Return the shape and dtype of one value; a sequence of integers (token ids) has a free length, written -1."""
+    kinds = {bool: "bool", int: "int64", float: "float64"}
+    if type(value) in kinds:
+        return (), kinds[type(value)]
+    if isinstance(value, str):
+        return (-1,), "str"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None and hasattr(value, "getbands"):  # a PIL image
+        return (value.height, value.width, len(value.getbands())), "uint8"
+    if shape is None and isinstance(value, Sequence) and value:
+        inner = _shape_and_dtype(value[0], is_padded=is_padded)
+        if inner is None:
+            return None
+        shape, dtype = (len(value), *inner[0]), inner[1]
+    if shape is None:
+        return None
+    name = str(dtype).removeprefix("torch.")
+    sizes = tuple(int(size) for size in shape)
+    is_tokens = is_padded and len(sizes) == 1 and sizes[0] > 1 and "int" in name
+    return ((-1,) if is_tokens else sizes), name
+
+
+def _count_classes(base: Any, target_key: str | None) -> int | None:
+    for name in ("num_classes", "n_classes", "num_labels"):
+        number = getattr(base, name, None)
+        if isinstance(number, int) and not isinstance(number, bool):
+            return number
+    features = getattr(base, "features", None)
+    if target_key is not None and isinstance(features, Mapping):
+        number = getattr(features.get(target_key), "num_classes", None)
+        return number if number is not None else _distinct(base[:MAX_LABELS][target_key])
+    classes = getattr(base, "classes", None)
+    if classes is not None and isinstance(classes, Collection) and not isinstance(classes, str):
+        return len(classes)
+    for labels in (getattr(base, "targets", None), getattr(base, "labels", None)):
+        if labels is not None:
+            return _distinct(labels)
+    return _distinct(base.tensors[-1]) if isinstance(base, TensorDataset) else None
+
+
+def _distinct(labels: Any) -> int | None:
+    values = torch.as_tensor(labels[:MAX_LABELS]).reshape(-1)
+    if values.numel() == 0 or values.is_floating_point():
+        return None
+    # The set is faster for few, and torch sets up nothing for it.
+    unique = sorted(set(values.tolist())) if values.numel() <= _FEW_LABELS else torch.unique(values).tolist()
+    # A count or a year is an integer, too, but no class: nearly every sample has its own.
+    if len(unique) > 20 and len(unique) > values.numel() / 2:
+        return None
+    low, high = unique[0], unique[-1]
+    # The highest label counts the classes even where a split happens to miss one; labels such as 0 and 255 are names.
+    return high + 1 if low >= 0 and high + 1 <= 2 * len(unique) else len(unique)
+
+
+_DATA_WORDS = frozenset({"data", "dataset", "datasets", "subset", "fold", "split", "domain", "corpus", "language", "lang"})
+
+
+def names_data(name: str) -> bool:
+    """Say whether a hyperparameter of a model is about its data by its name: ``dataset``, ``fold``, ``language``."""
+    return not _DATA_WORDS.isdisjoint(name.lower().split("_"))
+
+
+def data_identity_hparams(hparams: Mapping[str, Any], tunable: Collection[str] = ()) -> dict[str, Any]:
+    """Return the hyperparameters of the data that cannot be tuned and therefore tell tasks apart.
+
+    Only strings and booleans can: a number may be tuned (a batch size) or follow from the seed (a split).
+
+    Args:
+        hparams: Raw name -> value.
+        tunable: Further names, raw or canonical, that may be tuned: those of a space.
+    """
+    tuned = set(NAMES) | {canonical_name(name) for name in tunable}
+    return {
+        name: value
+        for name, value in hparams.items()
+        if isinstance(value, str | bool)
+        and canonical_name(name) not in tuned
+        and name not in _LOADER_PLUMBING
+        and not name.startswith("_")
+        and not _names_path(name)
+        and not is_secret_name(name)
+    }
+
+
+def _names_path(name: str) -> bool:
+    return not _PATH_WORDS.isdisjoint(word.removesuffix("s") for word in name.lower().split("_"))
+
+
+def model_class_name(module: nn.Module) -> str:
+    """Return the class name of a model, with the class it is nested in."""
+    return type(module).__qualname__
+
+
+def model_family(module: nn.Module) -> str:
+    """Return ``transformer``, ``rnn``, ``cnn``, ``mlp`` or ``other``: the most telling kind of layer found in a model."""
+    families = {_layer_family(part) for part in module.modules()}
+    return next((family for family in ("transformer", "rnn", "cnn", "mlp") if family in families), "other")
+
+
+def _layer_family(layer: nn.Module) -> str | None:
+    name = type(layer).__name__
+    # Convolutional nets weigh positions and channels by small blocks which are called attention as well.
+    lowered = name.lower()
+    has_attention = "attention" in lowered and not any(word in lowered for word in ("spatial", "channel", "squeeze", "cbam"))
+    if has_attention or isinstance(layer, nn.TransformerEncoderLayer | nn.TransformerDecoderLayer):
+        return "transformer"
+    if isinstance(layer, nn.RNNBase | nn.RNNCellBase) or "LSTM" in name or "GRU" in name:
+        return "rnn"
+    # Lazy layers are subclasses of the ordinary ones.
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        return "cnn"
+    return "mlp" if isinstance(layer, nn.Linear) else None
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Return the number of parameters; those of lazy layers that have no shape yet count zero."""
+    return sum(p.numel() for p in module.parameters() if not isinstance(p, nn.UninitializedParameter))
+
+
+def read_optimizer(optimizer: Any) -> dict[str, Any]:
+    """Read what an optimizer really uses.
+
+    Args:
+        optimizer: A torch optimizer, or anything with ``param_groups``.
+
+    Returns:
+        ``optimizer`` (class name) and ``optimizer.<name>`` for every scalar of the first parameter group; further groups as
+        ``optimizer.<index>.<name>`` where they differ from it. ``lr`` is the value before any schedule (``initial_lr``).
+    """
+    values: dict[str, Any] = {"optimizer": type(optimizer).__name__}
+    first: dict[str, Any] = {}
+    for index, group in enumerate(getattr(optimizer, "param_groups", [])):
+        scalars = _group_scalars(group)
+        if index == 0:
+            first = scalars
+            values.update({f"optimizer.{name}": value for name, value in scalars.items()})
+        else:
+            values.update({f"optimizer.{index}.{name}": value for name, value in scalars.items() if first.get(name) != value})
+    return values
+
+
+_GROUP_PLUMBING = frozenset(
+    {"params", "param_names", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
+    | {"foreach", "capturable", "differentiable", "fused", "maximize"}
+)
+
+
+def _group_scalars(group: Mapping[str, Any]) -> dict[str, Any]:
+    scalars = {}
+    for name, value in {**group, "lr": group.get("initial_lr", group.get("lr"))}.items():
+        plain = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+        is_scalar = isinstance(plain, bool | int | float | str)
+        is_scalars = isinstance(plain, tuple | list) and all(isinstance(item, int | float) for item in plain)
+        if name not in _GROUP_PLUMBING and (is_scalar or is_scalars):
+            scalars[name] = tuple(plain) if isinstance(plain, list) else plain
+    return scalars
+
+
+def read_scheduler(scheduler: Any) -> dict[str, Any]:
+    """Read what a learning rate schedule was made with.
+
+    Returns:
+        ``lr_scheduler`` (class name), and ``lr_scheduler.<name>`` for each scalar argument of its constructor that it keeps as a
+        public attribute; ``lr_scheduler.max_lr`` where it has a peak of its own.
+    """
+    values: dict[str, Any] = {"lr_scheduler": type(scheduler).__name__}
+    try:
+        names = list(inspect.signature(type(scheduler).__init__).parameters)
+    except (TypeError, ValueError):
+        names = []
+    for name in names:
+        value = getattr(scheduler, name, None)
+        if name not in ("self", "last_epoch", "verbose") and isinstance(value, bool | int | float | str):
+            values[f"lr_scheduler.{name}"] = value
+    groups = getattr(getattr(scheduler, "optimizer", None), "param_groups", None) or [{}]
+    peak = groups[0].get("max_lr")
+    if "max_lr" in names and isinstance(peak, int | float):
+        values["lr_scheduler.max_lr"] = peak
+    return values

@@ -1,0 +1,1 @@
+"""From a history to what a meta-model learns from."""

@@ -1,0 +1,281 @@
+"""From a history to what a meta-model learns from: the usable runs of each task, oriented so that larger is better."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import norm, rankdata
+
+from metamodel.data.task import TaskDescription
+from metamodel.space.batch import as_seen_by_model
+from metamodel.space.dimensions import is_number
+from metamodel.space.encoding import plain_numbers
+from metamodel.space.run_configs import column_of
+from store.learning_columns import LearningRun
+from store.names import Direction
+from store.statuses import RunStatus
+
+if TYPE_CHECKING:
+    from store.records import RunRecord
+
+FloatArray = npt.NDArray[np.float64]
+AnyRun: TypeAlias = "RunRecord | LearningRun"
+
+USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
+"""Interrupted runs count where they reached a validation: the epochs reached say how far."""
+
+NEVER_LOGGED = "never logged"
+MAX_UNLOGGED = 5
+WIDE_RATIO = 1e3
+"""Losses that are positive and differ by more than this factor are read on a logarithmic scale."""
+MAX_STANDARDISED = 4.0
+"""Standard deviations from the mean beyond which an outcome of a past task counts no further."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRuns:
+    """The usable runs of one task under one objective.
+
+    Attributes:
+        task_id: Id of the task.
+        name: Its name, for messages.
+        objective: Name of the metric.
+        direction: ``min`` or ``max``.
+        description: What is known of the task.
+        run_ids: Ids, ``n`` of them, oldest first.
+        configs: Canonical name -> value of each run.
+        values: Oriented outcome, shape ``(n,)``: larger is better whatever the direction; NaN for failed runs.
+        is_diverged: Shape ``(n,)``.
+        is_oom: Shape ``(n,)``.
+        variants: Model source of each run, None where unknown.
+        task_order: Start of the newest run, for "most recent".
+    """
+
+    task_id: str
+    name: str
+    objective: str
+    direction: Direction
+    description: TaskDescription
+    run_ids: tuple[str, ...]
+    configs: Sequence[Mapping[str, Any]]
+    values: FloatArray
+    is_diverged: npt.NDArray[np.bool_]
+    is_oom: npt.NDArray[np.bool_]
+    variants: tuple[str | None, ...]
+    task_order: str = ""
+
+    def __len__(self) -> int:
+        """Return the number of runs ``n``."""
+        return len(self.run_ids)
+
+    @property
+    def has_outcome(self) -> npt.NDArray[np.bool_]:
+        """Runs that say how good their configuration is, shape ``(n,)``: all but out-of-memory ones."""
+        return ~self.is_oom
+
+    @property
+    def is_failed(self) -> npt.NDArray[np.bool_]:
+        """Diverged or out of memory, shape ``(n,)``."""
+        return self.is_diverged | self.is_oom
+
+    @cached_property
+    def filled(self) -> FloatArray:
+        """Oriented outcome with the worst finite value of the task for diverged runs, shape ``(n,)``; NaN for out of memory.
+
+        A diverged run is a bad outcome of unknown size, so it shares the last rank.
+        """
+        finite = self.values[np.isfinite(self.values)]
+        worst = float(finite.min()) if finite.size else 0.0
+        return np.where(self.is_oom, np.nan, np.where(np.isfinite(self.values), self.values, worst))
+
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        return {}
+
+    def number_range(self, name: str) -> tuple[float, float]:
+        """Return the smallest and the largest finite number that a hyperparameter had, ``(inf, -inf)`` where it had none."""
+        if name not in self._ranges:  # a table is asked many times, and has many runs
+            values = column_of(self.configs, name)
+            plain = plain_numbers(values)
+            numbers = np.array([float(value) for value in values if is_number(value)]) if plain is None else plain[np.isfinite(plain)]
+            self._ranges[name] = (float(numbers.min()), float(numbers.max())) if len(numbers) else (math.inf, -math.inf)
+        return self._ranges[name]
+
+    def in_units(self, oriented: float) -> float:
+        """Return an oriented value in the units and direction of the objective."""
+        return -oriented if self.direction is Direction.MIN else oriented
+
+
+@dataclass(frozen=True)
+class LearningTable:
+    """Everything a history offers for learning.
+
+    Attributes:
+        tasks: Tasks with at least one usable run, by ``(task id, objective)``.
+        left_out: Why runs are not used -> how many.
+        n_finished: Finished runs in the history, used or not.
+        unlogged: Ids of the newest runs whose objective was never logged, up to ``MAX_UNLOGGED``.
+        logged_names: Metrics that these logged instead.
+    """
+
+    tasks: tuple[TaskRuns, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    n_finished: int = 0
+    unlogged: tuple[str, ...] = ()
+    logged_names: tuple[str, ...] = ()
+
+    def describe_left_out(self) -> str:
+        """Say what was left out and why; for objectives nobody logged, which names were. Empty where nothing was."""
+        if not self.left_out:
+            return ""
+        text = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.left_out.items()))
+        return f"runs left out: {text}" + (f" (logged were: {', '.join(self.logged_names)})" if self.logged_names else "")
+
+    def of_task(self, task_id: str, objective: str | None = None) -> TaskRuns | None:
+        """Return the runs of a task; with several objectives and none named, those of the most recent run."""
+        found = [task for task in self.tasks if task.task_id == task_id and objective in (None, task.objective)]
+        return max(found, key=lambda task: task.task_order, default=None)
+
+
+def rank_scores(values: FloatArray) -> FloatArray:
+    """Map outcomes to normal scores of their ranks, the warp that makes tasks comparable.
+
+    Args:
+        values: Oriented outcomes, shape ``(n,)``, finite; ties share their mean rank.
+
+    Returns:
+        ``Phi^-1((rank - 0.5) / n)``, shape ``(n,)``.
+    """
+    if values.ndim != 1:
+        raise AssertionError(f"values must have shape (n,), got {values.shape}")
+    return np.asarray(norm.ppf((rankdata(values) - 0.5) / max(len(values), 1)), dtype=np.float64)
+
+
+def past_scores(values: FloatArray) -> FloatArray:
+    """Map the outcomes of a past task to what its process learns: half normal scores of ranks, half standardised outcomes.
+
+    Ranks make tasks of any unit comparable; how far the bad ones fall behind is what they forget, and it tells what to avoid. Standardised
+    outcomes are cut at ``MAX_STANDARDISED``, where one extreme run would leave the others no difference.
+
+    Args:
+        values: Oriented outcomes, shape ``(n,)``, finite.
+
+    Returns:
+        Shape ``(n,)``, increasing in the outcome.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(values.std()) if len(values) else 0.0
+    if not math.isfinite(spread) or spread <= 0:
+        return rank_scores(values)
+    standardised = np.clip((values - values.mean()) / spread, -MAX_STANDARDISED, MAX_STANDARDISED)
+    return np.asarray(0.5 * rank_scores(values) + 0.5 * standardised, dtype=np.float64)
+
+
+def own_scores(values: FloatArray) -> FloatArray:
+    """Map the outcomes of one task to what a process learns that knows this task alone.
+
+    Nothing has to be comparable with other tasks, so distances are kept: many runs around an optimum differ by little, and their ranks
+    would not. What falls behind by more than twice the lead of the best is drawn in by its logarithm, since how bad it is does not matter;
+    losses that span orders of magnitude are read as logarithms altogether.
+
+    Args:
+        values: Oriented outcomes, shape ``(n,)``, finite.
+
+    Returns:
+        Shape ``(n,)``, increasing in the outcome, mean 0 and variance 1; 0 where all are equal.
+    """
+    if len(values) == 0:
+        return np.zeros(0)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        is_wide = bool((values < 0).all()) and values.min() / values.max() > WIDE_RATIO
+        scores = -np.log(-values) if is_wide else np.asarray(values, dtype=np.float64)
+        middle = np.median(scores)
+        lead = scores.max() - middle
+        behind = middle - 2.0 * lead - scores
+        if math.isfinite(lead) and lead > 0:
+            scores = np.where(behind > 0, middle - 2.0 * lead - lead * np.log1p(np.maximum(behind, 0.0) / lead), scores)
+        spread = float(scores.std())
+    if not math.isfinite(spread) or spread <= 0:
+        return rank_scores(values) if len(np.unique(values)) > 1 else np.zeros(len(values))
+    return np.asarray((scores - scores.mean()) / spread, dtype=np.float64)
+
+
+def build_table(runs: Sequence[AnyRun], task_records: Mapping[str, Any]) -> LearningTable:
+    """Group runs into learning tasks by task and objective, counting what is left out and why."""
+    left_out: Counter[str] = Counter()
+    unlogged: list[str] = []
+    groups: dict[tuple[str, str | None, str | None], list[AnyRun]] = {}
+    for run in runs:
+        reason = _unusable(run)
+        if reason is not None:
+            left_out[reason] += 1
+            if reason.endswith(NEVER_LOGGED):
+                unlogged.append(run.id)
+            continue
+        groups.setdefault((run.task_id, run.objective, run.direction), []).append(run)
+    tasks = []
+    for (task_id, objective, direction), members in groups.items():
+        members.sort(key=lambda run: run.id)
+        record = task_records.get(task_id)
+        tasks.append(_task_runs(task_id, str(objective), Direction(str(direction)), members, record))
+    tasks.sort(key=lambda task: (task.task_id, task.objective))
+    newest = tuple(sorted(unlogged)[-MAX_UNLOGGED:])
+    return LearningTable(tuple(tasks), dict(left_out), sum(run.is_finished for run in runs), newest)
+
+
+def _unusable(run: AnyRun) -> str | None:
+    if run.status not in USABLE:
+        # Which of the two an open run is changes with the time alone, and what is read here is kept.
+        return "running, or killed" if run.status in (RunStatus.RUNNING, RunStatus.STALE) else f"status {run.status}"
+    if run.objective is None or run.direction is None:
+        return "no objective"
+    has_value = run.objective_best is not None and math.isfinite(run.objective_best)
+    if not has_value and run.status not in {RunStatus.DIVERGED, RunStatus.OOM}:
+        return f"objective {run.objective!r} {NEVER_LOGGED}"
+    return None
+
+
+def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[AnyRun], record: Any) -> TaskRuns:
+    sign = -1.0 if direction is Direction.MIN else 1.0
+    is_diverged = np.array([run.status is RunStatus.DIVERGED for run in runs], dtype=bool)
+    is_oom = np.array([run.status is RunStatus.OOM for run in runs], dtype=bool)
+    values = np.array(
+        [math.nan if run.objective_best is None or run.status is RunStatus.OOM else sign * run.objective_best for run in runs]
+    )
+    # A diverged run's best value before it broke is not what its configuration reaches.
+    values[is_diverged | ~np.isfinite(values)] = math.nan
+    description = dict(record.description) if record is not None else {}
+    for known in {id(run.description): run.description for run in reversed(runs)}.values():  # most runs of a task share one
+        description = {**known, **description}
+    return TaskRuns(
+        task_id,
+        record.name if record is not None else task_id,
+        objective,
+        direction,
+        TaskDescription.from_dict(description),
+        tuple(run.id for run in runs),
+        tuple(_config(run) for run in runs),
+        values,
+        is_diverged,
+        is_oom,
+        tuple(run.variant for run in runs),
+        runs[-1].started_utc or runs[-1].id,
+    )
+
+
+def _config(run: AnyRun) -> dict[str, Any]:
+    """Hyperparameters of a run, with the global batch as its batch size and the epochs it really got as its fidelity."""
+    config = as_seen_by_model(run.hparams)
+    was_cut = run.status is RunStatus.INTERRUPTED
+    if run.epochs_reached and (was_cut or "num_epochs" not in config):
+        config["num_epochs"] = run.epochs_reached
+    if run.model_family is not None:
+        config.setdefault("model_family", run.model_family)
+    return config

@@ -1,0 +1,1 @@
+"""Gaussian processes over tasks: the default meta-model and what every kind shares."""

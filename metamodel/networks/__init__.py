@@ -1,0 +1,1 @@
+"""The kinds ``direct``, ``maml`` and ``reptile``."""

@@ -1,0 +1,1 @@
+"""Search spaces and configurations as numbers."""

@@ -1,0 +1,1 @@
+"""The starter history: a prior for those who have no runs of their own yet."""

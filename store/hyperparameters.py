@@ -1,0 +1,279 @@
+"""The registry: what a hyperparameter is, one row each.
+
+Every other module asks these rows: the history for canonical names, the meta-model for scales, the tuning decision and the hosts for what
+may be rewritten, what follows from it and how it is read back. A hyperparameter that is rewritten by every host takes one row here, and a
+reader or writer in a host only where that host keeps it in a place of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+
+LIGHTNING = "lightning"
+TRANSFORMERS = "transformers"
+
+PER_DEVICE_BATCH_SIZE = "batch_size"
+GLOBAL_BATCH_SIZE = "global_batch_size"
+ACCUMULATION = "gradient_accumulation_steps"
+
+
+class Scale(StrEnum):
+    """How values are spread."""
+
+    LOG = "log"
+    LINEAR = "linear"
+    INTEGER = "integer"
+    SHARE = "share"
+    """A number in [0, 1]."""
+    CHOICE = "choice"
+
+
+class Role(StrEnum):
+    """What a hyperparameter belongs to."""
+
+    OPTIMIZER = "optimizer"
+    DATA = "data"
+    MODEL = "model"
+    LENGTH = "length"
+    RUN = "run"
+    """Where and how a program runs; nothing is learned from it and nothing tunes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameter:
+    """One row of the registry.
+
+    Attributes:
+        name: Canonical name.
+        role: What it belongs to.
+        scale: How its values are spread.
+        aliases: Other spellings, lower case with underscores.
+        low: Smallest value that makes sense.
+        high: Largest value that makes sense.
+        is_high_open: Whether ``high`` itself is excluded.
+        conservative_in: Frameworks in which it may be rewritten without a space; ``"*"`` is every one.
+        keeps_shapes: Whether weights made with one value fit a model with another, so that a value can be taken back.
+        raises_cost: Whether a larger value makes a run longer.
+        group_key: Key of it in an optimizer's parameter groups. Part of the optimizer's state, which a resumed run loads.
+        readings: Scoped readings that repeat it; they inherit its source.
+        trainer_fields: Framework -> name of the trainer's own argument that holds it.
+    """
+
+    name: str
+    role: Role
+    scale: Scale
+    aliases: tuple[str, ...] = ()
+    low: float = 0.0
+    high: float = math.inf
+    is_high_open: bool = False
+    conservative_in: frozenset[str] = frozenset()
+    keeps_shapes: bool = True
+    raises_cost: bool = False
+    group_key: str | None = None
+    readings: tuple[str, ...] = ()
+    trainer_fields: Mapping[str, str] = field(default_factory=dict)
+
+    def is_conservative(self, framework: str = "*") -> bool:
+        """Say whether it may be rewritten without a space."""
+        return "*" in self.conservative_in or framework in self.conservative_in
+
+
+_EVERYWHERE = frozenset({"*"})
+
+REGISTRY: tuple[Hyperparameter, ...] = (
+    Hyperparameter(
+        "learning_rate",
+        Role.OPTIMIZER,
+        Scale.LOG,
+        ("lr", "learningrate", "eta0", "learning_rate_init", "base_lr", "init_lr", "initial_lr", "max_lr"),
+        conservative_in=_EVERYWHERE,
+        group_key="lr",
+        readings=("optimizer.lr",),
+        trainer_fields={TRANSFORMERS: "learning_rate"},
+    ),
+    Hyperparameter(
+        "weight_decay",
+        Role.OPTIMIZER,
+        Scale.LOG,
+        ("wd", "weightdecay", "l2"),
+        conservative_in=_EVERYWHERE,
+        group_key="weight_decay",
+        readings=("optimizer.weight_decay",),
+        trainer_fields={TRANSFORMERS: "weight_decay"},
+    ),
+    Hyperparameter(
+        "momentum",
+        Role.OPTIMIZER,
+        Scale.SHARE,
+        high=1.0,
+        is_high_open=True,
+        conservative_in=_EVERYWHERE,
+        group_key="momentum",
+        readings=("optimizer.momentum",),
+    ),
+    Hyperparameter(
+        "dropout",
+        Role.MODEL,
+        Scale.SHARE,
+        ("dropout_rate", "dropout_prob", "drop_rate", "p_dropout", "dropout_p", "hidden_dropout_prob", "max_dropout"),
+        high=1.0,
+        conservative_in=_EVERYWHERE,
+    ),
+    Hyperparameter(
+        "warmup_ratio", Role.OPTIMIZER, Scale.SHARE, ("warmup_proportion", "warmup_fraction"), high=1.0, conservative_in=_EVERYWHERE
+    ),
+    Hyperparameter(
+        "warmup_steps",
+        Role.OPTIMIZER,
+        Scale.INTEGER,
+        ("num_warmup_steps",),
+        conservative_in=_EVERYWHERE,
+        trainer_fields={TRANSFORMERS: "warmup_steps"},
+    ),
+    Hyperparameter(
+        PER_DEVICE_BATCH_SIZE,
+        Role.DATA,
+        Scale.INTEGER,
+        ("bs", "batchsize", "per_device_train_batch_size", "per_device_batch_size", "train_batch_size"),
+        low=1,
+        conservative_in=_EVERYWHERE,
+        readings=(GLOBAL_BATCH_SIZE,),
+        trainer_fields={TRANSFORMERS: "per_device_train_batch_size"},
+    ),
+    Hyperparameter(
+        GLOBAL_BATCH_SIZE,
+        Role.DATA,
+        Scale.INTEGER,
+        ("effective_batch_size", "total_train_batch_size", "global_train_batch_size"),
+        low=1,
+        conservative_in=_EVERYWHERE,
+    ),
+    Hyperparameter(
+        ACCUMULATION,
+        Role.DATA,
+        Scale.INTEGER,
+        ("accumulate_grad_batches", "grad_accum", "accumulation_steps"),
+        low=1,
+        trainer_fields={LIGHTNING: "accumulate_grad_batches", TRANSFORMERS: ACCUMULATION},
+    ),
+    Hyperparameter(
+        "max_grad_norm",
+        Role.OPTIMIZER,
+        Scale.LOG,
+        ("gradient_clip_val", "grad_clip", "clip_grad_norm"),
+        # transformers clips every run by default, so there the bound is a hyperparameter of every run.
+        conservative_in=frozenset({TRANSFORMERS}),
+        trainer_fields={LIGHTNING: "gradient_clip_val", TRANSFORMERS: "max_grad_norm"},
+    ),
+    Hyperparameter(
+        "num_epochs",
+        Role.LENGTH,
+        Scale.INTEGER,
+        ("max_epochs", "num_train_epochs", "epochs", "n_epochs"),
+        raises_cost=True,
+        trainer_fields={LIGHTNING: "max_epochs", TRANSFORMERS: "num_train_epochs"},
+    ),
+    Hyperparameter(
+        "max_steps",
+        Role.LENGTH,
+        Scale.INTEGER,
+        low=-1,
+        raises_cost=True,
+        trainer_fields={LIGHTNING: "max_steps", TRANSFORMERS: "max_steps"},
+    ),
+    Hyperparameter(
+        "num_layers",
+        Role.MODEL,
+        Scale.INTEGER,
+        ("n_layers", "nlayers", "n_layer", "layers", "depth", "num_hidden_layers", "n_hidden_layers"),
+        low=1,
+        keeps_shapes=False,
+        raises_cost=True,
+    ),
+    Hyperparameter(
+        "hidden_size",
+        Role.MODEL,
+        Scale.INTEGER,
+        ("hidden_dim", "hidden", "width", "n_units", "num_units", "units", "max_units", "d_model", "n_embd"),
+        low=1,
+        keeps_shapes=False,
+        raises_cost=True,
+    ),
+    Hyperparameter(
+        "optimizer",
+        Role.OPTIMIZER,
+        Scale.CHOICE,
+        ("optim", "optimizer_name", "optimizer_class", "opt"),
+        keeps_shapes=False,
+        trainer_fields={TRANSFORMERS: "optim"},
+    ),
+    Hyperparameter(
+        "lr_scheduler",
+        Role.OPTIMIZER,
+        Scale.CHOICE,
+        ("lr_scheduler_type", "scheduler", "scheduler_name"),
+        keeps_shapes=False,
+        trainer_fields={TRANSFORMERS: "lr_scheduler_type"},
+    ),
+    Hyperparameter("adam_beta1", Role.OPTIMIZER, Scale.SHARE, high=1.0, is_high_open=True, keeps_shapes=False),
+    Hyperparameter("adam_beta2", Role.OPTIMIZER, Scale.SHARE, high=1.0, is_high_open=True, keeps_shapes=False),
+    Hyperparameter("adam_epsilon", Role.OPTIMIZER, Scale.LOG, keeps_shapes=False),
+    Hyperparameter("label_smoothing_factor", Role.MODEL, Scale.SHARE, high=1.0, is_high_open=True, keeps_shapes=False),
+    Hyperparameter("seed", Role.RUN, Scale.CHOICE, ("random_seed", "random_state"), keeps_shapes=False),
+)
+"""The rows, in the order in which a reader would look for them."""
+
+_BY_NAME = {row.name: row for row in REGISTRY}
+NAMES = frozenset(_BY_NAME)
+"""Canonical names with a row."""
+BY_ALIAS: Mapping[str, str] = {alias: row.name for row in REGISTRY for alias in (row.name, *row.aliases)}
+"""Every spelling -> canonical name."""
+
+
+def hyperparameter(name: str) -> Hyperparameter | None:
+    """Return the row of a canonical name, None where the registry has none."""
+    return _BY_NAME.get(name)
+
+
+def aliases_of(name: str) -> tuple[str, ...]:
+    """Return the other spellings of a canonical name; none where it has no row."""
+    row = _BY_NAME.get(name)
+    return () if row is None else row.aliases
+
+
+@cache
+def conservative_names(framework: str = "*") -> frozenset[str]:
+    """Return what may be rewritten without a space: never the architecture, never the length of training."""
+    return _names(row for row in REGISTRY if row.is_conservative(framework))
+
+
+@cache
+def names_that_keep_shapes() -> frozenset[str]:
+    """Return the names that can be taken back: weights of either value fit the same model."""
+    return _names(row for row in REGISTRY if row.keeps_shapes)
+
+
+@cache
+def names_in_optimizer_state() -> frozenset[str]:
+    """Return the names whose value is part of the optimizer's state."""
+    return _names(row for row in REGISTRY if row.group_key is not None)
+
+
+@cache
+def names_with_role(role: Role) -> frozenset[str]:
+    """Return the names of one role."""
+    return _names(row for row in REGISTRY if row.role is role)
+
+
+@cache
+def trainer_fields(framework: str) -> Mapping[str, str]:
+    """Return what a framework's trainer holds itself: canonical name -> its argument."""
+    return {row.name: row.trainer_fields[framework] for row in REGISTRY if framework in row.trainer_fields}
+
+
+def _names(rows: Iterable[Hyperparameter]) -> frozenset[str]:
+    return frozenset(row.name for row in rows)

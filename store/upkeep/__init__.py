@@ -1,0 +1,1 @@
+"""Care of a history: checked, compacted, merged, exported, corrected."""

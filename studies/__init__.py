@@ -1,0 +1,1 @@
+"""Not in the wheel: starter training, writers of pages and tables, the demo."""

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metamodel.data.learning_tables import learning_table
+from metamodel.data.observations import build_table, own_scores, past_scores, rank_scores
+from store import Curve, FinishedRun, History
+
+
+def finished(task: str, number: int, value: float) -> FinishedRun:
+    return FinishedRun(f"{task}-{number}", task, {"lr": 0.1 * (number + 1)}, "acc", "max", {"acc": Curve([0], [value])})
+
+
+def test_a_new_run_reads_only_its_own_task_again(history: History) -> None:
+    history.add_finished_runs(finished(task, i, 0.1 * i) for task in ("a", "b") for i in range(5))
+    before = {task.name: task for task in learning_table(history).tasks}
+    history.add_finished_runs([finished("a", 5, 0.9)])
+    after = {task.name: task for task in learning_table(history).tasks}
+    assert after["b"] is before["b"]
+    assert len(after["a"]) == len(before["a"]) + 1
+
+
+def test_reading_task_by_task_gives_what_reading_all_at_once_gives(history: History) -> None:
+    history.add_finished_runs(finished(task, i, float("nan") if i == 0 else 0.1 * i) for task in ("a", "b", "c") for i in range(4))
+    history.start_run(task="a", hparams={"lr": 0.5}, objective="acc").finish("failed")
+    history.merge_tasks("a", "b")
+    found = learning_table(history)
+    expected = build_table(history.runs(), {task.id: task for task in history.tasks()})
+    assert (found.left_out, found.n_finished) == (expected.left_out, expected.n_finished)
+    assert [task.run_ids for task in found.tasks] == [task.run_ids for task in expected.tasks]
+    for left, right in zip(found.tasks, expected.tasks, strict=True):
+        assert left.configs == right.configs
+        np.testing.assert_array_equal(left.values, right.values)
+
+
+def test_the_state_of_a_task_changes_with_its_runs_only(history: History) -> None:
+    history.add_finished_runs([finished("a", 0, 0.1), finished("b", 0, 0.2)])
+    before = history.task_states()
+    history.add_finished_runs([finished("a", 1, 0.3)])
+    changed = {history.task(task_id).name for task_id, state in history.task_states().items() if state != before[task_id]}
+    assert changed == {"a"}
+
+
+def test_scores_of_a_past_task_keep_the_order_and_remember_what_fell_far_behind() -> None:
+    values = np.array([0.1, 0.88, 0.9, 0.91, 0.92])
+    scores = past_scores(values)
+    assert (np.diff(scores) > 0).all()
+    assert scores[0] < rank_scores(values)[0]
+    assert np.allclose(past_scores(3.0 + 7.0 * values), scores)
+
+
+def test_one_extreme_outcome_leaves_the_others_their_differences_and_equal_ones_have_none() -> None:
+    scores = past_scores(np.array([-1e300, *np.linspace(0, 1, 30)]))
+    assert np.isfinite(scores).all()
+    assert np.ptp(scores[1:]) > 1.5
+    assert np.allclose(past_scores(np.full(4, 2.0)), 0.0)
+
+
+@given(st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=30))
+def test_scores_of_a_task_alone_keep_the_order(values: list[float]) -> None:
+    outcomes = np.round(np.array(values), 3)
+    scores = own_scores(outcomes)
+    assert np.isfinite(scores).all()
+    order = np.argsort(outcomes, kind="stable")
+    assert (np.diff(scores[order]) >= -1e-9).all()
+
+
+def test_scores_of_a_task_alone_keep_distances_near_the_best_and_draw_in_what_is_far_behind() -> None:
+    scores = own_scores(np.array([-1e9, 0.0, 1.0, 2.0, 2.1]))
+    assert scores[4] - scores[3] == pytest.approx(0.1 * (scores[3] - scores[2]))
+    assert scores[1] - scores[0] < 30 * (scores[2] - scores[1])
+
+
+def test_losses_over_many_orders_of_magnitude_are_read_as_logarithms() -> None:
+    scores = own_scores(-np.array([1e-6, 1e-4, 1e-2, 1.0]))
+    assert np.diff(scores) == pytest.approx(np.full(3, scores[1] - scores[0]))
+    assert own_scores(np.full(4, 0.3)).tolist() == [0.0] * 4
