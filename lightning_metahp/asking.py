@@ -12,7 +12,8 @@ from metahp_tuning.class_source import model_variant
 from metahp_tuning.precedence import Change, Constraint, Setting, plan_changes
 from metamodel.data.task import TaskDescription
 from metamodel.recommendation import Recommendation
-from metamodel.space.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout
+from metamodel.space.batch import BatchLayout
+from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.names import Direction, canonical_name
 from store.statuses import Source
 
@@ -55,7 +56,7 @@ def ask(case: Case, history: History, current: Mapping[str, Any]) -> Recommendat
     limits = {}
     if layout is not None and case.max_per_device is not None:
         offered = next((values for raw, values in (case.space or {}).items() if canonical_name(raw) == ACCUMULATION), None)
-        limits = {PER_DEVICE: case.max_per_device * max(whole_numbers(offered) or [layout.accumulation]) * layout.world_size}
+        limits = {PER_DEVICE_BATCH_SIZE: case.max_per_device * max(whole_numbers(offered) or [layout.accumulation]) * layout.world_size}
     found = recommend(
         history,
         task=case.description,
@@ -70,7 +71,10 @@ def ask(case: Case, history: History, current: Mapping[str, Any]) -> Recommendat
     if layout is None or layout.factor == 1:
         return found
     # Said by its own name where it is not what a device loads.
-    return replace(found, config={GLOBAL if canonical_name(raw) == PER_DEVICE else raw: value for raw, value in found.config.items()})
+    return replace(
+        found,
+        config={GLOBAL_BATCH_SIZE if canonical_name(raw) == PER_DEVICE_BATCH_SIZE else raw: value for raw, value in found.config.items()},
+    )
 
 
 def planned_changes(
@@ -95,17 +99,17 @@ def planned_changes(
         return [typed(change) for change in plan_changes(allowed, recommendation, constraints)]
     config = per_device_config(recommendation.config, layout, space, max_per_device=max_per_device)
     changes = [typed(change) for change in plan_changes(allowed, replace(recommendation, config=config), constraints)]
-    wanted = per_device_config(recommendation.config, layout, space).get(PER_DEVICE, 0)
-    if constraints and PER_DEVICE in config and wanted > config[PER_DEVICE]:
+    wanted = per_device_config(recommendation.config, layout, space).get(PER_DEVICE_BATCH_SIZE, 0)
+    if constraints and PER_DEVICE_BATCH_SIZE in config and wanted > config[PER_DEVICE_BATCH_SIZE]:
         limited: dict[str, Any] = {"source": Source.CONSTRAINT, "reason": f"{wanted} was recommended, but {constraints[0].reason}"}
-        changes = [replace(item, **limited) if item.name == PER_DEVICE else item for item in changes]
-    size = next((change.new for change in changes if change.name == PER_DEVICE), layout.per_device)
+        changes = [replace(item, **limited) if item.name == PER_DEVICE_BATCH_SIZE else item for item in changes]
+    size = next((change.new for change in changes if change.name == PER_DEVICE_BATCH_SIZE), layout.per_device)
     accumulation = int(config.get(ACCUMULATION, layout.accumulation))
     if accumulation * layout.world_size == 1:
         return changes
     total = f"{size} per device x {accumulation} accumulated x {layout.world_size} processes = a global batch of "
     total += str(size * accumulation * layout.world_size)
-    is_ours = {PER_DEVICE, ACCUMULATION}
+    is_ours = {PER_DEVICE_BATCH_SIZE, ACCUMULATION}
     return [replace(item, reason=total) if item.name in is_ours and item.source is Source.METAHP else item for item in changes]
 
 

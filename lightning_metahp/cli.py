@@ -40,10 +40,10 @@ from metahp_tuning.precedence import Change, Constraint, Kept, check_keep, check
 from metamodel.data.task import TaskDescription
 from metamodel.explanation import format_value
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
-from metamodel.space.batch import GLOBAL, PER_DEVICE, BatchLayout
+from metamodel.space.batch import BatchLayout
 from metamodel.space.dimensions import parse_space
 from store.errors import InvalidArgumentError, MetaHPError
-from store.hyperparameters import conservative_names
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, conservative_names
 from store.names import canonical_name, resolve_direction
 from store.statuses import Source
 from store.switches import is_off, pinned_recommendation
@@ -227,9 +227,16 @@ class MetaHPCLI(LightningCLI):
         check_names(wishes.keep, [*names, *sorted(conservative_names())], "the configuration")
         if wishes.space is not None:
             check_names(
-                [raw for raw in wishes.space if canonical_name(raw) != GLOBAL], names, "the configuration", "Use one of these names."
+                [raw for raw in wishes.space if canonical_name(raw) != GLOBAL_BATCH_SIZE],
+                names,
+                "the configuration",
+                "Use one of these names.",
             )
-        wanted_here = None if wishes.space is None else [PER_DEVICE if canonical_name(raw) == GLOBAL else raw for raw in wishes.space]
+        wanted_here = (
+            None
+            if wishes.space is None
+            else [PER_DEVICE_BATCH_SIZE if canonical_name(raw) == GLOBAL_BATCH_SIZE else raw for raw in wishes.space]
+        )
         allowed, kept = rewritable(settings, wanted_here, wishes.keep)
         kept += [item for item in unclear if wanted_here is None or item.name in wanted]
         if not allowed:
@@ -253,16 +260,18 @@ class MetaHPCLI(LightningCLI):
         if problem is not None:
             return CliPlan({}, message=problem)
         layout = None
-        size = found[PER_DEVICE].setting.value if PER_DEVICE in found else None
+        size = found[PER_DEVICE_BATCH_SIZE].setting.value if PER_DEVICE_BATCH_SIZE in found else None
         if isinstance(size, int) and not isinstance(size, bool) and size >= 1:
             layout = BatchLayout(size, int(config.get("trainer.accumulate_grad_batches") or 1), world_size_of(config))
         constraints = [] if layout is None else _limits(history, description, layout)
         high = min((limit.high for limit in constraints), default=None)
         space = None
         if wishes.space is not None:
-            space = {raw: v for raw, v in wishes.space.items() if canonical_name(raw) in allowed or canonical_name(raw) == GLOBAL}
+            space = {
+                raw: v for raw, v in wishes.space.items() if canonical_name(raw) in allowed or canonical_name(raw) == GLOBAL_BATCH_SIZE
+            }
         current = {item.setting.raw_name: item.setting.value for item in found.values()}
-        current |= {} if layout is None else {GLOBAL: layout.global_size}
+        current |= {} if layout is None else {GLOBAL_BATCH_SIZE: layout.global_size}
         pinned = pinned_recommendation()
         if pinned:
             found_one: Recommendation = load_recommendation(history, pinned)
@@ -274,11 +283,14 @@ class MetaHPCLI(LightningCLI):
                 mode="best" if wishes.mode == "dry-run" else wishes.mode,
                 current=current,
                 allowed=list(allowed),
-                limits={} if layout is None or high is None else {PER_DEVICE: high * layout.factor},
+                limits={} if layout is None or high is None else {PER_DEVICE_BATCH_SIZE: high * layout.factor},
                 max_fit_s=wishes.max_startup_s,
             )[0]
             if layout is not None and layout.factor != 1:
-                renamed = {GLOBAL if canonical_name(raw) == PER_DEVICE else raw: value for raw, value in found_one.config.items()}
+                renamed = {
+                    GLOBAL_BATCH_SIZE if canonical_name(raw) == PER_DEVICE_BATCH_SIZE else raw: value
+                    for raw, value in found_one.config.items()
+                }
                 found_one = replace(found_one, config=renamed)
         changes = planned_changes(found_one, allowed, constraints, layout, space, high)
         applied = [] if wishes.mode == "dry-run" else changes
@@ -328,10 +340,10 @@ def _limits(history: History, description: TaskDescription, layout: BatchLayout)
     found = []
     if description.n_train:
         share = max(1, description.n_train // layout.world_size)
-        found.append(Constraint(PER_DEVICE, share, f"the data set has {description.n_train} samples"))
+        found.append(Constraint(PER_DEVICE_BATCH_SIZE, share, f"the data set has {description.n_train} samples"))
     memory = known_limit(history, description, this_card())
     if memory is not None:
-        found.append(Constraint(PER_DEVICE, memory.max_per_device, memory.reason))
+        found.append(Constraint(PER_DEVICE_BATCH_SIZE, memory.max_per_device, memory.reason))
     return sorted(found, key=lambda limit: limit.high)[:1]
 
 

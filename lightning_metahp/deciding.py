@@ -24,8 +24,8 @@ from metamodel.data.task import TaskDescription
 from metamodel.evidence_floor import without_history
 from metamodel.explanation import format_value
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
-from metamodel.space.batch import GLOBAL, PER_DEVICE, BatchLayout
-from store.hyperparameters import conservative_names
+from metamodel.space.batch import BatchLayout
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, conservative_names
 from store.ids import task_id_of
 from store.names import canonical_name, canonical_names
 from store.paths import is_new_history, resolve_path
@@ -141,7 +141,7 @@ def check_request(request: Request) -> None:
     advice = "Use one of these names, or save_hyperparameters() with it."
     if optimizer_is_replaced(request.module):
         advice = "LightningCLI builds the optimizer itself, before any callback: use MetaHPCLI, which rewrites its arguments."
-    asked = [raw for raw in request.space if not (canonical_name(raw) == GLOBAL and PER_DEVICE in settings)]
+    asked = [raw for raw in request.space if not (canonical_name(raw) == GLOBAL_BATCH_SIZE and PER_DEVICE_BATCH_SIZE in settings)]
     check_names(asked, available, where, advice)
 
 
@@ -223,7 +223,7 @@ def decide(request: Request, reach: Reach) -> Plan:
         description = description.with_objective(known.name, known.direction.value)
         note = f"The objective {known.name} ({known.direction.value}) is that of earlier runs of this task."
     seconds = max(_MIN_FIT_S, request.max_startup_s - (time.monotonic() - started))
-    constraints = _constraints(request, description, reach) if PER_DEVICE in allowed else []
+    constraints = _constraints(request, description, reach) if PER_DEVICE_BATCH_SIZE in allowed else []
     case = Case(request, allowed, kept, description, constraints, _layout(request, settings, loaders), note, seconds)
     return _recommend(case, reach)
 
@@ -273,8 +273,8 @@ def _settings_of(request: Request) -> dict[str, Setting]:
     names = canonical_names(list(own))
     settings = {names[raw]: setting for raw, setting in own.items() if "." not in raw}
     passed = loaded_batch_size(loaders_passed_to_fit(request.trainer))
-    if passed is not None and PER_DEVICE not in settings:
-        settings[PER_DEVICE] = Setting(PER_DEVICE, passed)
+    if passed is not None and PER_DEVICE_BATCH_SIZE not in settings:
+        settings[PER_DEVICE_BATCH_SIZE] = Setting(PER_DEVICE_BATCH_SIZE, passed)
     wanted = {canonical_name(raw): raw for raw in request.space or ()}
     if "dropout" in wanted and "dropout" not in settings and dropout.rates(request.module):
         settings["dropout"] = Setting("dropout", dropout.rates(request.module)[0])
@@ -286,11 +286,11 @@ def _settings_of(request: Request) -> dict[str, Setting]:
 def _knob(raw: str) -> str:
     """Return the canonical name of what is rewritten: a global batch is reached through the samples per device."""
     name = canonical_name(raw)
-    return PER_DEVICE if name == GLOBAL else name
+    return PER_DEVICE_BATCH_SIZE if name == GLOBAL_BATCH_SIZE else name
 
 
 def _layout(request: Request, settings: Mapping[str, Setting], loaders: Any) -> BatchLayout | None:
-    size = settings[PER_DEVICE].value if PER_DEVICE in settings else loaded_batch_size(loaders)
+    size = settings[PER_DEVICE_BATCH_SIZE].value if PER_DEVICE_BATCH_SIZE in settings else loaded_batch_size(loaders)
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         return None
     return BatchLayout(size, max(1, request.trainer.accumulate_grad_batches), max(1, request.trainer.world_size))
@@ -303,7 +303,7 @@ def _current(request: Request, layout: BatchLayout | None) -> dict[str, Any]:
     written = {} if optimizer_is_replaced(request.module) else written_optimizer(request.module)
     taken = {canonical_name(raw) for raw in own}
     written = {name: value for name, value in written.items() if name not in taken}
-    return {**told, **written, **own, **({} if layout is None else {GLOBAL: layout.global_size})}
+    return {**told, **written, **own, **({} if layout is None else {GLOBAL_BATCH_SIZE: layout.global_size})}
 
 
 def _constraints(request: Request, description: TaskDescription, reach: Reach) -> list[Constraint]:
@@ -311,13 +311,13 @@ def _constraints(request: Request, description: TaskDescription, reach: Reach) -
     found = []
     if description.n_train:
         share = max(1, description.n_train // max(1, request.trainer.world_size))
-        found.append(Constraint(PER_DEVICE, share, f"the data set has {description.n_train} samples"))
+        found.append(Constraint(PER_DEVICE_BATCH_SIZE, share, f"the data set has {description.n_train} samples"))
     if not reach.is_new:
         from metahp_tuning.memory_limit import known_limit, this_card
 
         memory = known_limit(reach.history, description, this_card(), str(request.trainer.precision))
         if memory is not None:
-            found.append(Constraint(PER_DEVICE, memory.max_per_device, memory.reason))
+            found.append(Constraint(PER_DEVICE_BATCH_SIZE, memory.max_per_device, memory.reason))
     # plan_changes knows one limit for each name.
     return sorted(found, key=lambda limit: limit.high)[:1]
 

@@ -345,9 +345,9 @@ class ComparisonEntry:
 def list_comparisons(history: History | str | os.PathLike[str] | None) -> list[ComparisonEntry]:
     """Return the comparisons of a history, oldest first."""
     from metahp_report.comparison_reader import read_plans
-    from metamodel.borrowed import borrowed
+    from metamodel.data.opened_history import opened_history
 
-    with borrowed(history) as opened:
+    with opened_history(history) as opened:
         return [ComparisonEntry(item.id, item.created_utc, item.plan) for item in read_plans(opened)]
 
 
@@ -362,7 +362,7 @@ def load_comparison(history: History | str | os.PathLike[str] | None, comparison
         InvalidArgumentError: If there is no such comparison, or more than one begins so; the message lists what there is.
     """
     from metahp_report.comparison_reader import read_comparison
-    from metamodel.borrowed import borrowed
+    from metamodel.data.opened_history import opened_history
 
-    with borrowed(history) as opened:
+    with opened_history(history) as opened:
         return read_comparison(opened, comparison_id)

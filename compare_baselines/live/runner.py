@@ -20,7 +20,7 @@ from compare_baselines.live.tasks.base import LiveTask, check_size
 from compare_baselines.live.units import Unit, carry_out
 from metahp_report.comparison_reader import PLANS, StoredPlan, read_comparison, read_plans
 from metahp_report.comparison_records import KEY, ComparisonResult, Plan
-from metamodel.borrowed import borrowed
+from metamodel.data.opened_history import opened_history
 from store import History
 from store.errors import InvalidArgumentError, StorageError
 from store.ids import new_id, utc_now
@@ -89,7 +89,7 @@ def run_live(
     """
     tell = say or (lambda text: None)
     tasks = _check(settings)
-    with borrowed(history) as opened:
+    with opened_history(history) as opened:
         stored = _planned(opened, settings, tasks, tell)
         past = choose_past(stored.plan.past, opened, True, stored.id, stored.created_utc, stored.plan.methods)
         units = _units(opened, stored, settings, past)

@@ -19,6 +19,7 @@ from compare_baselines.replay.metahp import MetaHP
 from compare_baselines.replay.methods import Method, NewTask, Past
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.spaces import space_of
+from metamodel.space.batch import as_seen_by_model
 from metamodel.space.dimensions import is_number
 from metamodel.starter.scope import is_off
 from store.errors import InvalidArgumentError
@@ -103,7 +104,7 @@ def day_one(benchmark: Benchmark, table: Table) -> DayOneBenchmark:
         raise InvalidArgumentError(
             f"A name to map must occur in the runs, but got {unknown[0]!r}; possible are {', '.join(benchmark.space)}."
         )
-    said = {CONTEXT: dict(table.known), DEFAULTS: {canonical_name(name): value for name, value in table.defaults.items()}}
+    said = {CONTEXT: dict(table.known), DEFAULTS: _by_any_name(table.defaults)}
     pools = {
         name: replace(
             pool,
@@ -157,7 +158,13 @@ class Defaults(Method):
         """Return the defaults, then the next one of the shuffled pool."""
         if tried:
             return self.task.first_free(self._order, tried)
-        wanted = self.task.description.get(DEFAULTS, LIBRARY_DEFAULTS)
+        wanted = self.task.description.get(DEFAULTS) or _by_any_name(LIBRARY_DEFAULTS)
         # Bounds first: a weight decay of 0 has no place on a logarithmic scale.
         config = {name: dim.snap(wanted[name]) for name, dim in self.task.space.items() if name in wanted and is_number(wanted[name])}
         return self.task.snap({**{name: dim.from_unit(0.5) for name, dim in self.task.space.items()}, **config}, tried)
+
+
+def _by_any_name(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return defaults by canonical name; the batch, which is the global one, also by the name that the meta-model knows."""
+    named = {canonical_name(name): value for name, value in defaults.items()}
+    return {**named, **as_seen_by_model(named)}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compare_baselines.replay.methods import Method, NewTask, Past, filled
 from metamodel.gp.kernels import matern52
-from metamodel.gp.posterior import log_expected_improvement
+from metamodel.gp.prediction import log_expected_improvement
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ class ConfigColumns(Sequence[Config]):
 
     Args:
         n: How many runs.
-        same: Hyperparameters with one value in all runs.
+        same: TaskKernel with one value in all runs.
         each: The others: name -> one value a run; ``_ABSENT`` where a run does not have it.
 
     Raises:

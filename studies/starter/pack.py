@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 
 from metamodel.data.observations import LearningTable, TaskRuns, past_scores
 from metamodel.data.task import TaskDescription
-from metamodel.gp.gp_meta_model import MetaModel
+from metamodel.gp.gp_meta_model import GPMetaModel
 from metamodel.gp.task_gps import KEPT_BEST, MAX_TASK_RUNS
+from metamodel.space.batch import as_seen_by_model, name_in_model
 from store.errors import InvalidArgumentError
+from store.hyperparameters import GLOBAL_BATCH_SIZE
 from store.names import Direction
 from studies.starter.plan import SEED
 from studies.starter.train import FOLDER
@@ -132,7 +134,8 @@ def learning_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[TaskRuns]:
             values = sign * np.array([value for value, _ in ended])
             is_diverged = np.array([diverged for _, diverged in ended], dtype=bool)
             hparams = [
-                {name: value for name, value in run["hparams"].items() if value is not None and name not in ARCHITECTURE} for run in runs
+                as_seen_by_model({name: value for name, value in run["hparams"].items() if value is not None and name not in ARCHITECTURE})
+                for run in runs
             ]
             label = f"starter: {description.name}, {kind}"
             found.append(
@@ -154,7 +157,7 @@ def learning_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[TaskRuns]:
 
 
 def _steps(config: Mapping[str, Any], n_train: int) -> int:
-    return int(config["num_epochs"]) * math.ceil(n_train / int(config["batch_size"]))
+    return int(config["num_epochs"]) * math.ceil(n_train / int(config[GLOBAL_BATCH_SIZE]))
 
 
 def _thinned(runs: list[Any], objective: str, sign: float) -> list[Any]:
@@ -166,14 +169,14 @@ def _thinned(runs: list[Any], objective: str, sign: float) -> list[Any]:
     return [runs[i] for i in sorted({*order[:KEPT_BEST], *others.tolist()})]
 
 
-def fit(family: str, tasks: Sequence[TaskRuns], folder: Path) -> MetaModel:
+def fit(family: str, tasks: Sequence[TaskRuns], folder: Path) -> GPMetaModel:
     """Fit the meta-model of a family and write it: what is a good depth or width for one family says nothing about another.
 
     Without a shared function: good learning rates of SGD and of Adam differ too much for one, and tasks of users join without a fit. From
     scores that tell how far bad runs fall behind: with no run of the user's own, what to shun counts as much as what is best.
     """
     table = LearningTable(tuple(tasks), {}, sum(len(task) for task in tasks))
-    model = MetaModel.fit(table, {"id": family, "created_utc": None}, n_inducing=0, score=past_scores, seed=SEED % 1000, progress=_say)
+    model = GPMetaModel.fit(table, {"id": family, "created_utc": None}, n_inducing=0, score=past_scores, seed=SEED % 1000, progress=_say)
     model.save(folder)
     return model
 
@@ -191,7 +194,7 @@ def write_prior_runs(tasks: Sequence[TaskRuns], path: Path) -> None:
     arrays: dict[str, NDArray[np.float32]] = {"values": np.full((len(tasks), longest), -np.inf, dtype=np.float32)}
     for i, task in enumerate(tasks):
         arrays["values"][i, : len(task)] = task.values
-    for name in HYPERPARAMETERS:
+    for name in map(name_in_model, HYPERPARAMETERS):
         column = np.full((len(tasks), longest), np.nan, dtype=np.float32)
         for i, task in enumerate(tasks):
             for j, config in enumerate(task.configs):
@@ -252,7 +255,13 @@ def pack(source: Path, target: Path) -> dict[str, Any]:
                 for task in mine
             ]
         data = {task["description"]["name"]: task["data"] for task in tasks}
-        content = {"provenance": about, "hyperparameters": HYPERPARAMETERS, "labels": LABELS, "families": families, "data": data}
+        content = {
+            "provenance": about,
+            "hyperparameters": [name_in_model(name) for name in HYPERPARAMETERS],
+            "labels": LABELS,
+            "families": families,
+            "data": data,
+        }
         (folder / "tasks.json").write_text(json.dumps(content, indent=0), encoding="utf-8")
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.iterdir()):

@@ -24,9 +24,9 @@ from compare_baselines.replay.report import show_regret
 from compare_baselines.replay.runner import run_replay
 from metamodel.data.observations import LearningTable, TaskRuns, rank_scores
 from metamodel.data.task import TaskDescription
-from metamodel.gp.gp_meta_model import MetaModel
-from metamodel.gp.meta_model import LearnedModel
-from metamodel.gp.posterior import OwnRuns
+from metamodel.gp.gp_meta_model import GPMetaModel
+from metamodel.gp.meta_model import MetaModel
+from metamodel.gp.prediction import TargetTaskData
 from metamodel.starter import starter_prior
 from store import History
 from store.importers.table import import_table
@@ -86,13 +86,13 @@ def with_slow(name: str, report: dict[str, Any]) -> dict[str, Any]:
 
 def coverage(benchmark: DayOneBenchmark) -> dict[str, float]:
     """Return the share of configurations whose rank lay in the 80 % interval, with and without the widening, before any run."""
-    voice = _voice(benchmark)
+    starter = _starter_prior(benchmark)
     held: dict[str, list[float]] = {"shipped": [], "without widening": []}
     for pool in benchmark.pools.values():
-        mean, spread = _predicted(voice.model, pool)
+        mean, spread = _predicted(starter.model, pool)
         scores = rank_scores(pool.filled)
-        width = voice.model.calibration.half_width(0)
-        for label, half in (("shipped", width), ("without widening", width / starter_prior.WIDER)):
+        width = starter.model.calibration.half_width(0)
+        for label, half in (("shipped", width), ("without widening", width / starter_prior.INTERVAL_INFLATION)):
             held[label].append(float((np.abs(scores - mean) < half * spread).mean()))
     return {label: float(np.mean(shares)) for label, shares in held.items()}
 
@@ -107,17 +107,17 @@ def take_over(benchmark: DayOneBenchmark, progress: bool = True) -> list[dict[st
     found: dict[tuple[int, str], list[tuple[float, float]]] = defaultdict(list)
     context = benchmark.pools[names[0]].description["context"]
     description = TaskDescription(name="?", model_family=context["model_family"])
-    voice = _voice(benchmark)
+    starter = _starter_prior(benchmark)
     for draw in range(N_DRAWS):
         rng = np.random.default_rng(draw)
         order = [str(name) for name in rng.permutation(names)]
         tested = order[-max(4, len(names) // 3) :]
         for n_own in (n for n in N_OWN_TASKS if n + len(tested) <= len(names)):
             own = [_as_task(benchmark.pools[name], rng) for name in order[:n_own]]
-            ways: dict[str, LearnedModel] = {"the starter alone": voice.model}
+            ways: dict[str, MetaModel] = {"starter only": starter.model}
             if n_own:
-                fitted = MetaModel.fit(LearningTable(tuple(own)), {"id": "own"})
-                ways = {"own tasks alone": fitted, "side by side": voice.beside(fitted).model}
+                fitted = GPMetaModel.fit(LearningTable(tuple(own)), {"id": "own"})
+                ways = {"own tasks only": fitted, "mixed": starter.combined_with(fitted).model}
             for way, model in ways.items():
                 for name in tested:
                     pool = benchmark.pools[name]
@@ -131,29 +131,29 @@ def take_over(benchmark: DayOneBenchmark, progress: bool = True) -> list[dict[st
     ]
 
 
-def _voice(benchmark: DayOneBenchmark) -> starter_prior.Voice:
+def _starter_prior(benchmark: DayOneBenchmark) -> starter_prior.StarterPrior:
     known = next(iter(benchmark.pools.values())).description["context"]
-    voice = starter_prior.consult(TaskDescription(name="?", model_family=known["model_family"]), known)
-    if isinstance(voice, str):
-        raise AssertionError(f"the starter must speak about networks of its own kind, but: {voice}")
-    return voice
+    starter = starter_prior.load_starter_prior(TaskDescription(name="?", model_family=known["model_family"]), known)
+    if isinstance(starter, str):
+        raise AssertionError(f"the starter must apply to networks of its own kind, but: {starter}")
+    return starter
 
 
-def _believed(model: LearnedModel, pool: Pool, description: TaskDescription) -> tuple[Any, Any, float]:
+def _believed(model: MetaModel, pool: Pool, description: TaskDescription) -> tuple[Any, Any, float]:
     """Return mean and variance of the scores of a pool before any run, and the variance of the noise."""
     inputs = model.encoder.encode([{**_known(pool), **config} for config in pool.configs])
-    nothing = OwnRuns(np.zeros((0, inputs.shape[1])), np.zeros(0), np.zeros(0, dtype=bool))
+    nothing = TargetTaskData(np.zeros((0, inputs.shape[1])), np.zeros(0), np.zeros(0, dtype=bool))
     posterior = model.posterior(nothing, description, 0, None)
     return *posterior.predict(inputs).mixture(), posterior.noise_variance
 
 
-def _predicted(model: LearnedModel, pool: Pool) -> tuple[Any, Any]:
+def _predicted(model: MetaModel, pool: Pool) -> tuple[Any, Any]:
     """Return mean and spread of the scores of a pool, as predicted before any run."""
     mean, variance, noise = _believed(model, pool, TaskDescription(name="?"))
     return mean, np.sqrt(variance + noise)
 
 
-def _ranked(model: LearnedModel, pool: Pool, description: TaskDescription) -> Any:
+def _ranked(model: MetaModel, pool: Pool, description: TaskDescription) -> Any:
     """Return the pool in the order in which a first run would be chosen."""
     mean, variance, _ = _believed(model, pool, description)
     return np.argsort(np.sqrt(variance) - mean, kind="stable")
@@ -238,7 +238,7 @@ def section(name: str, report: Mapping[str, Any]) -> list[str]:
         "",
         f"The first recommendation is better than a random configuration on average on {better['random']} of {tasks} tasks, and than the "
         f"defaults on {better['defaults']}. Before any run, {held['shipped']:.0%} of the recorded outcomes lay in the 80 % interval "
-        f"({held['without widening']:.0%} without the widening by {starter_prior.WIDER:g}).",
+        f"({held['without widening']:.0%} without the widening by {starter_prior.INTERVAL_INFLATION:g}).",
         "",
     ]
     return lines
