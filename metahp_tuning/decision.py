@@ -140,7 +140,7 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
     if not allowed and not pinned:
         return TuningDecision(message=nothing_left_message(host.why_nothing_left(), kept))
     description = host.describe()
-    notes = [*host.notes()]
+    notes = [*host.notes]
     if not description.is_identified and not pinned:
         if host.needs_known_task:
             return TuningDecision(message=nothing_changed(f"the task cannot be recognised. {host.unknown_task_hint}"))
@@ -152,7 +152,7 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
         description = description.with_objective(found[0], found[1].value)
         notes.insert(0, f"The objective {found[0]} ({found[1].value}) is that of earlier runs of this task.")
     layout = host.layout()
-    limits = [] if layout is None else batch_limits(history, description, layout.world_size, host.precision())
+    limits = [] if layout is None else batch_limits(history, description, layout.world_size, host.precision)
     problem = TuningProblem(
         description=description,
         space=_space_of(request, allowed),
@@ -218,9 +218,6 @@ def _tunable_settings(host: Host, request: TuningRequest, settings: Mapping[str,
         if reason is None:
             free[name] = setting
         else:
-            kept.append(Kept(name, setting.raw_name, setting.value, reason))
-    for name, setting, reason in host.unclear():
-        if names is None or name in names:
             kept.append(Kept(name, setting.raw_name, setting.value, reason))
     return free, kept
 

@@ -155,10 +155,7 @@ class Host(Protocol):
         """Return what could be rewritten: canonical name -> the value without us, and who chose it."""
 
     def why_fixed(self, name: str, setting: Setting) -> str | None:
-        """Return why a setting can no longer be changed, with the way that works; None where it can."""
-
-    def unclear(self) -> Collection[tuple[str, Setting, str]]:
-        """Return settings nobody could tell apart: canonical name, setting and reason."""
+        """Return why a setting cannot be changed, or not told apart from another, with the way that works; None where it can."""
 
     def describe(self) -> TaskDescription:
         """Return what is trained, with the objective where it is known."""
@@ -169,14 +166,16 @@ class Host(Protocol):
     def current(self) -> dict[str, Any]:
         """Return the configuration without us, as a run would record it."""
 
+    @property
     def precision(self) -> str | None:
-        """Return how numbers are held in training, in Lightning's words."""
+        """How numbers are held in training, in Lightning's words; None where unknown."""
 
     def variant(self) -> str | None:
         """Return the version of the model's source, None where it cannot be known."""
 
+    @property
     def notes(self) -> Collection[str]:
-        """Return further remarks for the message."""
+        """Further remarks for the message."""
 
     def why_nothing_left(self) -> str:
         """Return why there is nothing to tune, where that is not because of single settings; empty otherwise."""
@@ -222,20 +221,18 @@ class PlainHost:
         """Return that everything can be changed."""
         return None
 
-    def unclear(self) -> Collection[tuple[str, Setting, str]]:
-        """Return that everything can be told apart."""
-        return ()
-
+    @property
     def precision(self) -> str | None:
-        """Return that it is unknown."""
+        """How numbers are held: unknown."""
         return None
 
     def variant(self) -> str | None:
         """Return that it is unknown."""
         return None
 
+    @property
     def notes(self) -> Collection[str]:
-        """Return nothing."""
+        """No further remarks."""
         return ()
 
     def why_nothing_left(self) -> str:

@@ -132,8 +132,9 @@ class _LoopHost(PlainHost):
         layout = self.layout()
         return {**self._config, **({} if layout is None else {GLOBAL_BATCH_SIZE: layout.global_size})}
 
+    @property
     def precision(self) -> str | None:
-        """Return what the configuration says."""
+        """What the configuration says."""
         found = self._config.get("precision")
         return None if found is None else str(found)
 
