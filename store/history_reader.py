@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
+from store.forks import using_sqlite
 from store.paths import resolve_path
 from store.recording import spool
 from store.recording.writer import flush_own
@@ -64,7 +65,8 @@ class HistoryReader:
         self._problem: MetaHPError | None = None
         self._retry_at = 0.0
         try:
-            self._connection = open_database(self._path, create=create, busy_timeout_s=_BUSY_AT_START_S if for_recording else None)
+            with using_sqlite():
+                self._connection = open_database(self._path, create=create, busy_timeout_s=_BUSY_AT_START_S if for_recording else None)
         except MetaHPError as error:
             if not for_recording or is_wrong_path(self._path, error):
                 raise
@@ -72,7 +74,8 @@ class HistoryReader:
             self._problem, self._retry_at = error, time.monotonic() + _RETRY_S
             return
         self._take_in_spool()
-        set_busy_timeout(self._connection)
+        with using_sqlite():
+            set_busy_timeout(self._connection)
 
     @property
     def path(self) -> Path:
@@ -204,7 +207,8 @@ class HistoryReader:
             connection, self._connection = self._connection, None
             self._is_closed = True
             if connection is not None and self._pid == os.getpid():
-                connection.close()
+                with using_sqlite():
+                    connection.close()
 
     def __enter__(self) -> Self:
         """Return the history."""
@@ -229,7 +233,7 @@ class HistoryReader:
             # a connection must not cross a fork; the parent's is kept but never used, since closing it could harm its locks
             self._inherited += [self._connection, self._lock]
             self._lock, self._pid, self._connection = threading.RLock(), os.getpid(), None
-        with self._lock:
+        with self._lock, using_sqlite():
             if self._connection is None and not self._is_closed:
                 self._open_again()
             if self._connection is None:

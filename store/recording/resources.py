@@ -14,6 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from store.forks import call_in_child
 from store.recording.run_state import RunState
 from store.recording.sensors import MACHINE, PROCESS, Reading, Sensors
 from store.sqlite.operations import Operation, resources_operation
@@ -181,5 +182,4 @@ def _forget_inherited() -> None:
     _sampler = Sampler()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited)
+call_in_child(_forget_inherited)

@@ -20,6 +20,7 @@ from collections import deque
 from pathlib import Path
 
 from store.errors import StorageWarning
+from store.forks import call_in_child, using_sqlite
 from store.recording import resources, spool
 from store.recording.batch_events import Event, absorb
 from store.recording.run_state import RunState
@@ -143,7 +144,8 @@ class Writer:
             self.settle()
             if not self._active:
                 self._wake.set()  # the thread has nothing left to do and ends now, not a second later
-            return self._write(is_final=is_final)
+            with using_sqlite():
+                return self._write(is_final=is_final)
         except Exception as error:  # the edge: whatever storage does, training goes on
             self._note_problem(error)
             return False
@@ -186,7 +188,7 @@ class Writer:
 
     def close_connection(self) -> None:
         """Let go of the file."""
-        with self._write_lock:
+        with self._write_lock, using_sqlite():
             self._disconnect()
 
     def _write(self, *, is_final: bool = False) -> bool:
@@ -378,5 +380,4 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited)
+call_in_child(_forget_inherited)

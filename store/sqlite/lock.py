@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from store.forks import call_in_child
 from store.recording import environment
 
 logger = logging.getLogger(__name__)
@@ -139,5 +140,4 @@ def _forget_inherited() -> None:
     _guard = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited)
+call_in_child(_forget_inherited)
