@@ -34,7 +34,6 @@ HEAVY = ("torch", "optuna", "pandas", "numpy", "scipy", "sqlite_utils", "lightni
 NEEDED_THROUGH_A_HOST = {"accelerate": "hf_callbacks", "torchmetrics": "lightning_metahp", "cmaes": "compare_baselines"}
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
-    "sqlite-utils": "sqlite_utils",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "liac-arff": "arff",

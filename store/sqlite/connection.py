@@ -355,10 +355,6 @@ def _ensure_schema(connection: HistoryConnection, path: Path) -> None:
     with guarded(connection):
         if is_current(connection, path):
             return
-        is_new = schema.is_empty(connection)
-    if not is_new:
-        schema.build_migrations()  # imports what the migration needs, so that nobody waits for that with the lock held
-    with guarded(connection):
         if connection.lock_file is None:
             _switch_to_wal(connection)
         with transaction(connection):
