@@ -16,7 +16,7 @@ from typing import Protocol
 
 from store.forks import call_in_child
 from store.recording.run_state import RunState
-from store.recording.sensors import MACHINE, PROCESS, Reading, Sensors
+from store.recording.sensors import MACHINE, PROCESS, SensorReading, Sensors
 from store.sqlite.operations import Operation, resources_operation
 from store.switches import OFF_WORDS, RESOURCES_VARIABLE
 
@@ -59,8 +59,8 @@ class _Watched:
     state: RunState
     sink: Sink
     interval_s: float
-    first: Reading | None = None
-    last: Reading | None = None
+    first: SensorReading | None = None
+    last: SensorReading | None = None
     integrated_j: dict[str, float] = field(default_factory=dict)
     is_ending: bool = False
     has_ended: threading.Event = field(default_factory=threading.Event)
@@ -142,7 +142,7 @@ class Sampler:
                 run.sink.add(resources_operation(run.state.id, rows))
 
 
-def _rows(run: _Watched, reading: Reading) -> list[list[object]]:
+def _rows(run: _Watched, reading: SensorReading) -> list[list[object]]:
     """Return the rows of one sample of one run, in the order of ``RESOURCE_COLUMNS``."""
     values: dict[tuple[str, str], float] = dict(reading.levels)
     first, last = run.first or reading, run.last
