@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from store import environment
 from store.errors import InvalidArgumentError
 from store.ids import task_id_of, utc_age_s, utc_now
 from store.names import Direction, canonical_name, canonical_names, resolve_direction
 from store.privacy import redact_text
-from store.recording import environment
 from store.recording.summary import Summaries
 from store.sqlite.operations import Operation, run_operation
 from store.statuses import RunStatus, Source

@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from store import environment
 from store.forks import call_in_child
-from store.recording import environment
 
 logger = logging.getLogger(__name__)
 

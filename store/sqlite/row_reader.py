@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from store import environment
 from store.errors import InvalidArgumentError, UnknownRecommendationError, UnknownRunError, UnknownTaskError
 from store.ids import utc_age_s
 from store.outcome import value_of_kind
-from store.recording import environment
 from store.sqlite.operations import resolve_merged
 from store.sqlite.schema import RUN_COLUMNS
 from store.statuses import FINISHED, RunStatus, Source

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from store import package_shadow
+from store import environment, package_shadow
 from store.errors import HistoryTooNewError, MetaHPError, StorageError
 from store.paths import resolve_path
-from store.recording import environment, spool
+from store.recording import spool
 from store.records import FINISHED, RunStatus
 from store.sqlite import filesystem, schema
 from store.sqlite.connection import HistoryConnection, is_current, opened_for_reading
