@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, UnknownRunError
 from store.history_reader import HistoryReader
@@ -15,18 +15,16 @@ from store.ids import new_id, utc_now
 from store.names import resolve_direction
 from store.paths import resolve_path
 from store.recording.recorder import RunRecorder
+from store.recording.resumption import EarlierAttempt, read_attempt
 from store.recording.run_state import RunState
 from store.recording.writer import flush_own, writer_for
+from store.records import Source, TaskLike
+from store.sqlite.bulk import FinishedRun, write_finished_runs
 from store.sqlite.connection import HistoryConnection, set_busy_timeout, transaction
 from store.sqlite.operations import resolve_merged
 from store.upkeep import curation
+from store.upkeep.merge import COUNTED, merge_history, source_file
 from store.values import encode_value, storable_text
-
-if TYPE_CHECKING:  # imported where they are used: the start of a training does not need them
-    from store.recording.resumption import EarlierAttempt
-    from store.records import TaskLike
-    from store.sqlite.bulk import FinishedRun
-    from store.statuses import Source
 
 logger = logging.getLogger(__name__)
 
@@ -156,8 +154,6 @@ class History(HistoryReader):
             NotAHistoryError: If it is something else.
             HistoryTooNewError: If a newer version wrote it.
         """
-        from store.upkeep.merge import COUNTED, merge_history, source_file
-
         path = other.path if isinstance(other, History) else resolve_path(other)
         flush_own(path)
         with source_file(path) as source, self._writing() as connection:
@@ -179,8 +175,6 @@ class History(HistoryReader):
             InvalidArgumentError: If a run has no value of its objective.
             StorageError: If the history cannot be written.
         """
-        from store.sqlite.bulk import write_finished_runs
-
         with self._writing() as connection, transaction(connection):
             return write_finished_runs(connection, runs, descriptions or {})
 
@@ -261,8 +255,6 @@ class History(HistoryReader):
         return self._asked(find, otherwise=None)
 
     def _earlier(self, run_id: str) -> EarlierAttempt | None:
-        from store.recording.resumption import read_attempt
-
         flush_own(self._path)
         return self._asked(lambda connection: read_attempt(connection, run_id), otherwise=None)
 

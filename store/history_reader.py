@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
 from store.forks import using_sqlite
 from store.paths import resolve_path
 from store.recording import spool
 from store.recording.writer import flush_own
+from store.records import MetricRecord, RunRecord, TaskRecord
 from store.sqlite import row_reader
 from store.sqlite.connection import (
     HistoryConnection,
@@ -28,9 +29,6 @@ from store.sqlite.connection import (
     snapshot,
     storage_error,
 )
-
-if TYPE_CHECKING:
-    from store.records import MetricRecord, RunRecord, TaskRecord
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
-from itertools import pairwise
-from string import ascii_lowercase, ascii_uppercase, digits
 
 from store.errors import ObjectiveError
 from store.hyperparameters import BY_ALIAS
@@ -71,14 +69,9 @@ _MINIMISED = frozenset(
 )
 
 
-_WORD_LETTERS = frozenset(ascii_lowercase + digits)
-
-
 def _metric_words(metric: str) -> list[str]:
     """``valF1/macro`` -> ``val f1 macro``."""
-    # By hand: compiling two patterns takes longer than the start of a run has for this.
-    parted = "".join(f" {now}" if before in ascii_lowercase and now in ascii_uppercase else now for before, now in pairwise(f"_{metric}"))
-    return "".join(letter if letter in _WORD_LETTERS else " " for letter in parted.lower()).split()
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", metric).lower())
 
 
 def infer_direction(metric: str) -> Direction | None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from store.names import Direction
+from store.privacy import scrub_message
 from store.statuses import RunStatus
 
 _MAX_ERROR_CHARS = 2_000
@@ -43,8 +44,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def describe_error(error: BaseException | str) -> str:
     """Return an error as one bounded text: class and message, without credentials, absolute paths and the host's name."""
-    from store.privacy import scrub_message
-
     try:
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".rstrip(": ")
     except Exception:  # an error of a foreign library whose text cannot be made

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
+
 from store.errors import HistoryPathError
 
 
@@ -13,8 +15,6 @@ def default_history_path() -> Path:
     chosen = os.environ.get("METAHP_HISTORY")
     if chosen:
         return Path(chosen).expanduser()
-    import platformdirs
-
     return platformdirs.user_data_path("metahp") / "history.db"
 
 

@@ -52,7 +52,7 @@ def interval_s() -> float | None:
     return max(seconds, 0.05)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(slots=True)
 class _Watched:
     """A run that is being sampled."""
 

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from store import environment
 from store.errors import InvalidArgumentError
@@ -16,12 +16,10 @@ from store.ids import task_id_of, utc_age_s, utc_now
 from store.names import Direction, canonical_name, canonical_names, resolve_direction
 from store.privacy import redact_text
 from store.recording.summary import Summaries
+from store.records import TaskLike
 from store.sqlite.operations import Operation, run_operation
 from store.statuses import RunStatus, Source
 from store.values import decode_value, encode_value, storable_text
-
-if TYPE_CHECKING:
-    from store.records import TaskLike
 
 _TEXT_FIELDS = frozenset({"model_class", "model_family", "variant", "recommendation_id"})
 _INT_FIELDS = frozenset({"n_parameters", "steps_reached", "peak_memory_bytes", "peak_gpu_memory_bytes"})
@@ -33,7 +31,7 @@ _MAX_SQLITE_INT = 2**63 - 1
 _REVISION_BITS = 32
 
 
-@dataclass(slots=True, eq=False, repr=False)  # what is not generated takes no time at the start
+@dataclass(slots=True)
 class _Entry:
     """One hyperparameter, its values already encoded."""
 

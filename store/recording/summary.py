@@ -16,7 +16,7 @@ from store.statuses import RunStatus
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False, repr=False)  # what is not generated takes no time at the start
+@dataclass(slots=True)
 class Extreme:
     """The best value in one direction; ``before`` is the best one without the last step, which may be logged again."""
 
@@ -26,7 +26,7 @@ class Extreme:
     step_before: int | None = None
 
 
-@dataclass(slots=True, eq=False, repr=False)  # what is not generated takes no time at the start
+@dataclass(slots=True)
 class Summary:
     """Last value, smallest and largest finite one, each with its step."""
 

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import logging
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,8 +186,6 @@ def copy_of(path: Path, busy_timeout_s: float | None = None) -> HistoryConnectio
         NotAHistoryError: If it is no history.
         StorageError: If there is no room for the copy.
     """
-    import tempfile
-
     folder = tempfile.TemporaryDirectory(prefix="metahp-copy-", ignore_cleanup_errors=True)
     target = Path(folder.name) / "history.db"
     try:
@@ -222,8 +222,6 @@ def _copy_database(path: Path, target: Path, busy_timeout_s: float | None) -> No
         if not _is_about_writing(error):
             raise
         # A journal that cannot be opened without writing beside it. On such a medium nobody else writes either.
-        import shutil
-
         for suffix in ("", "-wal"):
             if os.path.exists(f"{path}{suffix}"):
                 shutil.copyfile(f"{path}{suffix}", f"{target}{suffix}")
