@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, UnknownRunError
+from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, StorageWarning, UnknownRunError
 from store.history_reader import HistoryReader
 from store.ids import new_id, utc_now
 from store.names import resolve_direction
@@ -64,7 +65,8 @@ class History(HistoryReader):
 
         Args:
             task: Name of an existing or a new task, or a description; None: the script's name with the objective.
-            hparams: Raw name -> value.
+            hparams: Raw name -> value. What ``metahp_tuning.suggest`` returned (a ``TunedConfiguration``) brings its recommendation,
+                sources and requested values along.
             objective: Metric that decides.
             direction: ``min`` or ``max``; needed only where the objective's name does not say it.
             sources: Raw name -> who decided the value; default ``user``.
@@ -88,6 +90,10 @@ class History(HistoryReader):
             HistoryClosedError: If the history is closed.
         """
         _check_start(task, hparams)
+        tuned = _tuned_parts(hparams)
+        sources = tuned.get("sources") if sources is None else sources
+        requested = tuned.get("requested") if requested is None else requested
+        recommendation_id = tuned.get("recommendation_id") if recommendation_id is None else recommendation_id
         row: dict[str, Any] = {"framework": framework, "objective": None, "direction": None}
         if objective is not None:
             row |= {"objective": storable_text(objective), "direction": str(resolve_direction(objective, direction))}
@@ -101,12 +107,23 @@ class History(HistoryReader):
         given = {"model_class": model_class, "model_family": model_family, "n_parameters": n_parameters, "variant": variant}
         known = {**given, "description": description, "recommendation_id": recommendation_id}
         state.update({name: value for name, value in known.items() if value is not None})
+        self._save_tuned(tuned)
         writer = writer_for(self._path)
         recorder = RunRecorder(state, writer)
         writer.register(state)
         writer.flush(is_last_try=True)
         writer.warn_if_needed()
         return recorder
+
+    def _save_tuned(self, tuned: Mapping[str, Any]) -> None:
+        """Have a tuned configuration save its recommendation; a run is recorded whatever comes of it."""
+        try:
+            tuned.get("save_into", lambda _: None)(self)
+        except Exception as error:  # the edge: foreign code, or a history that cannot be written now
+            message = f"The recommendation that this run follows could not be saved into {self._path}: {error}. The run is recorded."
+            logger.debug(message, exc_info=error)
+            with suppress(StorageWarning):  # warnings are errors in this program; the training goes on all the same
+                warnings.warn(message, StorageWarning, stacklevel=3)
 
     def merge_tasks(self, into: str, *others: str) -> None:
         """Make several tasks one; later runs with the others' identities join it as well.
@@ -283,6 +300,14 @@ def _check_start(task: object, hparams: object) -> None:
     if hparams is not None and not isinstance(hparams, Mapping):
         hint = "Pass vars(...) of it." if hasattr(hparams, "__dict__") else "Pass hparams={'lr': 0.1}."
         raise InvalidArgumentError(f"hparams must be a mapping of names to values, but got {type(hparams).__name__}. {hint}")
+
+
+def _tuned_parts(hparams: object) -> dict[str, Any]:
+    """Return what a ``TunedConfiguration`` has beside its values; a key of that name is a hyperparameter, whatever else it looks like."""
+    kinds = {"recommendation_id": str, "requested": Mapping, "sources": Mapping, "save_into": Callable}
+    names = [name for name in kinds if not isinstance(hparams, Mapping) or name not in hparams]
+    found = {name: getattr(hparams, name, None) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, kinds[name])}  # type: ignore[arg-type]
 
 
 def open_history(history: History | str | os.PathLike[str] | None, *, for_recording: bool = False) -> History:
