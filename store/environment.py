@@ -30,7 +30,7 @@ def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide what a run does; those not installed are absent."""
     found = {"python": ".".join(str(part) for part in sys.version_info[:3]), "platform": sys.platform}
     for name, distribution in _DISTRIBUTIONS.items():
-        with contextlib.suppress(PackageNotFoundError):  # absent is what there is to say
+        with contextlib.suppress(PackageNotFoundError):  # absent
             found[name] = version(distribution)
     return found
 
@@ -133,7 +133,7 @@ def host_hash() -> str:
 
 
 def is_process_alive(pid: int) -> bool:
-    """Say whether a process of this machine exists; True where that cannot be found out."""
+    """Return whether a process of this machine exists; True where that cannot be found out."""
     if sys.platform == "win32":
         return True  # os.kill(pid, 0) would end it there
     try:

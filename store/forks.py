@@ -1,7 +1,7 @@
 """Forks: our threads stay out of SQLite while the process forks, and the child inherits no lock of theirs.
 
 A fork copies SQLite's own locks as they are. One that another thread holds at that moment is never released in the child, and
-whatever opens a database there, a data set of a data-loader worker say, waits forever.
+whatever opens a database there, such as the data set of a data-loader worker, waits forever.
 """
 
 from __future__ import annotations

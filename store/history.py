@@ -68,7 +68,7 @@ class History(HistoryReader):
             hparams: Raw name -> value. What ``metahp_tuning.suggest`` returned (a ``TunedConfiguration``) brings its recommendation,
                 sources and requested values along.
             objective: Metric that decides.
-            direction: ``min`` or ``max``; needed only where the objective's name does not say it.
+            direction: ``min`` or ``max``; needed only where the objective's name does not imply it.
             sources: Raw name -> who decided the value; default ``user``.
             requested: Raw name -> what the user's code asked for, where that differs.
             framework: ``lightning``, ``transformers`` or ``python``.

@@ -250,7 +250,7 @@ class HistoryReader:
             yield connection
 
     def _open_again(self) -> None:
-        """Open what could not be opened before; where that failed a moment ago, say so at once."""
+        """Open what could not be opened before; where that failed a moment ago, raise the same error at once."""
         if self._problem is not None and time.monotonic() < self._retry_at:
             raise self._problem
         try:

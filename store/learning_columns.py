@@ -55,7 +55,7 @@ class LearningRun:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run's outcome says something about its hyperparameters."""
+        """Whether the run's outcome is evidence for its hyperparameters."""
         return self.status in FINISHED
 
 

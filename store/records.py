@@ -13,6 +13,9 @@ from store.statuses import Source as Source
 if TYPE_CHECKING:
     from store.history import History
 
+OUTDATED_BY = 1.2
+"""A meta-model is outdated once its history has so many times the finished runs that it was fitted to."""
+
 
 @dataclass(frozen=True, slots=True)
 class HParam:
@@ -85,7 +88,7 @@ class RunRecord:
     description: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, HParam] = field(default_factory=dict)
     original_task_id: str = ""
-    """The task its own identity says, where the grouping was corrected by hand; else equal to ``task_id``."""
+    """The task of its own identity, where the grouping was corrected by hand; else equal to ``task_id``."""
 
     @property
     def hparams(self) -> dict[str, Any]:
@@ -94,7 +97,7 @@ class RunRecord:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the outcome says something about the hyperparameters."""
+        """Whether the outcome is evidence for the hyperparameters."""
         return self.status in FINISHED
 
 

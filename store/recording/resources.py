@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_INTERVAL_S = 5.0
 FINAL_WAIT_S = 0.02
 """How long the end of a run waits for its last sample; one that takes longer is written a little later."""
-_SHORTEST_SPAN_S = 0.01  # a shorter one says nothing about use per time
+_SHORTEST_SPAN_S = 0.01  # too short for a use per time
 
 
 class Sink(Protocol):
@@ -36,7 +36,7 @@ class Sink(Protocol):
 
 
 def interval_s() -> float | None:
-    """Return the seconds between two samples from ``METAHP_RESOURCES_S``; None where it says ``off``."""
+    """Return the seconds between two samples from ``METAHP_RESOURCES_S``; None where it is ``off``."""
     text = os.environ.get(RESOURCES_VARIABLE, "").strip().lower()
     if not text:
         return DEFAULT_INTERVAL_S
@@ -66,7 +66,7 @@ class _Watched:
     has_ended: threading.Event = field(default_factory=threading.Event)
 
 
-class Sampler:
+class ResourceSampler:
     """Samples every open run of this process. Thread-safe; the thread lives as long as there is a run."""
 
     def __init__(self) -> None:
@@ -168,10 +168,10 @@ def _rows(run: _Watched, reading: SensorReading) -> list[list[object]]:
     return [[run.state.id, name, device, elapsed_s, float(value)] for (name, device), value in values.items() if math.isfinite(value)]
 
 
-_sampler = Sampler()
+_sampler = ResourceSampler()
 
 
-def sampler() -> Sampler:
+def sampler() -> ResourceSampler:
     """Return this process's sampler."""
     return _sampler
 
@@ -179,7 +179,7 @@ def sampler() -> Sampler:
 def _forget_inherited() -> None:
     """After a fork: the runs are the parent's, and so are the thread and what the driver's library holds."""
     global _sampler
-    _sampler = Sampler()
+    _sampler = ResourceSampler()
 
 
 call_in_child(_forget_inherited)

@@ -132,7 +132,7 @@ class RunState:
         return time.perf_counter() - self.started
 
     @property
-    def silent_s(self) -> float:
+    def since_written_s(self) -> float:
         """Seconds since the row was written."""
         return time.perf_counter() - self._written_at
 
@@ -206,7 +206,7 @@ class RunState:
                 self.is_dirty = True
 
     def add_progress(self, step: int, epoch: float | None) -> None:
-        """Note how far the run got, unless its owner says so itself."""
+        """Note how far the run got, unless its owner sets it."""
         with self.lock:
             if "steps_reached" not in self._given_fields:
                 self._row["steps_reached"] = max(step, self._row.get("steps_reached") or 0)
@@ -263,7 +263,7 @@ class RunState:
             row |= {"revision": self._revision, "hparams_revision": self._hparams_revision}
             row["description_json"] = encode_value(self._description) if self._description else None
             self._written_at = time.perf_counter()
-            # the last word is complete, so that it can stand alone where everything before it was lost
+            # the last row is complete, so that it suffices where everything before it was lost
             rows = self._hparam_rows() if self.are_hparams_dirty or self.is_finished else None
             self.are_hparams_dirty = False
             return run_operation(row, self.task, rows)

@@ -128,7 +128,7 @@ def apply_waiting(connection: sqlite3.Connection, history_path: Path) -> int:
     for file in waiting_files(history_path):
         if file.name.endswith(REJECTED):
             continue
-        with contextlib.suppress(OSError, *_UNUSABLE):  # it stays where it is, and its own history will say what is wrong
+        with contextlib.suppress(OSError, *_UNUSABLE):  # it stays where it is, and its own history reports what is wrong
             for operations, _ in _batches(file):
                 with transaction(connection):
                     apply_operations(connection, operations)
@@ -137,7 +137,7 @@ def apply_waiting(connection: sqlite3.Connection, history_path: Path) -> int:
 
 
 def has_waiting(history_path: Path) -> bool:
-    """Say whether something may wait for this history."""
+    """Return whether something may wait for this history."""
     return any(directory.is_dir() for directory in spool_directories(history_path))
 
 
@@ -314,5 +314,5 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Say whether a directory belongs to this user: the temporary directory is open to everybody."""
+    """Return whether a directory belongs to this user: the temporary directory is open to everybody."""
     return not hasattr(os, "getuid") or directory.stat().st_uid == os.getuid()

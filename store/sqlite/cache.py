@@ -36,17 +36,17 @@ ABSENT = object()
 
 
 def origin_of(connection: sqlite3.Connection) -> str | None:
-    """Return what tells this database from another one at the same path: when its first tables were made. None if it does not say."""
+    """Return when the first tables of a database were made, which differs from that of another one at the same path. None if unknown."""
     try:
         row = connection.execute("SELECT min(applied_at) FROM _sqlite_migrations").fetchone()
     except sqlite3.Error as error:
-        logger.debug("The history does not say when it was made, so nothing is cached: %s", error)
+        logger.debug("It is unknown when the history was made, so nothing is cached: %s", error)
         return None
     return None if row is None or row[0] is None else str(row[0])
 
 
 def origin_of_history(history: HistoryReader) -> str | None:
-    """Return what ``origin_of`` says of the database of an open history."""
+    """Return ``origin_of`` for an open history."""
     with history._reading() as connection:
         return origin_of(connection)
 

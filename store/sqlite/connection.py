@@ -51,7 +51,7 @@ class HistoryConnection(sqlite3.Connection):
 def open_database(path: Path, *, create: bool = True, busy_timeout_s: float | None = None) -> HistoryConnection:
     """Open a history in autocommit mode, creating or migrating it where needed.
 
-    A history that cannot be written, on a read-only medium say, is opened for reading.
+    A history that cannot be written, on a read-only medium for instance, is opened for reading.
 
     Args:
         path: Absolute path.
@@ -264,7 +264,7 @@ def _open_for_reading(path: Path, problem: sqlite3.Error) -> HistoryConnection:
 
 
 def _is_about_writing(error: sqlite3.Error) -> bool:
-    """Say whether an error means that the file, or a journal beside it, cannot be written."""
+    """Return whether an error means that the file, or a journal beside it, cannot be written."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     return code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 
@@ -296,7 +296,7 @@ def _leave_wal(connection: sqlite3.Connection) -> None:
 
 
 def is_wrong_path(path: Path, error: Exception) -> bool:
-    """Say whether an error of ``open_database`` means that the path cannot be meant, rather than that something is broken."""
+    """Return whether an error of ``open_database`` means that the path cannot be meant, rather than that something is broken."""
     return path.is_dir() or (isinstance(error, NotAHistoryError) and "another program" in str(error))
 
 
@@ -349,7 +349,7 @@ def make_directories(directory: Path) -> None:
 
 
 def _ensure_schema(connection: HistoryConnection, path: Path) -> None:
-    """Create or migrate the tables unless ``user_version`` says that all is there."""
+    """Create or migrate the tables unless ``user_version`` shows that all is there."""
     with guarded(connection):
         if is_current(connection, path):
             return
@@ -369,7 +369,7 @@ _WHAT_IT_IS = (
 
 
 def is_current(connection: sqlite3.Connection, path: Path) -> bool:
-    """Say whether the schema is this version's.
+    """Return whether the schema is this version's.
 
     Raises:
         NotAHistoryError: If the database belongs to another program.

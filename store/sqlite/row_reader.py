@@ -19,7 +19,7 @@ from store.statuses import FINISHED, RunStatus, Source
 from store.values import decode_value
 
 STALE_AFTER_S = 60.0
-"""A running run that has not been heard of for so long is shown as stale: killed, or its machine is gone."""
+"""A running run whose heartbeat is older than this is shown as stale: killed, or its machine is gone."""
 
 _SHOWN_NAMES = 12
 
@@ -42,7 +42,7 @@ def read_runs(
         connection: Open history.
         task_id: Only this task.
         run_id: Only this run.
-        statuses: Only these, ``stale`` told from ``running`` as on reading.
+        statuses: Only these, ``stale`` computed from ``running``.
         limit: At most so many, the newest if ``newest_first``.
         newest_first: Whether the order is reversed.
         with_hparams: Whether hyperparameters are read as well.
@@ -52,15 +52,15 @@ def read_runs(
         if value is not None:
             clauses.append(f"runs.{column} = ?")
             values.append(value)
-    is_told_later = False
+    is_limited_later = False
     if statuses is not None:
         stored = {RunStatus.RUNNING if status is RunStatus.STALE else status for status in statuses}
-        is_told_later = RunStatus.RUNNING in stored and limit is not None
+        is_limited_later = RunStatus.RUNNING in stored and limit is not None
         clauses.append(f"runs.status IN ({', '.join('?' * len(stored))})")
         values += [str(status) for status in stored]
     where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
     order = f" ORDER BY runs.id {'DESC' if newest_first else 'ASC'}"
-    bound = "" if limit is None or is_told_later else f" LIMIT {int(limit)}"
+    bound = "" if limit is None or is_limited_later else f" LIMIT {int(limit)}"
     tables = "runs LEFT JOIN tasks ON tasks.id = runs.task_id"
     rows = connection.execute(f"SELECT runs.*, tasks.name AS task_name FROM {tables}{where}{order}{bound}", values).fetchall()
     hparams: Mapping[str, dict[str, HParam]] = {}
@@ -230,9 +230,9 @@ def read_task_states(connection: sqlite3.Connection) -> dict[str, str]:
 
 
 def _states(connection: sqlite3.Connection, where: str = "") -> Iterator[tuple[Any, ...]]:
-    """Return what tells whether the runs of a task in a status have changed; the third of each is their number.
+    """Return what changes whenever the runs of a task in a status do; the third of each is their number.
 
-    Sums tell all that matters, since a revision only grows and a row number belongs to one run: from the index alone, in one pass. The
+    Sums suffice, since a revision only grows and a row number belongs to one run: from the index alone, in one pass. The
     newest id belongs to it, since a history that was made anew, or put back and went on, gives the same numbers to other runs.
     """
     sums = (

@@ -101,7 +101,7 @@ def export_history(
 
 
 def is_export(path: Path) -> bool:
-    """Say whether a path holds an export of a history."""
+    """Return whether a path holds an export of a history."""
     if path.is_dir():
         return (path / "runs.parquet").is_file() and (path / "tasks.parquet").is_file()
     try:

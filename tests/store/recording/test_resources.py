@@ -60,7 +60,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNVML:
     fake = FakeNVML()
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(resources, "_sampler", resources.Sampler())  # one that has not looked yet
+    monkeypatch.setattr(resources, "_sampler", resources.ResourceSampler())  # one that has not looked yet
     return fake
 
 
