@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from compare_baselines.live import ComparisonResult
 
 ALL_TASKS = "text,image,tabular,series,cnn,rnn,transformer,regression"
-ALL_METHODS = "default,grid,random,tpe,gp,metahp,direct,maml,reptile"
-"""What is trained, and by whom, unless somebody says otherwise."""
 
 
 def live(
     context: typer.Context,
     tasks: Annotated[str, typer.Option("--tasks", metavar="LIST", help="What is trained.")] = ALL_TASKS,
-    methods: Annotated[str, typer.Option("--methods", metavar="LIST", help="Who chooses the hyperparameters.")] = ALL_METHODS,
+    methods: Annotated[
+        str | None, typer.Option("--methods", metavar="LIST", help="Who chooses the hyperparameters; default: every method.")
+    ] = None,
     budget: Annotated[int, typer.Option("--budget", help="Evaluations of each method on each task.")] = 4,
     max_seconds: Annotated[
         float | None, typer.Option("--max-seconds", help="Seconds after which a method starts no further evaluation of a task.")
@@ -47,14 +47,16 @@ def live(
     Example: metahp compare-baselines live --tasks tabular,series,cnn,transformer --data-dir data --jobs 2
     """
     from compare_baselines.live import Settings, run_live
+    from compare_baselines.methods import LIVE_METHODS
 
     chosen = history if history is not None else context.obj
+    compared = LIVE_METHODS if methods is None else tuple(split_list(methods) or ())
     settings = Settings(
-        tuple(split_list(tasks) or ()), tuple(split_list(methods) or ()), budget, seeds, size, max_seconds, jobs, data_dir, ray, past,
+        tuple(split_list(tasks) or ()), compared, budget, seeds, size, max_seconds, jobs, data_dir, ray, past,
         chosen is not None, comparison,
     )  # fmt: skip
     with output.progress("training") as report:
-        result = run_live(chosen, settings, progress=report, say=output.note)
+        result = run_live(chosen, settings, progress=report, remark=output.note)
     print_result(result, format)
     if picture is not None:
         from compare_baselines.live.report import save_picture

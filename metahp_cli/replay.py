@@ -56,7 +56,9 @@ def replay(
     seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.")] = 3,
     methods: Annotated[
         str,
-        typer.Option("--methods", metavar="LIST", help="Also direct, maml, reptile, scratch; gp, which is slow; module:Class of your own."),
+        typer.Option(
+            "--methods", metavar="LIST", help="Also other kinds of meta-model, scratch; gp, which is slow; module:Class of your own."
+        ),
     ] = FAST_METHODS,
     space: Annotated[
         Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space; default: from the runs.")
@@ -118,9 +120,9 @@ def replayed(
     starter: Path | None = None,
 ) -> dict[str, Any]:
     """Carry a replay out, with a progress bar and each note on a line of stderr."""
+    from compare_baselines.methods import find_method
     from compare_baselines.replay import load_benchmark, run_replay
-    from compare_baselines.replay.day_one import Table, day_one
-    from compare_baselines.replay.runner import find_method
+    from compare_baselines.replay.day_one import TableMapping, day_one
     from compare_baselines.replay.scenarios import find_scenario, with_scenario
     from metamodel.space.dimensions import load_space_file
 
@@ -133,7 +135,7 @@ def replayed(
         benchmark = with_scenario(history, benchmark, scenario)
         output.note(f"Scenario {scenario}: {about}.")
     if starter is not None:
-        benchmark = day_one(benchmark, Table.load(starter))
+        benchmark = day_one(benchmark, TableMapping.load(starter))
     for line in benchmark.notes:
         output.note(line)
     with output.progress("replaying") as report:
