@@ -86,7 +86,7 @@ class ForeignRun:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedRecord:
     """A record that cannot come in.
 
     Attributes:
@@ -100,7 +100,7 @@ class LeftOut:
     is_bad: bool = True
 
 
-Record = ForeignRun | LeftOut
+Record = ForeignRun | SkippedRecord
 
 
 class RunSource(Protocol):
@@ -118,7 +118,7 @@ class RunSource(Protocol):
         """Return the path or address, without credentials."""
 
     def read(self, progress: Progress) -> Iterator[Record]:
-        """Yield every record once; what cannot be read is a ``LeftOut`` with its reason."""
+        """Yield every record once; what cannot be read is a ``SkippedRecord`` with its reason."""
 
 
 def part_of(progress: Progress, start: float, share: float) -> Progress:

@@ -14,7 +14,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below, json_object, read_text, written_utc
-from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, gather, number_of
+from store.importers.foreign import ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, gather, number_of
 from store.importers.inert_pickle import Stub, read_saved_object
 from store.importers.pipeline import counted
 from store.records import Source
@@ -50,7 +50,7 @@ _NOT_METRICS = frozenset({"epoch", "step", "total_flos"})
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HuggingFaceSource:
     """Runs of ``transformers.Trainer``.
 
@@ -86,7 +86,7 @@ class HuggingFaceSource:
             try:
                 yield _run(output, states, folder.name if output != folder else output.name)
             except UnreadableRecordError as error:
-                yield LeftOut(str(error), output.name)
+                yield SkippedRecord(str(error), output.name)
 
 
 def _run(output: Path, paths: list[Path], place: str) -> Record:

@@ -15,7 +15,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, json_object, read_text
-from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, flattened, number_of, utc_of
+from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, flattened, number_of, utc_of
 from store.importers.pipeline import counted
 from store.sqlite.bulk import Curve
 
@@ -26,7 +26,7 @@ _PREFERRED = ("oof", "holdout", "in_fold")
 """Which of its evaluations tells most of an experiment: HyperparameterHunter's own optimisation takes the first of these."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HyperparameterHunterSource:
     """Experiments of HyperparameterHunter.
 
@@ -59,11 +59,11 @@ class HyperparameterHunterSource:
             try:
                 yield _experiment(json_object(read_text(file, _MAX_DESCRIPTION_BYTES)), board)
             except UnreadableRecordError as error:
-                yield LeftOut(str(error), file.name)
+                yield SkippedRecord(str(error), file.name)
         described = {file.stem for file in files}
         for identity in board:
             if identity not in described:
-                yield LeftOut("is in the leaderboard only: without a description it has no hyperparameters", identity, is_bad=False)
+                yield SkippedRecord("is in the leaderboard only: without a description it has no hyperparameters", identity, is_bad=False)
 
 
 def _leaderboard(path: Path) -> dict[str, dict[str, str]]:

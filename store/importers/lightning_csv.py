@@ -12,7 +12,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, files_below, read_text, written_utc
-from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, flattened, gather, number_of
+from store.importers.foreign import ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, flattened, gather, number_of
 from store.importers.pipeline import counted
 from store.importers.yaml_text import parse_yaml_mapping
 
@@ -22,7 +22,7 @@ _DEFAULT_NAMES = frozenset({"lightning_logs", "runs"})
 """What loggers call a folder that nobody named: the folder above says more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LightningSource:
     """Runs that ``CSVLogger`` wrote.
 
@@ -52,7 +52,7 @@ class LightningSource:
             try:
                 yield _run(path, folder)
             except UnreadableRecordError as error:
-                yield LeftOut(str(error), f"{path.parent.parent.name}/{path.parent.name}")
+                yield SkippedRecord(str(error), f"{path.parent.parent.name}/{path.parent.name}")
 
 
 def task_of(folder: Path, root: Path) -> str:
@@ -105,7 +105,7 @@ def _run(path: Path, root: Path) -> Record:
             gather(points, name, (int(step), value, epoch, None))
     hparams = read_hparams(folder)
     if not points and not hparams:
-        return LeftOut("has neither metrics nor hyperparameters", f"{folder.parent.name}/{folder.name}", is_bad=False)
+        return SkippedRecord("has neither metrics nor hyperparameters", f"{folder.parent.name}/{folder.name}", is_bad=False)
     curves = {name: curve for name, values in points.items() if (curve := curve_of(values)) is not None}
     # A folder has no id. Its name, its configuration and what it logged first stay the same while it grows, wherever it is moved.
     digest = hashlib.sha256(repr((sorted(hparams.items(), key=lambda item: item[0]), first)).encode()).hexdigest()[:16]

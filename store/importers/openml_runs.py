@@ -18,7 +18,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError, MissingDependencyError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, parse_json, read_text
-from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, number_of, value_of_text
+from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, number_of, value_of_text
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
 from store.names import infer_direction
@@ -46,21 +46,21 @@ _ABOUT = frozenset(
 _TASK_KEYS = ("task_id", "task", "data_id", "did")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OpenmlSource:
     """Runs of OpenML.
 
     Attributes:
         place: A dump (ARFF or CSV), or ``task:31,37`` for the runs of these tasks, live.
         qualities: A table (ARFF or CSV) with a row for each task: what is known of it.
-        measure: The evaluation to ask for, or the column of a dump that is one.
+        objective: The evaluation to ask for, or the column of a dump that is one.
         flows: Only runs of these flows (ids); live only.
         size: Runs to ask for at most, for each task; live only.
     """
 
     place: str
     qualities: str | None = None
-    measure: str | None = None
+    objective: str | None = None
     flows: Sequence[int] = ()
     size: int = 1_000
     kind: str = "openml"
@@ -78,7 +78,7 @@ class OpenmlSource:
             rows, features = _dump_rows(existing(self.place, "a dump of OpenML")), {}
         if self.qualities is not None:
             features |= _features(_dump_rows(existing(self.qualities, "a table of task qualities")))
-        runs = _runs_of(rows, self.measure)
+        runs = _runs_of(rows, self.objective)
         report = counted(progress, len(runs), "runs", every=500)
         for index, row in enumerate(runs.values()):
             report(index)
@@ -88,7 +88,7 @@ class OpenmlSource:
                 row.task_features = features.get(str(row.facts["task_id"]), {})
                 yield row
             else:
-                yield LeftOut("has no hyperparameters", "/".join(row.key), is_bad=False)
+                yield SkippedRecord("has no hyperparameters", "/".join(row.key), is_bad=False)
 
 
 def _dump_rows(path: Path) -> list[dict[str, Any]]:
@@ -248,7 +248,7 @@ def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]
         for index, task in enumerate(tasks):
             progress(index / len(tasks), f"asking for task {task}")
             found = openml.evaluations.list_evaluations_setups(
-                source.measure or MEASURES[0], tasks=[task], flows=list(source.flows) or None, size=source.size, output_format="dataframe"
+                source.objective or MEASURES[0], tasks=[task], flows=list(source.flows) or None, size=source.size, output_format="dataframe"
             )
             rows += found.to_dict("records")
             qualities = openml.tasks.get_task(task, download_data=False, download_qualities=True).get_dataset().qualities or {}

@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from store.errors import InvalidArgumentError, MetaHPError
 from store.importers.bounded_files import existing, sqlite_address
-from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, curve_of, part_of, utc_of
+from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, curve_of, part_of, utc_of
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
 from store.privacy import redact, redact_text
@@ -43,7 +43,7 @@ _SAME_QUANTITY = 0.9
 """Share of the completed trials whose value must lie within their intermediate values for both to be one quantity."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OptunaSource:
     """Studies of an Optuna storage.
 
@@ -86,7 +86,7 @@ def _trials(storage: BaseStorage, study: FrozenStudy, progress: Progress) -> Ite
             run = _run(study, trial, names, directions, separate)
         except (TypeError, ValueError, OverflowError, AttributeError, KeyError) as error:
             logger.debug("trial %s of %r: %s", trial.number, study.study_name, error)
-            yield LeftOut("is a trial with values that cannot be read", f"{study.study_name}/{trial.number}")
+            yield SkippedRecord("is a trial with values that cannot be read", f"{study.study_name}/{trial.number}")
             continue
         run.key = (study.study_name, "" if first is None else first.isoformat(), str(trial.number))
         yield run

@@ -17,7 +17,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError, MissingDependencyError
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below
-from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, gather, utc_text
+from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, gather, utc_text
 from store.importers.lightning_csv import read_hparams, task_of
 from store.importers.pipeline import counted
 from store.records import RunStatus
@@ -33,7 +33,7 @@ _HP_METRIC = "hp_metric"
 """Lightning's placeholder, -1 unless somebody logs it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorBoardSource:
     """Runs of TensorBoard.
 
@@ -70,7 +70,7 @@ class TensorBoardSource:
         yield from _runs(read, folder)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Events:
     """What the event files of one folder say."""
 
@@ -204,7 +204,7 @@ def _runs(read: dict[Path, _Events | UnreadableRecordError], root: Path) -> Iter
             continue
         above = merged.get(place.parent)
         if isinstance(found, UnreadableRecordError):
-            yield LeftOut(str(found), f"{place.parent.name}/{place.name}")
+            yield SkippedRecord(str(found), f"{place.parent.name}/{place.name}")
         elif above is not None and not above.hparams and found.hparams:
             above.hparams, above.status = found.hparams, found.status
             for tag, points in found.points.items():
@@ -226,11 +226,11 @@ def _is_side_writer(place: Path, found: _Events) -> bool:
 def _run(place: Path, found: _Events, root: Path) -> Record:
     where = f"{place.parent.name}/{place.name}"
     if found.n_damaged and not found.points:
-        return LeftOut("an event file is damaged, or none", where)
+        return SkippedRecord("an event file is damaged, or none", where)
     try:
         hparams = found.hparams or read_hparams(place)
     except UnreadableRecordError as error:
-        return LeftOut(str(error), where)
+        return SkippedRecord(str(error), where)
     started = found.first_s if math.isfinite(found.first_s) else None
     curves = {}
     epochs = {step: value for step, value, *_ in found.points.get("epoch", [])}
@@ -241,7 +241,7 @@ def _run(place: Path, found: _Events, root: Path) -> Record:
         if curve is not None:
             curves[tag] = curve
     if not curves and not hparams:
-        return LeftOut("has neither scalars nor hyperparameters", where, is_bad=False)
+        return SkippedRecord("has neither scalars nor hyperparameters", where, is_bad=False)
     facts = {"folder": where, **({"damaged_records": found.n_damaged} if found.n_damaged else {})}
     reached = [value for value in epochs.values() if math.isfinite(value)]
     return ForeignRun(

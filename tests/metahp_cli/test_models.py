@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from metahp_cli.calibration import print_calibration
-from metahp_cli.learning import accuracy_rows
 from metahp_cli.main import main
+from metahp_cli.models import accuracy_rows
 from store import History
 
 
