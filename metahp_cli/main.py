@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from metahp_cli import advice, compact, doctor, exchange, imports, live, models, replay, report, runs, table_import, tasks
+from metahp_cli.options import ListingCommand
 
 # Plain help texts: rich markup would cost start-up time and make the generated documentation depend on the terminal.
 app = typer.Typer(
@@ -21,8 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("refit")(models.refit)
-app.command("recommend")(advice.recommend)
+app.command("refit", cls=ListingCommand)(models.refit)
+app.command("recommend", cls=ListingCommand)(advice.recommend)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
 app.command("model")(models.model)
@@ -35,16 +36,21 @@ app.add_typer(tasks.app, name="tasks")
 imports.app.command("table")(table_import.command)
 imports.app.command("history")(exchange.import_history)
 app.add_typer(imports.app, name="import")
-replay.app.command("live")(live.live)
+replay.app.command("live", cls=ListingCommand)(live.live)
 app.add_typer(replay.app, name="compare-baselines")
 
 
 def print_version(is_asked: bool) -> None:
     """Print the version, and end."""
     if is_asked:
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as version_of
 
-        sys.stdout.write(f"metahp {version('lightning-metahp')}\n")
+        try:
+            found = version_of("lightning-metahp")
+        except PackageNotFoundError:
+            found = "of a folder that is not installed"
+        sys.stdout.write(f"metahp {found}\n")
         raise typer.Exit
 
 

@@ -28,6 +28,7 @@ from metahp_report.statistics import (
     paired_difference,
     random_equivalent,
 )
+from metamodel.kinds import KINDS
 from store.errors import InvalidArgumentError
 
 FloatArray = npt.NDArray[np.float64]
@@ -56,6 +57,10 @@ DAY_ONE = {
     "starter": "compare_baselines.replay.day_one:Starter",
 }
 """Methods for a replay without a past; the same."""
+_ON_REQUEST = {"gp", "scratch", *KINDS} - {DEFAULT}  # gp takes longer than all others together
+DEFAULT_METHODS = tuple(name for name in METHODS if name not in _ON_REQUEST)
+DAY_ONE_METHODS = (RANDOM, "defaults", "tpe", "cmaes", PLAIN, "starter")
+"""What is compared by default, with and without a past."""
 
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
