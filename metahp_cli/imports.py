@@ -56,7 +56,7 @@ class SharedOptions:
 
 
 def with_shared_options(function: Callable[..., None], own: Sequence[inspect.Parameter]) -> Callable[..., None]:
-    """Return a command of a function that takes parameters of its own and, as ``shared``, the options of every import."""
+    """Return a command of a function that takes its parameters and, as ``shared``, the options of every import."""
     hints = get_type_hints(SharedOptions, include_extras=True)
     shared = [inspect.Parameter(item.name, _KEYWORD, default=item.default, annotation=hints[item.name]) for item in fields(SharedOptions)]
     parameters = [*(parameter.replace(kind=_KEYWORD) for parameter in own), *shared]

@@ -21,9 +21,9 @@ def compare_baselines(
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Compare tuning methods on your own finished runs, without training anything.
+    """Compare tuning methods on your finished runs, without training anything.
 
-    With too few runs it tells how many are missing.
+    With too few runs it shows how many are missing.
 
     Example: metahp compare-baselines
     """
@@ -52,7 +52,7 @@ def replay(
     seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.")] = 3,
     methods: Annotated[
         str | None,
-        typer.Option("--methods", metavar="LIST", help="{methods}, or module:Class of your own; default: the fast ones."),
+        typer.Option("--methods", metavar="LIST", help="{methods}, or module:Class of yours; default: the fast ones."),
     ] = None,
     space: Annotated[
         Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space; default: from the runs.")

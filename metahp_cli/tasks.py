@@ -76,7 +76,7 @@ def split(
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Move runs into a new task of their own.
+    """Move runs into a new task.
 
     Example: metahp tasks split 251122-155601123-9f3a21c4 251122-161210554-07be45d1 --name digits-cleaned
     """

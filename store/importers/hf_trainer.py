@@ -122,7 +122,7 @@ def _run(output: Path, paths: list[Path], place: str) -> Record:
 
 
 def _steps(state: Mapping[str, Any]) -> str:
-    """Say how far a run got: a state does not tell whether one that is short of its end stopped, broke off or still goes on."""
+    """Return how far a run got: a state does not record whether a run short of its end was stopped, failed or is still running."""
     done, planned = number_of(state.get("global_step")), number_of(state.get("max_steps"))
     return f"{done or 0:.0f}" + (f" of {planned:.0f}" if planned is not None and planned > 0 else "")
 
@@ -163,15 +163,15 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 def _identity(arguments: Mapping[str, Any], entries: list[dict[str, Any]]) -> str:
     """Return what stays the same while a run goes on and its checkpoints come and go."""
-    told = {name: repr(arguments.get(name)) for name in ("output_dir", "run_name", "seed", *_DEFAULTS) if name in arguments}
+    chosen = {name: repr(arguments.get(name)) for name in ("output_dir", "run_name", "seed", *_DEFAULTS) if name in arguments}
     first = {name: repr(value) for name, value in entries[0].items()} if entries else {}
-    return hashlib.sha256(repr((sorted(told.items()), sorted(first.items()))).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((sorted(chosen.items()), sorted(first.items()))).encode()).hexdigest()[:16]
 
 
 def _task(place: str, arguments: Mapping[str, Any]) -> str:
-    """Return what runs are called together: the project somebody named, else the folder that was given."""
+    """Return the task of the runs: the project, if it was named, else the folder that was given."""
     project = arguments.get("project")
-    if isinstance(project, str) and project not in {"", "huggingface"}:  # what transformers calls a project that nobody named
+    if isinstance(project, str) and project not in {"", "huggingface"}:  # what transformers calls an unnamed project
         return project[:200]
     return place
 

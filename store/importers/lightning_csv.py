@@ -1,4 +1,4 @@
-"""Lightning's ``CSVLogger`` folders: ``metrics.csv`` and ``hparams.yaml`` of each version. Neither says whether a run has ended."""
+"""Lightning's ``CSVLogger`` folders: ``metrics.csv`` and ``hparams.yaml`` of each version. Neither records whether a run has ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from store.importers.yaml_text import parse_yaml_mapping
 METRICS, HPARAMS = "metrics.csv", "hparams.yaml"
 _MAX_METRICS_BYTES = 256 * MIB
 _DEFAULT_NAMES = frozenset({"lightning_logs", "runs"})
-"""What loggers call a folder that nobody named: the folder above says more."""
+"""What loggers call an unnamed folder: the task is then the folder above."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class LightningSource:
         files = [folder] if folder.name == METRICS else [path for path in files_below(folder) if path.name == METRICS]
         if not files:
             raise InvalidArgumentError(
-                f"A folder of CSVLogger must hold {METRICS} somewhere, but {str(folder)!r} holds none. Runs logged to TensorBoard come in "
-                "with 'metahp import tensorboard'."
+                f"A folder of CSVLogger must hold {METRICS} somewhere, but {str(folder)!r} holds none. Runs logged to TensorBoard are "
+                "imported with 'metahp import tensorboard'."
             )
         report = counted(progress, len(files), "runs", every=1)
         for index, path in enumerate(files):
@@ -56,7 +56,7 @@ class LightningSource:
 
 
 def task_of(folder: Path, root: Path) -> str:
-    """Return what runs are called together: the name of the folder they lie in, or of the one above where that is a logger's default.
+    """Return the task of a run: the name of the folder it lies in, or of the one above where that is a logger's default.
 
     Args:
         folder: The folder of one run.

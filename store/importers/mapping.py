@@ -147,12 +147,12 @@ def _why(raw: str, name: str, options: ImportOptions) -> str:
     if raw in options.names:
         return "set by you"
     if name != canonical_name(raw):
-        return f"{canonical_name(raw)} is there under its own name"
+        return f"{canonical_name(raw)} is there too"
     if name == raw and name not in NAMES:
         part = canonical_name(re.split(r"[./]", raw)[-1])
         if part != raw and part in NAMES:
-            return f"part of a longer name: it keeps its own; --name {raw}={part} if it is that"
-        return "no common name is known: it keeps its own"
+            return f"part of a longer name: kept; --name {raw}={part} if it is that"
+        return "no common name is known: kept"
     if name == raw:
         return "its canonical name"
     return "a known spelling"

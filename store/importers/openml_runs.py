@@ -33,7 +33,7 @@ MEASURES = (
     "kappa",
     "precision",
 )
-"""OpenML's own measures that are most common; a dump's other numeric columns count as measures only if ``--objective`` names them."""
+"""OpenML's most common measures; a dump's other numeric columns count as measures only if ``--objective`` names them."""
 _MAX_DUMP_BYTES = 256 * MIB
 _MAX_ROWS = 500_000
 _MAX_PARAMETERS = 100_000
@@ -123,7 +123,7 @@ def _arff_rows(text: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _runs_of(rows: Sequence[Mapping[str, Any]], measure: str | None) -> dict[tuple[str, ...], ForeignRun]:
-    """Return the runs that rows tell of: several rows may each know one measure of a run."""
+    """Return the runs of the rows: several rows may each have one measure of a run."""
     names = list(rows[0]) if rows else []
     task_key = next((name for name in _TASK_KEYS if name in names), None)
     if task_key is None:
@@ -183,9 +183,9 @@ def _key(row: Mapping[str, Any], task: str, hparams: Mapping[str, Any]) -> tuple
     run = _label(row.get("run_id"))
     if run is not None:
         return ("run", run)
-    told = repr(sorted((name, repr(value)) for name, value in hparams.items()))
+    described = repr(sorted((name, repr(value)) for name, value in hparams.items()))
     parts = [_label(row.get(name)) or "" for name in ("setup_id", "flow_id", "repeat", "fold")]
-    return ("row", task, hashlib.sha256(f"{parts}{told}".encode()).hexdigest()[:16])
+    return ("row", task, hashlib.sha256(f"{parts}{described}".encode()).hexdigest()[:16])
 
 
 def _parameters(row: Mapping[str, Any], others: frozenset[str]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _parameters(row: Mapping[str, Any], others: frozenset[str]) -> dict[str, Any
 
 
 def _named(cell: Any) -> dict[str, Any]:
-    """Return what a cell with parameters says: a dictionary, or the text of one, in Python's spelling or JSON's."""
+    """Return the parameters in a cell: a dictionary, or the text of one, in Python's spelling or JSON's."""
     found = cell
     if isinstance(cell, str) and len(cell) <= _MAX_PARAMETERS:
         try:

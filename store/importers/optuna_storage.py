@@ -1,4 +1,4 @@
-"""Optuna studies: any storage address or journal file, read through Optuna's own storages.
+"""Optuna studies: any storage address or journal file, read through Optuna's storages.
 
 A SQLite file is copied first and the copy is opened: Optuna creates tables where it finds none and may have to upgrade the schema, and
 neither must happen to the user's file. Journals in Redis hold pickled snapshots and are refused.
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OBJECTIVE = "objective"
-"""Name of what a study optimises where nobody named it."""
+"""Name of an objective without a name."""
 _MAX_JOURNAL_BYTES = 2**31
 _SAME_QUANTITY = 0.9
 """Share of the completed trials whose value must lie within their intermediate values for both to be one quantity."""

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from store.history import History
 
 _EXAMPLES = 3
-_NOT_ENDED = "is still running; it comes in once it has ended"
+_NOT_ENDED = "is still running; import it again once it has ended"
 MAX_RUNS = 200_000
 
 
@@ -349,9 +349,9 @@ def run_id(kind: str, run: ForeignRun) -> str:
 
 def _digest_of(run: FinishedRun) -> str:
     curves = {name: [*map(list, (curve.steps, map(repr, curve.values)))] for name, curve in sorted(run.curves.items())}
-    told = [run.task, run.objective, run.direction, str(run.status), run.error, run.epochs_reached, sorted(run.names.items()), curves]
+    values = [run.task, run.objective, run.direction, str(run.status), run.error, run.epochs_reached, sorted(run.names.items()), curves]
     hparams = {name: encode_value(value, name) for name, value in sorted(run.hparams.items())}
-    return hashlib.sha256(json.dumps([told, hparams]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([values, hparams]).encode()).hexdigest()[:16]
 
 
 def known_digests(history: History | None, ids: Sequence[str]) -> dict[str, str | None]:

@@ -46,7 +46,7 @@ class Importer:
         place: What a place is.
         example: Arguments that show its use.
         extra: Extra of the package that it needs, and for what.
-        options: Options of its own.
+        options: Options that only it has.
         takes_objective: Whether the source has a field ``objective``: it must ask for that metric, or know its column.
     """
 
@@ -75,7 +75,7 @@ def register(importer: Importer) -> None:
         InvalidArgumentError: If its name is taken.
     """
     if importer.name in IMPORTERS:
-        raise InvalidArgumentError(f"An importer must have a name of its own, but {importer.name!r} is taken. Choose another one.")
+        raise InvalidArgumentError(f"An importer must have a new name, but {importer.name!r} is taken. Choose another one.")
     IMPORTERS[importer.name] = importer
 
 

@@ -43,7 +43,7 @@ class TableColumns:
         run: Names the run within the task.
         hparams: Columns that are hyperparameters, in the table or in the one joined to it.
         objective: Metric that decides.
-        direction: ``min`` or ``max``; None where the objective's name says it.
+        direction: ``min`` or ``max``; None: inferred from the objective's name.
         step: Counts the values of a run; None for a table with one row a run.
         time: Seconds since the run's start.
         metrics: Further columns to keep as metrics.
@@ -112,7 +112,7 @@ def import_table(
     dry_run: bool = False,
     progress: Callable[[float, str], None] | None = None,
 ) -> TableReport:
-    """Take a recorded table into a history. Doing it twice changes nothing: ids follow from what the table says of a run.
+    """Import a recorded table. Doing it twice changes nothing: ids follow from the rows of a run.
 
     Args:
         history: Where the runs go; None only with ``dry_run``.
@@ -127,7 +127,7 @@ def import_table(
         progress: Called with a fraction in [0, 1] and a text.
 
     Returns:
-        What came in, or would.
+        What was imported, or would be.
 
     Raises:
         InvalidArgumentError: If a file or a column is missing or malformed, a run has several rows and no step column, or a question
@@ -170,7 +170,7 @@ def import_table(
     report.n_empty = rows.n_empty
     if rows.n_empty:
         runs = "1 run has" if rows.n_empty == 1 else f"{rows.n_empty} runs have"
-        report.notes += (f"{runs} no value of {columns.objective!r} and cannot come in",)
+        report.notes += (f"{runs} no value of {columns.objective!r} and cannot be imported",)
     return report
 
 
@@ -225,7 +225,7 @@ def _check_columns(present: Sequence[str], needed: Sequence[str], path: str | Pa
 
 
 def _with_task(table: Any, columns: TableColumns, task: str) -> tuple[TableColumns, Any]:
-    """Add a column that says the same task in every row."""
+    """Add a column with the same task in every row."""
     import pyarrow as pa
 
     name = "task"
@@ -235,7 +235,7 @@ def _with_task(table: Any, columns: TableColumns, task: str) -> tuple[TableColum
 
 
 def _read_labels_exactly(table: Any, path: str | Path, names: Sequence[str]) -> Any:
-    """Read a CSV again with its labels as text where they are numbers too large to be told apart as such."""
+    """Read a CSV again with its labels as text where they are numbers too large to be exact."""
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.csv
@@ -333,7 +333,7 @@ class _Rows:
     n_empty: int = 0
 
     def configurations(self) -> Iterator[ForeignRun]:
-        """Yield the hyperparameters of each run, to say what they mean."""
+        """Yield the hyperparameters of each run, to map them."""
         for task, run, rows in self._groups():
             yield ForeignRun((), str(task), self._hparams(task, run, rows))
 
@@ -407,7 +407,7 @@ class _Rows:
         if any(step != exact for step, exact in zip(steps, given, strict=True)) or len(set(steps)) < len(steps):
             raise InvalidArgumentError(
                 f"Steps must be whole numbers, each once a run, but run {run!r} of task {task!r} has others in column "
-                f"{self.columns.step!r}. Name the column that counts the values, or one that tells the runs apart."
+                f"{self.columns.step!r}. Name the column that counts the values, or one that identifies the runs."
             )
         return steps
 
@@ -418,8 +418,8 @@ class _Rows:
             first = column[rows.start]
             if column[rows.stop - 1] != first and first == first:
                 raise InvalidArgumentError(
-                    f"A hyperparameter must stay the same within a run, but {name!r} changes in run {run!r} of task {task!r}. Name a run "
-                    "column that tells the runs apart."
+                    f"A hyperparameter must stay the same within a run, but {name!r} changes in run {run!r} of task {task!r}. Name a "
+                    "column that identifies the runs."
                 )
             found[name] = first
         if self.joined is not None and self.key is not None:
@@ -453,7 +453,7 @@ def _watched(rows: _Rows, report: TableReport, progress: Callable[[float, str], 
 
 
 def _run_id(objective: str, task: str, run: Any, hparams: Mapping[str, Any]) -> str:
-    """Return an id that follows from what the table says of a run, and sorts within a task as the runs do."""
+    """Return an id that follows from the rows of a run, and sorts within a task as the runs do."""
     is_whole = (isinstance(run, int) or (isinstance(run, float) and run.is_integer())) and run >= 0
     label = f"{int(run):0{_LABEL_DIGITS}d}" if is_whole else re.sub(r"[^A-Za-z0-9]+", "_", str(run))[:24]
     return f"{_digest((objective, task))}-{label}-{_digest((str(run), sorted(hparams.items())))}"

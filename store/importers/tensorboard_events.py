@@ -1,6 +1,6 @@
 """TensorBoard event folders with hyperparameters: of the hparams plugin (``add_hparams``) or of Lightning's ``hparams.yaml``.
 
-The records are cut out of the files here, within bounds and with their checksums checked, and read by TensorBoard's own classes (extra
+The records are cut out of the files here, within bounds and with their checksums checked, and read by TensorBoard's classes (extra
 ``tensorboard``). A folder with event files is a run; what ``SummaryWriter.add_hparams`` writes into a folder below belongs to the run
 above.
 """
@@ -30,7 +30,7 @@ _HPARAMS = "_hparams_/"
 _PARTS = frozenset({"train", "validation", "val", "eval", "test"})
 """Folders in which Keras and others write the curves of one run on each part of the data."""
 _HP_METRIC = "hp_metric"
-"""Lightning's placeholder, -1 unless somebody logs it."""
+"""Lightning's placeholder, -1 unless it is logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class TensorBoardSource:
 
 @dataclass(slots=True)
 class _Events:
-    """What the event files of one folder say."""
+    """The event files of one folder."""
 
     names: list[str]
     points: dict[str, list[Point]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def _records(path: Path) -> Iterator[bytes | None]:
     Each is: length (8 bytes), checksum of the length (4), data, checksum of the data (4).
 
     Raises:
-        UnreadableRecordError: If what follows cannot be told apart any more; a record cut off at the end is none, the run may go on.
+        UnreadableRecordError: If the rest cannot be split into records; a record cut off at the end is none, the run may be going on.
     """
     size = path.stat().st_size
     if size > _MAX_FILE_BYTES:

@@ -1,6 +1,6 @@
 """Trackio's SQLite files, one for each project: configurations and values as JSON, ``trackio/sqlite_storage.py``.
 
-Trackio does not record whether a run has ended. They lie in ``~/.cache/huggingface/trackio`` unless ``TRACKIO_DIR`` says otherwise.
+Trackio does not record whether a run has ended. Its files lie in ``$TRACKIO_DIR``, by default ``~/.cache/huggingface/trackio``.
 """
 
 from __future__ import annotations

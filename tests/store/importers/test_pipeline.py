@@ -181,8 +181,8 @@ def test_names_are_recognised_renamed_on_request_and_never_share_one(history: Hi
     assert history.runs()[0].hparams == {"lr": 0.1, "learning_rate": 0.2, "model.dropout": 0.3}
     why = {entry.name: entry.because for entry in report.names}
     assert why["lr0"] == "set by you"
-    assert why["lr"] == "learning_rate is there under its own name"
-    assert why["model.dropout"] == "part of a longer name: it keeps its own; --name model.dropout=dropout if it is that"
+    assert why["lr"] == "learning_rate is there too"
+    assert why["model.dropout"] == "part of a longer name: kept; --name model.dropout=dropout if it is that"
     with pytest.raises(InvalidArgumentError, match=r"it has no 'rate'; it has: lr, lr0, model\.dropout"):
         import_source(history, Listed(records), ImportOptions(names={"rate": "learning_rate"}))
 

@@ -214,7 +214,7 @@ def test_mlflow_parameters_get_their_types_and_credentials_stay_outside(history:
     assert math.isnan(history.metrics(of(history, run_name="run-1").id, "val/acc")[-1].value)
     assert math.isinf(history.metrics(of(history, run_name="run-3").id, "train_loss")[-1].value)
     assert sorted(reason for reason, _, _ in report.left_out) == [
-        "is still running; it comes in once it has ended",
+        "is still running; import it again once it has ended",
         "was deleted in MLflow",
     ]
 

@@ -23,7 +23,7 @@ def test_models_without_a_value_are_left_out_and_those_with_nan_diverged(history
     (tmp_path / "models.csv").write_text(MODELS)
     report = import_table(history, tmp_path / "models.csv", FLAT)
     assert (report.n_runs, report.n_new, report.n_empty, report.n_diverged) == (3, 3, 1, 1)
-    assert report.notes == ("1 run has no value of 'top1' and cannot come in",)
+    assert report.notes == ("1 run has no value of 'top1' and cannot be imported",)
     assert {run.status for run in history.runs()} == {RunStatus.COMPLETED, RunStatus.DIVERGED}
 
 
