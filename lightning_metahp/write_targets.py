@@ -11,32 +11,27 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.host import set_initial_hparam
 from lightning_metahp.settings import TRAINER_FIELDS, read_trainer_field, write_trainer_field
 from lightning_metahp.source_reads import later_reads
+from lightning_metahp.trainer_internals import set_initial_hparam
 from metahp_tuning.precedence import Change
+from store.hyperparameters import names_that_keep_shapes
 from store.names import canonical_name
 from store.values import same_value
-
-SAFE_NAMES = frozenset(
-    {"learning_rate", "weight_decay", "dropout", "momentum", "warmup_ratio", "warmup_steps", "batch_size", "global_batch_size"}
-    | {"num_epochs", "max_steps", "gradient_accumulation_steps", "max_grad_norm"}
-)
-"""Names that never change a shape, so that a value can be taken back: weights of either value fit the same model."""
 
 _MARK = "_metahp_written"
 """Attribute in which an object keeps what was written into it, for the next fit; a module goes through many of them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """One place that holds a hyperparameter, and what was written there.
+class WriteTarget:
+    """One target that holds a hyperparameter, and what was written there.
 
     Attributes:
         holder: Module, datamodule, trainer, or a layer.
         name: Attribute, key of ``hparams``, or argument of the Trainer.
         kind: ``attribute``, ``hparam`` or ``trainer``.
-        knob: Canonical name of the hyperparameter.
+        hyperparameter: Canonical name of the hyperparameter.
         old: What it held.
         new: What was written.
     """
@@ -44,12 +39,12 @@ class Place:
     holder: Any
     name: str
     kind: str
-    knob: str
+    hyperparameter: str
     old: Any
     new: Any
 
     def read(self) -> Any:
-        """Return the value that the place holds now."""
+        """Return the value that the target holds now."""
         if self.kind == "hparam":
             return self.holder.hparams[self.name]
         return read_trainer_field(self.holder, self.name) if self.kind == "trainer" else getattr(self.holder, self.name)
@@ -67,33 +62,33 @@ class Place:
 
 def apply_changes(
     changes: Sequence[Change], module: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer
-) -> list[Place]:
+) -> list[WriteTarget]:
     """Write the new values wherever the old ones are held, or nowhere: an error in between puts everything back.
 
-    A place that holds another value than the old one (an attribute derived from it) is left alone.
+    A target that holds another value than the old one (an attribute derived from it) is left alone.
 
     Returns:
-        The places written, for ``undo``.
+        The targets written, for ``undo``.
     """
-    written: list[Place] = []
+    written: list[WriteTarget] = []
     try:
         for change in changes:
-            for place in list(_places_of(change, module, datamodule, trainer)):
-                place.write(change.new)
-                written.append(place)
+            for target in list(_targets_of(change, module, datamodule, trainer)):
+                target.write(change.new)
+                written.append(target)
     except Exception:
         undo(written)
         raise
-    for place in written:
-        vars(place.holder).setdefault(_MARK, []).append((place.name, place.kind, place.knob, place.old, place.new))
+    for target in written:
+        vars(target.holder).setdefault(_MARK, []).append((target.name, target.kind, target.hyperparameter, target.old, target.new))
     return written
 
 
-def undo(places: Sequence[Place]) -> None:
+def undo(targets: Sequence[WriteTarget]) -> None:
     """Put the old values back where the new ones still are."""
-    for place in reversed(places):
-        if same_value(place.read(), place.new):
-            place.write(place.old)
+    for target in reversed(targets):
+        if same_value(target.read(), target.new):
+            target.write(target.old)
 
 
 def take_back(module: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer) -> None:
@@ -103,22 +98,28 @@ def take_back(module: LightningModule, datamodule: LightningDataModule | None, t
     """
     for holder in [trainer, datamodule, *module.modules()]:
         marks = [] if holder is None else vars(holder).pop(_MARK, [])
-        places = [Place(holder, *mark) for mark in marks]
-        undo([place for place in places if place.knob in SAFE_NAMES or dropout.is_rate_name(place.knob)])
+        targets = [WriteTarget(holder, *mark) for mark in marks]
+        undo(
+            [
+                target
+                for target in targets
+                if target.hyperparameter in names_that_keep_shapes() or dropout.is_rate_name(target.hyperparameter)
+            ]
+        )
 
 
-def fingerprint(places: Sequence[Place]) -> str:
-    """Return a text that is equal on two processes if the same values were written in the same places."""
-    written = [(type(place.holder).__name__, place.kind, place.name, repr(place.read())) for place in places]
+def fingerprint(targets: Sequence[WriteTarget]) -> str:
+    """Return a text that is equal on two processes if the same values were written in the same targets."""
+    written = [(type(target.holder).__name__, target.kind, target.name, repr(target.read())) for target in targets]
     return hashlib.sha256(json.dumps(written).encode()).hexdigest()
 
 
-def _places_of(change: Change, module: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer) -> Iterator[Place]:
+def _targets_of(change: Change, module: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer) -> Iterator[WriteTarget]:
     if change.name in TRAINER_FIELDS:
-        yield Place(trainer, TRAINER_FIELDS[change.name], "trainer", change.name, change.old, change.new)
+        yield WriteTarget(trainer, TRAINER_FIELDS[change.name], "trainer", change.name, change.old, change.new)
     if dropout.is_rate_name(change.raw_name):
         for layer, attribute in dropout.layers_at(module, change.old):
-            yield Place(layer, attribute, "attribute", change.name, change.old, float(change.new))
+            yield WriteTarget(layer, attribute, "attribute", change.name, change.old, float(change.new))
     for holder in (module, datamodule):
         if holder is None:
             continue
@@ -126,17 +127,17 @@ def _places_of(change: Change, module: LightningModule, datamodule: LightningDat
         if change.name in TRAINER_FIELDS:  # a copy that the user's own code keeps follows the Trainer
             spellings = {raw for raw in holder.hparams if canonical_name(raw) == change.name}
         for raw in sorted(spellings):
-            yield from _places_in(holder, raw, change)
+            yield from _targets_in(holder, raw, change)
 
 
-def _places_in(holder: LightningModule | LightningDataModule, raw: str, change: Change) -> Iterator[Place]:
+def _targets_in(holder: LightningModule | LightningDataModule, raw: str, change: Change) -> Iterator[WriteTarget]:
     for name in sorted({raw, *later_reads(holder).aliases.get(raw, ())}):
         own = getattr(type(holder), name, None)
         is_settable = name in vars(holder) or (isinstance(own, property) and own.fset is not None)
         if is_settable and _holds(getattr(holder, name, None), change.old):
-            yield Place(holder, name, "attribute", change.name, change.old, change.new)
+            yield WriteTarget(holder, name, "attribute", change.name, change.old, change.new)
     if raw in holder.hparams and _holds(holder.hparams[raw], change.old):
-        yield Place(holder, raw, "hparam", change.name, change.old, change.new)
+        yield WriteTarget(holder, raw, "hparam", change.name, change.old, change.new)
 
 
 def _holds(value: Any, old: Any) -> bool:

@@ -1,19 +1,18 @@
-"""Which values it is too late, or not ours, to change when a fit starts: the reason, and the way that would work."""
+"""Decides which hyperparameters can no longer be changed at fit start, why, and what to do instead."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.applying import SAFE_NAMES
-from lightning_metahp.host import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, own_settings, trainer_settings
 from lightning_metahp.source_reads import Reads, later_reads
-from metahp_tuning.precedence import Kept, Setting
+from lightning_metahp.trainer_internals import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
+from metahp_tuning.precedence import Setting
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE, names_that_keep_shapes
 from store.names import canonical_name
 from store.values import same_value
 
@@ -22,7 +21,7 @@ _BUILT = "_metahp_built"
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class FitContext:
     """What decides whether a value can still be changed.
 
     Attributes:
@@ -43,8 +42,8 @@ class Surroundings:
         return own_settings(self.module, datamodule_of(self.trainer))
 
     @cached_property
-    def told(self) -> dict[str, Setting]:
-        """What the Trainer was told, likewise."""
+    def trainer_settings(self) -> dict[str, Setting]:
+        """Arguments of the Trainer, likewise."""
         return trainer_settings(self.trainer)
 
     @cached_property
@@ -69,101 +68,77 @@ def mark_built(module: LightningModule) -> None:
     object.__setattr__(module, _BUILT, True)
 
 
-def without_fixed(
-    around: Surroundings, allowed: Mapping[str, Setting], kept: Collection[Kept] = ()
-) -> tuple[dict[str, Setting], list[Kept]]:
-    """Take out what is no longer ours to change, with the reason.
-
-    Args:
-        around: What surrounds the run.
-        allowed: What a recommendation may rewrite, by canonical name.
-        kept: What is left alone already.
-
-    Returns:
-        What remains, and what is left alone.
-    """
-    free: dict[str, Setting] = {}
-    fixed = list(kept)
-    for name, setting in allowed.items():
-        reason = why_fixed(around, name, setting)
-        if reason is None:
-            free[name] = setting
-        else:
-            fixed.append(Kept(name, setting.raw_name, setting.value, reason))
-    return free, fixed
-
-
-def why_fixed(around: Surroundings, name: str, setting: Setting) -> str | None:
+def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
     """Say why one value cannot be changed now, or None where it can."""
-    for field, owner in around.set_by_others.items():
+    for field, owner in context.set_by_others.items():
         if setting.raw_name == field or canonical_name(field) == name:
             return f"{owner} sets it"
     if name in TRAINER_FIELDS:
-        return _why_trainer_fixed(around, name)
-    spellings = sorted(raw for raw in around.own if canonical_name(raw) == name)
+        return _why_trainer_fixed(context, name)
+    spellings = sorted(raw for raw in context.own if canonical_name(raw) == name)
     if len(spellings) > 1:
         return f"{' and '.join(spellings)} both mean {name}, and nobody could tell which one a recommendation is for; rename one"
-    if name == "batch_size" and loaders_passed_to_fit(around.trainer) is not None:
+    if name == PER_DEVICE_BATCH_SIZE and loaders_passed_to_fit(context.trainer) is not None:
         return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
     if dropout.is_rate_name(setting.raw_name):
-        return _why_rate_fixed(around, setting)
-    return _why_unread(around, name, setting)
+        return _why_rate_fixed(context, setting)
+    return _why_unread(context, name, setting)
 
 
-def _why_trainer_fixed(around: Surroundings, name: str) -> str | None:
+def _why_trainer_fixed(context: FitContext, name: str) -> str | None:
     field = TRAINER_FIELDS[name]
-    present = around.told[field].value
-    copies = {raw: item.value for raw, item in around.own.items() if canonical_name(raw) == name}
+    present = context.trainer_settings[field].value
+    copies = {raw: item.value for raw, item in context.own.items() if canonical_name(raw) == name}
     other = next((raw for raw, value in copies.items() if not same_value(value, present)), None)
     if other is not None:
         return f"it is {present} in the Trainer and {copies[other]} as {other} of your code, and nobody could tell which one is meant"
-    if name in ("gradient_accumulation_steps", "max_grad_norm") and not around.module.automatic_optimization:
+    if name in ("gradient_accumulation_steps", "max_grad_norm") and not context.module.automatic_optimization:
         return "this module optimizes manually, so the Trainer's value has no effect"
     return None
 
 
-def _why_rate_fixed(around: Surroundings, setting: Setting) -> str | None:
-    module = around.module
-    is_attribute = setting.raw_name in around.own
-    is_used = setting.raw_name in around.reads()[0].used
+def _why_rate_fixed(context: FitContext, setting: Setting) -> str | None:
+    module = context.module
+    is_attribute = setting.raw_name in context.own
+    is_used = setting.raw_name in context.reads()[0].used
     if is_attribute and (not dropout.rate_holders(module) or not (is_used or dropout.layers_at(module, setting.value))):
-        return _why_unread(around, setting.name, setting)  # layers that are made later, or a function
-    others = {raw: item.value for raw, item in around.own.items()}
+        return _why_unread(context, setting.name, setting)  # layers that are made later, or a function
+    others = {raw: item.value for raw, item in context.own.items()}
     return dropout.why_not(module, setting.raw_name, setting.value, others, is_attribute=is_attribute)
 
 
-def _why_unread(around: Surroundings, name: str, setting: Setting) -> str | None:
-    """A value that only finished methods read changes nothing any more; a shape that they made stays."""
-    reads = around.reads()
+def _why_unread(context: FitContext, name: str, setting: Setting) -> str | None:
+    """Not tunable if only already-executed methods read it, or if they built with it."""
+    reads = context.reads()
     raw = setting.raw_name
-    if name not in SAFE_NAMES:
-        reason = _why_shaped(around, reads, raw)
+    if name not in names_that_keep_shapes():
+        reason = _why_shaped(context, reads, raw)
         if reason is not None:
             return reason
     if any(found.reads(raw) for found in reads):
         return None
-    if name == "batch_size" and len(reads) == 2:
+    if name == PER_DEVICE_BATCH_SIZE and len(reads) == 2:
         return f"only {reads[1].where} reads it, which has already run; read self.hparams.{raw} in train_dataloader()"
-    if optimizer_is_replaced(around.module):
+    if optimizer_is_replaced(context.module):
         return "LightningCLI builds the optimizer itself, before any callback; use MetaHPCLI, which rewrites the configuration"
-    return f"only {reads[0].where} reads it, which has already run{_way(around, raw)}"
+    return f"only {reads[0].where} reads it, which has already run{_way(context, raw)}"
 
 
-def _why_shaped(around: Surroundings, reads: list[Reads], raw: str) -> str | None:
-    if not around.is_resume_known:
+def _why_shaped(context: FitContext, reads: list[Reads], raw: str) -> str | None:
+    if not context.is_resume_known:
         return "whether this run resumes another cannot be known in this release of Lightning, and it may change a shape"
-    if getattr(around.module, _BUILT, False) and raw in around.module.hparams:
+    if getattr(context.module, _BUILT, False) and raw in context.module.hparams:
         return "an earlier fit() or validate() has built this module with it; make a new one to have it tuned"
     user = next((found for found in reads if raw in found.used), None)
     if user is not None:
-        return f"{user.where} has already run and built with it{_way(around, raw)}"
-    if not reads[0].has_source and _has_layers(around.module):
-        return f"the source of {type(around.module).__name__} cannot be read and its layers exist already{_way(around, raw)}"
+        return f"{user.where} has already run and built with it{_way(context, raw)}"
+    if not reads[0].has_source and _has_layers(context.module):
+        return f"the source of {type(context.module).__name__} cannot be read and its layers exist already{_way(context, raw)}"
     return None
 
 
-def _way(around: Surroundings, raw: str) -> str:
-    is_modules = raw in around.module.hparams or raw in vars(around.module)
+def _way(context: FitContext, raw: str) -> str:
+    is_modules = raw in context.module.hparams or raw in vars(context.module)
     return f"; build with self.hparams.{raw} in configure_model() or setup() to have it tuned" if is_modules else ""
 
 

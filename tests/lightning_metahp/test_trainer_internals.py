@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, Mod
 from torch.utils.data import DataLoader
 
 from lightning_metahp import MetaHPCallback
-from lightning_metahp.host import (
+from lightning_metahp.trainer_internals import (
     Resume,
     fields_of_others,
     find_resume,

@@ -1,4 +1,4 @@
-"""Reading back what became of the recommended values: loaded once training has started with one."""
+"""EffectiveHParams back what became of the recommended values: loaded once training has started with one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from lightning_metahp import dropout
 from lightning_metahp.settings import TRAINER_FIELDS, loaded_batch_size, read_trainer_field
 from metahp_tuning.precedence import Change
 from metamodel.explanation import format_value
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE
 from store.values import same_value
 
 
@@ -64,7 +65,7 @@ def _in_force(change: Change, trainer: Trainer, module: LightningModule) -> tupl
     """Return the values one of which must be the new one, the likeliest first, and where they were found."""
     if change.name in TRAINER_FIELDS:
         return [read_trainer_field(trainer, TRAINER_FIELDS[change.name])], "the Trainer"
-    if change.name == "batch_size":
+    if change.name == PER_DEVICE_BATCH_SIZE:
         size = loaded_batch_size(trainer.train_dataloader)
         return ([] if size is None else [size]), "the training loader"
     if dropout.is_rate_name(change.raw_name):
