@@ -1,7 +1,7 @@
 """The entry point that Lightning calls for every Trainer in an environment where we are installed.
 
 It stands here because importing this package imports nothing else: ``lightning_metahp`` checks for hidden packages when it is imported,
-and an error there would end the training of somebody who never asked for us.
+and an error there would end a training that does not use us.
 """
 
 from __future__ import annotations

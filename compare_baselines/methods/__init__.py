@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compare_baselines.methods.base import Method, NewTask, Past, PastTask, Proposal, SearchProblem, Trial
-    from compare_baselines.methods.registry import LIVE_METHODS, METHODS, find_live_method, find_method
+    from compare_baselines.methods.registry import DAY_ONE_METHODS, DEFAULT_METHODS, LIVE_METHODS, METHODS, find_live_method, find_method
 
 __all__ = [
+    "DAY_ONE_METHODS",
+    "DEFAULT_METHODS",
     "LIVE_METHODS",
     "METHODS",
     "Method",
@@ -23,7 +25,7 @@ __all__ = [
     "find_method",
 ]
 
-_REGISTRY = ("LIVE_METHODS", "METHODS", "find_live_method", "find_method")
+_REGISTRY = ("DAY_ONE_METHODS", "DEFAULT_METHODS", "LIVE_METHODS", "METHODS", "find_live_method", "find_method")
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from metamodel.kinds import KINDS
+from metamodel.kinds import DEFAULT, KINDS
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ METHODS = (*_PEERS, *reversed(KINDS))
 """What a replay compares, the dear ones last."""
 LIVE_METHODS = ("default", "grid", RANDOM, "tpe", "gp", *KINDS)
 """What real training compares."""
+_ON_REQUEST = {"gp", "scratch", *KINDS} - {DEFAULT}
+DEFAULT_METHODS = tuple(name for name in METHODS if name not in _ON_REQUEST)
+"""What a replay compares where nobody chooses: all but ``gp``, which takes longer than all others together, and what few ask for."""
+DAY_ONE_METHODS = (RANDOM, "defaults", "tpe", "cmaes", PLAIN, "starter")
+"""The same without a past."""
 
 
 def find_method(name: str) -> Method:

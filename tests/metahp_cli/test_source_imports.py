@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from store import History
+from store import History, InvalidArgumentError
+from store.importers.registry import IMPORTERS, Importer, SourceOption, register, words
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "importers"
 
@@ -96,24 +99,28 @@ def test_showing_an_imported_run_says_where_it_comes_from(call, tmp_path: Path) 
 def test_ids_of_flows_are_whole_numbers(call, tmp_path: Path) -> None:
     answer = call("import", "openml", "task:31", "--flow", "x", "--history", tmp_path / "h.db")
     assert "Ids must be whole numbers" in answer.err
+    answer = call("import", "openml", "task:31", "--size", "0", "--history", tmp_path / "h.db")
+    assert "from 1 to 10000, but got '0'" in answer.err
 
 
-@pytest.mark.parametrize(
-    ("kind", "place", "extra"),
-    [
-        ("mlflow", "mlflow.db.gz", ("--objective", "val/acc")),
-        ("optuna", "optuna.db.gz", ("--study", "digits,unnamed")),
-        ("tensorboard", "writer_logs", ("--objective", "val/accuracy")),
-        ("lightning", "csv_logs", ("--objective", "val_acc")),
-        ("hf", "hf_out", ()),
-        ("trackio", "trackio.db.gz", ("--objective", "val_acc")),
-        ("hyperparameterhunter", "HyperparameterHunterAssets", ("--objective", "oof_roc_auc_score")),
-        ("openml", "runs.csv", ("--objective", "predictive_accuracy", "--qualities", "{place}")),
-    ],
-)
-def test_every_kind_has_its_command(call, tmp_path: Path, kind: str, place: str, extra: tuple[str, ...]) -> None:
+EXAMPLES = {
+    "mlflow": ("mlflow.db.gz", ("--objective", "val/acc")),
+    "optuna": ("optuna.db.gz", ("--study", "digits,unnamed")),
+    "tensorboard": ("writer_logs", ("--objective", "val/accuracy")),
+    "lightning": ("csv_logs", ("--objective", "val_acc")),
+    "hf": ("hf_out", ()),
+    "trackio": ("trackio.db.gz", ("--objective", "val_acc")),
+    "hyperparameterhunter": ("HyperparameterHunterAssets", ("--objective", "oof_roc_auc_score")),
+    "openml": ("runs.csv", ("--objective", "predictive_accuracy", "--qualities", "{place}", "--size", "5")),
+}
+"""A fixture for each importer, and the options it needs."""
+
+
+@pytest.mark.parametrize("kind", IMPORTERS)
+def test_every_importer_has_its_command(call, tmp_path: Path, kind: str) -> None:
     if kind == "tensorboard":
         pytest.importorskip("tensorboard")
+    place, extra = EXAMPLES[kind]
     source = FIXTURES / place
     if place.endswith(".gz"):
         source = tmp_path / place.removesuffix(".gz")
@@ -121,9 +128,69 @@ def test_every_kind_has_its_command(call, tmp_path: Path, kind: str, place: str,
     elif not source.exists():
         source = tmp_path / place
         source.write_text("task_id,C,predictive_accuracy\n31,0.1,0.7\n31,1,0.8\n")
-    words = [word.format(place=source) for word in extra]
-    answer = call("import", kind, source, *words, "--history", tmp_path / "h.db", "--format", "json")
+    given = [word.format(place=source) for word in extra]
+    answer = call("import", kind, source, *given, "--history", tmp_path / "h.db", "--format", "json")
     assert answer.code == 0, answer.err
     found = json.loads(answer.out)
     assert (found["kind"], found["n_bad"], found["is_written"]) == (kind, 0, True)
     assert found["n_new"] >= 2
+
+
+@pytest.mark.parametrize("kind", IMPORTERS)
+def test_the_help_of_an_importer_names_its_place_and_all_options(call, kind: str) -> None:
+    importer, answer = IMPORTERS[kind], call("import", kind, "--help")
+    shared = ["--task", "--objective", "--unit", "--dry-run", "--explain", "--history", "--format", "--debug"]
+    for text in (importer.metavar, f"metahp import {kind} ", *shared, *(option.flag for option in importer.options)):
+        assert text in answer.out
+
+
+TOY_MODULE = """
+from dataclasses import dataclass
+
+from store.importers.bounded_files import csv_rows, existing, read_text
+from store.importers.foreign import ForeignRun
+from store.sqlite.bulk import Curve
+
+
+@dataclass(frozen=True, slots=True)
+class NotesSource:
+    place: str
+    owners: tuple = ()
+    kind: str = "notes"
+
+    def read(self, progress):
+        for row in csv_rows(read_text(existing(self.place, "a file of notes"), 1000)):
+            if not self.owners or row["owner"] in self.owners:
+                yield ForeignRun((row["id"],), "notes", {"lr": float(row["lr"])}, {"val_acc": Curve([0], [float(row["val_acc"])])})
+"""
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file of an importer that is one module and one registration; both are gone afterwards."""
+    (tmp_path / "toy_notes.py").write_text(TOY_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    option = SourceOption("owners", "--owner", "Only theirs.", "LIST", words)
+    register(Importer("notes", "toy_notes:NotesSource", "notes", "a run a line", "FILE", "file of notes", "n.csv", options=(option,)))
+    path = tmp_path / "n.csv"
+    path.write_text("id,owner,lr,val_acc\n1,ann,0.1,0.5\n2,bob,0.01,0.7\n")
+    yield path
+    del IMPORTERS["notes"]
+    sys.modules.pop("toy_notes", None)
+
+
+def test_an_importer_is_one_module_and_one_registration(call, notes: Path, tmp_path: Path) -> None:
+    assert "Import notes: a run a line." in call("import", "notes", "-h").out
+    assert "notes" in call("import", "--help").out
+    answer = call("import", "notes", notes, "--owner", "ann", "--history", tmp_path / "h.db")
+    assert answer.code == 0, answer.err
+    assert "1: 1 new" in answer.out
+    assert "2: 1 new, 0 updated, 1 known" in call("import", "notes", notes, "--history", tmp_path / "h.db").out
+    with History(tmp_path / "h.db") as history:
+        assert {run.hparams["learning_rate"] for run in history.runs("notes")} == {0.1, 0.01}
+
+
+def test_an_importer_is_registered_once_and_unknown_ones_are_wrong_usage(call, notes: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="'notes' is taken"):
+        register(IMPORTERS["notes"])
+    assert call("import", "memos", notes).code == 2

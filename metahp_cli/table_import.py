@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -10,41 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from metahp_cli import output
-from metahp_cli.import_sources import (
-    BatchOption,
-    DryRunOption,
-    ExplainOption,
-    NameOption,
-    UnitOption,
-    pairs,
-    print_mapping,
-    print_questions,
-)
-from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
+from metahp_cli import imports, output
+from metahp_cli.imports import SharedOptions
+from metahp_cli.options import Format, split_list
 
 if TYPE_CHECKING:
-    from store.importers.table import ImportReport
-
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Take in what was recorded elsewhere.")
+    from store.importers.table import TableReport
 
 
-@app.callback()
-def import_() -> None:
-    """Take in what was recorded elsewhere."""
-
-
-@app.command("table")
 def table(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="CSV, JSON Lines or Parquet; a folder of save_to_disk; or hf:OWNER/NAME[:SPLIT].")
     ],
-    task_col: Annotated[str | None, typer.Option("--task-col", help="Column that names the task.")] = None,
-    task: Annotated[str | None, typer.Option("--task", help="One task for all rows, in the place of --task-col.")] = None,
-    run_col: Annotated[str | None, typer.Option("--run-col", help="Column that tells the runs of a task apart.")] = None,
+    shared: SharedOptions,
+    task_col: Annotated[str | None, typer.Option("--task-col", help="Column that names the task; or pass --task.")] = None,
+    run_col: Annotated[str | None, typer.Option("--run-col", help="Column that identifies the run within its task.")] = None,
     hparams: Annotated[str | None, typer.Option("--hparams", metavar="LIST", help="Columns that are hyperparameters.")] = None,
-    objective: Annotated[str | None, typer.Option("--objective", help="Column of the metric that decides.")] = None,
-    direction: Annotated[str | None, typer.Option("--direction", help="min or max; needed where the name does not say it.")] = None,
     step_col: Annotated[str | None, typer.Option("--step-col", help="Column that counts the values of a run.")] = None,
     time_col: Annotated[str | None, typer.Option("--time-col", help="Column with the seconds since the run's start.")] = None,
     metrics: Annotated[str | None, typer.Option("--metrics", metavar="LIST", help="Further columns to keep as metrics.")] = None,
@@ -52,47 +34,43 @@ def table(
         str | None, typer.Option("--join", metavar="FILE:COL", help="Table with hyperparameters, and the key column both have.")
     ] = None,
     task_features: Annotated[
-        str | None, typer.Option("--task-features", metavar="FILE:COL", help="Table with a row a task, and its task column.")
+        str | None, typer.Option("--task-features", metavar="FILE:COL", help="Table with a row for each task, and its task column.")
     ] = None,
-    name: NameOption = None,
-    unit: UnitOption = None,
-    batch: BatchOption = None,
     mapping: Annotated[Path | None, typer.Option("--mapping", metavar="FILE", help="Saved options; those given here come first.")] = None,
     save_mapping: Annotated[Path | None, typer.Option("--save-mapping", metavar="FILE", help="Save these options as JSON.")] = None,
     space: Annotated[
-        Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space: says scales and bounds.")
+        Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space, for scales and bounds.")
     ] = None,
-    dry_run: DryRunOption = False,
-    explain: ExplainOption = False,
-    history: HistoryOption = None,
-    format: FormatOption = Format.TABLE,
-    debug: DebugOption = False,
 ) -> None:
-    """Take a recorded table into the history; doing it twice changes nothing.
+    """Import a recorded table; doing it twice changes nothing.
 
     Example: metahp import table runs.csv --task-col dataset --run-col run --hparams lr,depth --objective val_acc
     """
-    given = {"task_col": task_col, "run_col": run_col, "objective": objective, "direction": direction, "step_col": step_col}
-    given |= {"task": task, "time_col": time_col, "join": join, "task_features": task_features, "batch": batch}
+    given = {"task_col": task_col, "run_col": run_col, "objective": shared.objective, "direction": shared.direction, "step_col": step_col}
+    given |= {"task": shared.task, "time_col": time_col, "join": join, "task_features": task_features, "batch": shared.batch}
     lists = {"hparams": split_list(hparams), "metrics": split_list(metrics)}
-    pairs_given = {"name": pairs(name, "--name") or None, "unit": pairs(unit, "--unit") or None}
-    chosen = table_options({**given, **lists, **pairs_given}, mapping)
+    pairs = {"name": imports.pairs(shared.name, "--name") or None, "unit": imports.pairs(shared.unit, "--unit") or None}
+    chosen = table_options({**given, **lists, **pairs}, mapping)
     if save_mapping is not None:
         save_mapping.write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
-    take_table_in(file, chosen, space=space, dry_run=dry_run, explain=explain, history=history, format=format)
+    import_rows(file, chosen, space, shared)
+
+
+_own = [parameter for parameter in inspect.signature(table, eval_str=True).parameters.values() if parameter.name != "shared"]
+command = imports.with_shared_options(table, _own)
 
 
 def table_options(given: Mapping[str, Any], mapping: Path | None) -> dict[str, Any]:
-    """Return what is said of a table: by the options, else by a saved file.
+    """Return the options of a table: those given, else those of a saved file.
 
     Raises:
-        InvalidArgumentError: If the file is no mapping, or something that every table needs is said by neither.
+        InvalidArgumentError: If the file is no mapping, or something that every table needs is missing.
     """
     from store import InvalidArgumentError
 
     saved = {} if mapping is None else load_mapping(mapping, given)
     chosen = {**saved, **{key: value for key, value in given.items() if value is not None}}
-    if given["task"] is not None or given["task_col"] is not None:  # said here, either one replaces what was saved
+    if given["task"] is not None or given["task_col"] is not None:  # either one given here replaces the saved one
         chosen = {key: value for key, value in chosen.items() if key not in ("task", "task_col") or given[key] is not None}
     if chosen.get("task") and chosen.get("task_col"):
         raise InvalidArgumentError("A table's task must be named once, but both --task and --task-col are given. Leave one out.")
@@ -129,13 +107,11 @@ def load_mapping(path: Path, known: Iterable[str]) -> dict[str, Any]:
     return found
 
 
-def take_table_in(
-    file: str, chosen: Mapping[str, Any], *, space: Path | None, dry_run: bool, explain: bool, history: Path | None, format: Format
-) -> None:
-    """Import a table as the options say, and print what came of it."""
+def import_rows(file: str, chosen: Mapping[str, Any], space: Path | None, shared: SharedOptions) -> None:
+    """Import a table and print what was imported."""
     from metamodel.space.dimensions import load_space_file
     from store import History
-    from store.importers.mapping import Answers
+    from store.importers.mapping import ImportOptions
     from store.importers.table import TableColumns, import_table
     from store.paths import resolve_path
 
@@ -153,32 +129,30 @@ def take_table_in(
         time=chosen.get("time_col"),
         metrics=tuple(chosen.get("metrics") or ()),
     )
-    answers = Answers(names=chosen.get("name") or {}, units=chosen.get("unit") or {}, batch=chosen.get("batch"))
-    joined, features = file_and_column(chosen.get("join")), file_and_column(chosen.get("task_features"))
-    only_look = dry_run or explain
-    is_new = only_look and not resolve_path(history).exists()  # a look leaves nothing behind, not even an empty history
-    with nullcontext() if is_new else History(history, create=not only_look) as opened, output.progress("reading") as report:
+    is_new = shared.is_look and not resolve_path(shared.history).exists()  # a look leaves nothing behind, not even an empty history
+    opening = nullcontext() if is_new else History(shared.history, create=not shared.is_look)
+    with opening as opened, output.progress("reading") as report:
         found = import_table(
             opened,
             file,
             columns,
-            join=joined,
-            task_features=features,
+            join=file_and_column(chosen.get("join")),
+            task_features=file_and_column(chosen.get("task_features")),
             task=chosen.get("task"),
-            answers=answers,
-            dry_run=only_look,
+            options=ImportOptions(names=chosen.get("name") or {}, units=chosen.get("unit") or {}, batch=chosen.get("batch")),
+            dry_run=shared.is_look,
             progress=report,
         )
     for line in found.notes:
         output.note(line)
-    if explain and format is Format.TABLE:
-        print_mapping(found.meaning.readings)
-    print_import(found, scales, format)
-    print_questions(found.meaning.questions, is_written=found.is_written)
+    if shared.explain and shared.format is Format.TABLE:
+        imports.print_names(found.mapping.names)
+    print_import(found, scales, shared.format)
+    imports.print_questions(found.mapping.questions, is_written=found.is_written)
 
 
 def check_space_names(scales: Mapping[str, Any], names: Sequence[str], path: Path | None) -> None:
-    """Check that a space file speaks of columns that are hyperparameters, under either spelling.
+    """Check that a space file names only columns that are hyperparameters, under either spelling.
 
     Raises:
         InvalidArgumentError: If one of its names is no such column.
@@ -206,18 +180,18 @@ def file_and_column(text: str | None) -> tuple[str, str] | None:
         return None
     file, _, column = text.rpartition(":")
     if not file or not column:
-        raise InvalidArgumentError(f"A joined table must be given as FILE:COL, but got {text!r}. Write for example configs.csv:config_id.")
+        raise InvalidArgumentError(f"A joined table must be given as FILE:COL, but got {text!r}. Write e.g. configs.csv:config_id.")
     return file, column
 
 
-def print_import(found: ImportReport, scales: dict[str, Any] | None, format: Format) -> None:
-    """Print what came in, and on which scale each hyperparameter is read."""
+def print_import(found: TableReport, scales: dict[str, Any] | None, format: Format) -> None:
+    """Print what was imported, and on which scale each hyperparameter is read."""
     from store import canonical_name
 
     configs = [{canonical_name(name): value for name, value in config.items()} for config in found.configs]
     rows = scale_rows(configs, scales)
-    counts = output.record_dict(found, leave_out=("configs", "meaning"))
-    counts |= {"readings": [output.record_dict(item) for item in found.meaning.readings], "questions": found.meaning.questions}
+    counts = output.record_dict(found, leave_out=("configs", "mapping"))
+    counts |= {"readings": [output.record_dict(item) for item in found.mapping.names], "questions": found.mapping.questions}
     if format is Format.JSON:
         columns = ("name", "scale", "range", "from", "outside")
         described = [{**dict(zip(columns, row, strict=True)), "outside": int(row[-1])} for row in rows]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from metahp_cli.calibration import print_calibration
-from metahp_cli.learning import accuracy_rows
 from metahp_cli.main import main
+from metahp_cli.models import accuracy_rows
 from store import History
 
 
@@ -122,8 +122,8 @@ def test_model_says_whether_its_intervals_hold_what_they_claim(call: Callable[..
         history.save_model({"id": "m", "kind": "metahp", "file": "m.json", "n_runs": 30, "n_tasks": 3, "info": info})
     answer = call("model", "--history", path, "--png", tmp_path / "c.png")
     assert answer.code == 0
-    lines = [line.split() for line in answer.out.splitlines() if "own runs" in line]
-    assert [(line[3], line[4], line[-1]) for line in lines] == [("50%", "75%", "0.59"), ("80%", "98%", "0.70")]
+    lines = [line.split() for line in answer.out.splitlines() if "runs of the task" in line]
+    assert [(line[5], line[6], line[-1]) for line in lines] == [("50%", "75%", "0.59"), ("80%", "98%", "0.70")]
     assert "=" * 20 + "|" in answer.out
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
@@ -153,11 +153,11 @@ def test_the_accuracy_of_direct_has_a_row_for_each_measure() -> None:
     ]
 
 
-@pytest.mark.parametrize(("trust", "said"), [(1.0, ""), (0.12, "only in part, so the history starts with 12% of its usual weight")])
-def test_how_far_past_tasks_foretell_each_other_is_said(trust: float, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("trust", "shown"), [(1.0, ""), (0.12, "the prior weight of the history is reduced to 12%")])
+def test_a_reduced_prior_weight_is_shown(trust: float, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     widths = {"0": [0.7, 1.3, 2.0]}
     coverage = {"levels": [0.5, 0.8, 0.95], "half_widths": widths, "coverage_before": {"0": [0.5, 0.8, 0.95]}, "n_tasks": 9, "trust": trust}
     print_calibration({"coverage": coverage})
     out = capsys.readouterr().out
-    assert said in out
-    assert ("foretell" in out) == bool(said)
+    assert shown in out
+    assert ("predict each other only weakly" in out) == bool(shown)

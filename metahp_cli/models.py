@@ -18,43 +18,43 @@ if TYPE_CHECKING:
 
 def refit(
     model: Annotated[
-        str, typer.Option("--model", metavar="KIND", help="metahp, direct, maml or reptile; docs/meta-models.md says what they are.")
-    ] = "metahp",
+        str | None, typer.Option("--model", metavar="KIND", help="{kinds}; default: the first. docs/meta-models.md describes them.")
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, or a device as torch names it, e.g. cuda:0.")] = "auto",
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Learn from the whole history, at full quality.
+    """Fit the meta-model to the whole history, at full quality.
 
-    Runs learn by themselves when they start; this is for when you want to wait for the best model, or another kind of it: from then on
-    that kind answers, and learns by itself.
+    A run fits a missing or outdated model when it starts. This waits for the best model, or changes its kind: later fits keep that kind.
 
     Example: metahp refit --model maml
     """
-    from metamodel import refit as refit_
-    from metamodel.kinds import check_kind
+    from metamodel.kinds import DEFAULT, check_kind
     from store import History
 
     check_kind(model)  # refused before the history is read
 
     with History(history, create=False) as opened:
-        with output.progress("learning from the history") as report:
-            refit_(opened, device, model=model, progress=report)
+        from metamodel import refit as refit_  # torch is loaded for a history that exists
+
+        with output.progress("fitting") as report:
+            refit_(opened, device, model=model or DEFAULT, progress=report)
         found = stored_models(opened)
     print_model(found[-1], format)
 
 
 def model(
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw what its intervals hold here.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw the calibration of its intervals here.")] = None,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
     """Show the current meta-model.
 
-    Its kind, what it learned from, its age and its file, and whether its intervals hold what they claim; of the kind direct, how far
-    its predictions are from the best hyperparameters.
+    Its kind, data, age and file, and the calibration of its intervals on held-out tasks; of a kind that predicts the best hyperparameters,
+    its error on them.
 
     Example: metahp model --png calibration.png
     """
@@ -64,7 +64,7 @@ def model(
         found, path = stored_models(opened), opened.path
     if not found:
         raise NotEnoughHistoryError(f"A model must have been fitted, but {path} has none. Train, or call: metahp refit")
-    # One that was fitted for a single question about another kind does not serve.
+    # One that was fitted for a single query of another kind is not the active one.
     shown = ([info for info in found if info.get("is_chosen", True)] or found)[-1]
     print_model(shown, format)
     if png is not None:
@@ -72,7 +72,7 @@ def model(
 
 
 def stored_models(history: History) -> list[dict[str, Any]]:
-    """Return what the history notes about each model whose file is there, oldest first; loading a model would load torch."""
+    """Return the recorded facts of each model whose file is there, oldest first; loading a model would load torch."""
     rows = [{**row["info"], "file": str(history.models_path / str(row["file"]))} for row in history.models()]
     return [row for row in rows if Path(row["file"]).exists()]
 
@@ -89,14 +89,14 @@ def print_model(info: Mapping[str, Any], format: Format) -> None:
     if info.get("accuracy"):
         output.print_line("")
         n_tasks = info["accuracy"]["n_tasks"]
-        output.print_table(*accuracy_rows(info["accuracy"]), title=f"Error of predicted hyperparameters on {n_tasks} tasks left out")
+        output.print_table(*accuracy_rows(info["accuracy"]), title=f"Error of predicted hyperparameters on {n_tasks} held-out tasks")
 
 
 def accuracy_rows(accuracy: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return column names and rows of what ``direct`` measured of itself.
+    """Return column names and rows of the errors that ``direct`` measured on held-out tasks.
 
     Args:
-        accuracy: Errors by number of own runs known, and those of one answer for all tasks.
+        accuracy: Errors by number of known runs of the task, and those of one prediction for all tasks.
     """
     known = {("new task" if n == "0" else f"{n} runs known"): errors for n, errors in accuracy["after"].items()}
     tables = {**known, "same for all tasks": accuracy["same_for_all"]}
