@@ -13,9 +13,9 @@ from weakref import WeakKeyDictionary
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.host import loaders_passed_to_fit, overrides
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import datamodule_of, loaders_in
+from lightning_metahp.trainer_internals import loaders_passed_to_fit, overrides
 from metahp_tuning.task_description import (
     data_identity_hparams,
     describe_dataset,
@@ -25,25 +25,11 @@ from metahp_tuning.task_description import (
     preserved_rng,
 )
 from metamodel.data.task import TaskDescription
-from store.errors import InvalidArgumentError
 
 _log = logging.getLogger(__name__)
 
 _looks: WeakKeyDictionary[Trainer, dict[str, Any]] = WeakKeyDictionary()
 """What was seen of the training data before the start, by Trainer."""
-
-
-def check_task(task: object) -> str | TaskDescription | None:
-    """Return a user's ``task`` checked.
-
-    Raises:
-        InvalidArgumentError: If it is neither a name, nor a description, nor None.
-    """
-    if task is None or isinstance(task, TaskDescription) or (isinstance(task, str) and task):
-        return task
-    raise InvalidArgumentError(
-        f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task', or leave it out."
-    )
 
 
 def describe_task(

@@ -271,7 +271,7 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
 
 
 def _config(run: AnyRun) -> dict[str, Any]:
-    """TaskKernel of a run, with the global batch as its batch size and the epochs it really got as its fidelity."""
+    """Hyperparameters of a run, with its global batch, and the epochs it really got as its fidelity."""
     config = as_seen_by_model(run.hparams)
     was_cut = run.status is RunStatus.INTERRUPTED
     if run.epochs_reached and (was_cut or "num_epochs" not in config):

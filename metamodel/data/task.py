@@ -28,7 +28,7 @@ class TaskDescription:
         target_shape: Shape of one sample's target.
         target_dtype: Its dtype.
         n_classes: Number of classes, None for regression.
-        data_hparams: TaskKernel of the data that cannot be tuned (a data set's name, a fold), with their values.
+        data_hparams: Hyperparameters of the data that cannot be tuned (a data set's name, a fold), with their values.
         model_class: Class name of the model.
         model_family: ``mlp cnn rnn transformer other``; describes, does not identify.
         is_pretrained: Whether training starts from pre-trained weights; describes, does not identify.

@@ -142,7 +142,7 @@ class Encoder:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """TaskKernel it knows."""
+        """Hyperparameters it knows."""
         return tuple(column.name for column in self.columns)
 
     @property
