@@ -23,7 +23,7 @@ from compare_baselines.methods.metahp import MetaHP
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.scenarios import with_scenario
 from metamodel import recommend
-from metamodel.gp.calibration import LEVELS, N_OWN
+from metamodel.gp.calibration import LEVELS, N_TARGET_RUNS
 from metamodel.recommendation import Decision
 from studies.replay.tables import TABLES, load_table
 
@@ -100,7 +100,7 @@ def _predict(method: MetaHP, configs: Sequence[Mapping[str, Any]], values: np.nd
     assert model is not None
     scores = norm.ppf((rankdata(values) - 0.5) / len(values))
     inputs = model.encoder.encode(list(configs))
-    for n_own in N_OWN:
+    for n_own in N_TARGET_RUNS:
         rng = np.random.default_rng([seed, n_own])
         own = rng.choice(len(values), n_own, replace=False)
         posterior = model.posterior(TargetTaskData(inputs[own], values[own], np.ones(n_own, dtype=bool)), method._task, 0, None)
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         title = f"{name}, {scenario}" if scenario else name
         each = [[x for advice in found for x in getattr(advice, key)] for key in ("spoke", "is_above_median", "beats_default")]
         spoken.append([title, str(len(each[0])), *(f"{np.mean(values):.0%}" if values else "-" for values in each)])
-        for n_own in N_OWN if not scenario else ():
+        for n_own in N_TARGET_RUNS if not scenario else ():
             held = [np.mean([x for advice in found for x in advice.held[n_own, level]]) for level in LEVELS]
             intervals.append([title, str(n_own), *(f"{share:.0%}" for share in held)])
     text = "\n\n".join(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MIN_STEPS_TO_REPLACE = 0.25
-"""Share of the steps an automatic fit must reach before it may replace an existing model."""
+"""Share of the steps an automatic fit must have done before it may replace an existing model."""
 KEPT_MODELS = 3
 """Files that stay, of each kind."""
 

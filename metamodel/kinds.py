@@ -12,13 +12,13 @@ from typing import Any
 from store.errors import InvalidArgumentError
 
 DEFAULT = "metahp"
-_CLASSES = {
+_CLASS_PATHS = {
     DEFAULT: "metamodel.gp.gp_meta_model:GPMetaModel",
     "direct": "metamodel.networks.direct_model:DirectModel",
     "maml": "metamodel.networks.adapted_model:MamlModel",
     "reptile": "metamodel.networks.adapted_model:ReptileModel",
 }
-KINDS = tuple(_CLASSES)
+KINDS = tuple(_CLASS_PATHS)
 
 
 def check_kind(kind: str | None) -> None:
@@ -27,7 +27,7 @@ def check_kind(kind: str | None) -> None:
     Raises:
         InvalidArgumentError: If there is none of that name.
     """
-    if kind is None or kind in _CLASSES:
+    if kind is None or kind in _CLASS_PATHS:
         return
     close = get_close_matches(str(kind), KINDS, n=1)
     hint = f"did you mean {close[0]!r}? Possible are" if close else "possible are"
@@ -41,5 +41,5 @@ def class_of(kind: str) -> Any:
         InvalidArgumentError: If there is none of that name.
     """
     check_kind(kind)
-    module, _, name = _CLASSES[kind].partition(":")
+    module, _, name = _CLASS_PATHS[kind].partition(":")
     return getattr(import_module(module), name)

@@ -63,7 +63,7 @@ class Recommendation:
     Attributes:
         id: Sortable, unique; ``METAHP_PIN=<id>`` re-applies exactly this one.
         config: The names of the space (or of the candidates) -> recommended value, raw names as the caller gave them.
-        prediction: Expected outcome of ``config``, in ``unit``; NaN if nothing can be said.
+        prediction: Expected outcome of ``config``, in ``unit``; NaN if nothing can be predicted.
         interval: Central 80 % interval of it, ``(low, high)``.
         own_prediction: Expected outcome of the user's own configuration, None if none was given.
         gain_probability: Probability that ``config`` beats the user's own configuration, None likewise.
@@ -71,7 +71,7 @@ class Recommendation:
         unit: Unit of the predictions.
         evidence: What it rests on.
         decision: ``apply`` or ``abstain``.
-        reason: One sentence that says why.
+        reason: The reason, one sentence.
         task_id: Task it was made for.
         mode: ``best`` or ``explore``.
     """

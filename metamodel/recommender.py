@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 APPLY_PROBABILITY = 0.55
 """Least probability of improving on the user's own configuration; below, the user's values are as good a choice."""
-MODES = ("best", "explore")
+QUERY_MODES = ("best", "explore")
 
 
 def recommend(
@@ -147,8 +147,8 @@ def _check_counts(k: int, mode: str, model: str | None, min_tasks: int) -> None:
     for name, count, advice in (("k", k, "Ask for one or more recommendations"), ("min_tasks", min_tasks, "Pass 1 or 2")):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise InvalidArgumentError(f"{name} must be a whole number, at least 1, but got {count!r}. {advice}.")
-    if mode not in MODES:
-        raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}. Pass one of these.")
+    if mode not in QUERY_MODES:
+        raise InvalidArgumentError(f"mode must be one of {', '.join(QUERY_MODES)}, but got {mode!r}. Pass one of these.")
 
 
 def _check_task_and_candidates(task: object, candidates: Sequence[Mapping[str, Any]] | None) -> None:

@@ -33,12 +33,12 @@ from store.values import same_value
 if TYPE_CHECKING:
     from store import History
 
-FRAMEWORK = "optuna"
+OPTUNA_FRAMEWORK = "optuna"
 _N_NEWEST = 16
-"""Newest runs among which a trial's own is looked for: as many as could have started beside it."""
+"""Newest runs among which a trial's own is looked for: as many as could have started at the same time."""
 N_STARTUP = 8
 """Trials that fill the space before a process is asked which has nothing but them to go by."""
-OBJECTIVE = "value"
+DEFAULT_OBJECTIVE = "value"
 """Name under which a trial's value is recorded where the task has no objective of its own yet."""
 
 
@@ -124,13 +124,13 @@ class MetaHPSampler(BaseSampler):
                 hparams=trial.params,
                 objective=self._objective_of(history, study),
                 direction=str(_direction(study)),
-                framework=FRAMEWORK,
+                framework=OPTUNA_FRAMEWORK,
             )
             for step, value in sorted(trial.intermediate_values.items()):
-                run.log({run.objective or OBJECTIVE: value}, step=step)
+                run.log({run.objective or DEFAULT_OBJECTIVE: value}, step=step)
             value = values[0] if values else math.nan
             if state is TrialState.COMPLETE or not trial.intermediate_values:
-                run.log({run.objective or OBJECTIVE: value}, step=max(trial.intermediate_values, default=-1) + 1)
+                run.log({run.objective or DEFAULT_OBJECTIVE: value}, step=max(trial.intermediate_values, default=-1) + 1)
             status = {TrialState.PRUNED: RunStatus.STOPPED, TrialState.FAIL: RunStatus.DIVERGED}.get(state)
             run.finish(status if status is not RunStatus.STOPPED or trial.intermediate_values else RunStatus.DIVERGED)
 
@@ -175,9 +175,9 @@ class MetaHPSampler(BaseSampler):
         try:
             record = history.task(task if isinstance(task, str) else str(task.name))
         except UnknownTaskError:
-            return OBJECTIVE
+            return DEFAULT_OBJECTIVE
         is_same = record.objective is not None and record.direction == str(_direction(study))
-        return str(record.objective) if is_same else OBJECTIVE
+        return str(record.objective) if is_same else DEFAULT_OBJECTIVE
 
 
 def _is_recorded(history: History, trial: FrozenTrial) -> bool:
@@ -188,7 +188,11 @@ def _is_recorded(history: History, trial: FrozenTrial) -> bool:
     wanted = {canonical_name(name): value for name, value in trial.params.items()}
     for run in history.runs(newest_first=True, limit=_N_NEWEST):
         is_later = bool(run.started_utc) and datetime.fromisoformat(run.started_utc) >= since
-        if is_later and run.framework != FRAMEWORK and all(same_value(run.hparams.get(name), value) for name, value in wanted.items()):
+        if (
+            is_later
+            and run.framework != OPTUNA_FRAMEWORK
+            and all(same_value(run.hparams.get(name), value) for name, value in wanted.items())
+        ):
             return True
     return False
 

@@ -84,7 +84,7 @@ def starter_tasks() -> str | None:
     from metamodel.starter import starter_prior
     from metamodel.starter.scope import is_off
 
-    path = Path(starter_prior.__file__).parent / starter_prior.FOLDER / starter_prior.TASKS
+    path = Path(starter_prior.__file__).parent / starter_prior.DATA_FOLDER / starter_prior.TASKS_FILE
     return None if is_off() or not path.is_file() else path.read_text(encoding="utf-8").lower()
 
 

@@ -1,4 +1,4 @@
-"""The learning table of a history, read once: what has not changed since is taken from this process, or from a file beside the models.
+"""The learning table of a history, read once: what has not changed since is taken from this process, or from a file next to the models.
 
 A process that starts a training needs what all earlier runs say. Each task of the table is kept in ``<history>.models/tasks.cache`` for as
 long as none of its runs changes; what did change is read from the history.

@@ -113,7 +113,7 @@ class TaskRuns:
         return -oriented if self.direction is Direction.MIN else oriented
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LearningTable:
     """Everything a history offers for learning.
 
@@ -249,7 +249,7 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
     values = np.array(
         [math.nan if run.objective_best is None or run.status is RunStatus.OOM else sign * run.objective_best for run in runs]
     )
-    # A diverged run's best value before it broke is not what its configuration reaches.
+    # A diverged run's best value before it broke is not the outcome of its configuration.
     values[is_diverged | ~np.isfinite(values)] = math.nan
     description = dict(record.description) if record is not None else {}
     for known in {id(run.description): run.description for run in reversed(runs)}.values():  # most runs of a task share one

@@ -19,7 +19,7 @@ class TaskDescription:
     """What a run trains, as far as it is known before training.
 
     Attributes:
-        name: Explicit name; where given it alone is the identity.
+        name: Explicit name; where given it is the whole identity.
         dataset_class: Class name of the training data set, unwrapped from subsets.
         n_train: Number of training samples, None for a stream.
         n_val: Number of validation samples; describes, does not identify.

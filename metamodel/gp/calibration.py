@@ -26,7 +26,7 @@ from metamodel.gp.task_gps import TaskGPs
 from metamodel.space.arrays import FloatArray
 
 LEVELS = (0.5, 0.8, 0.95)
-N_OWN = (0, 4, 16)
+N_TARGET_RUNS = (0, 4, 16)
 """Numbers of runs of the target task after which intervals are measured."""
 MAX_HELD_OUT_TASKS = 24
 """Tasks that are held out, one after the other."""
@@ -62,19 +62,19 @@ class Calibration:
     n_tasks: int = 0
     trust: float = 1.0
 
-    def half_width(self, n_own: int, level: float = 0.8) -> float:
+    def half_width(self, n_runs: int, level: float = 0.8) -> float:
         """Return the half width of a central interval in predicted standard deviations.
 
         Args:
-            n_own: Runs of the target task; between those of ``N_OWN`` it is interpolated on a log scale.
+            n_runs: Runs of the target task; between those of ``N_TARGET_RUNS`` it is interpolated on a log scale.
             level: One of ``LEVELS``.
         """
         if not self.half_widths:
-            return uncalibrated_half_width(n_own, level)
+            return uncalibrated_half_width(n_runs, level)
         # Few source tasks with few runs may be too short to test the interval after 4 or 16 of them; then it stays as predicted.
         as_predicted = float(norm.ppf(0.5 + level / 2))
-        column = [self.half_widths[n][LEVELS.index(level)] if n in self.half_widths else as_predicted for n in N_OWN]
-        return float(np.interp(np.log1p(n_own), np.log1p(N_OWN), column))
+        column = [self.half_widths[n][LEVELS.index(level)] if n in self.half_widths else as_predicted for n in N_TARGET_RUNS]
+        return float(np.interp(np.log1p(n_runs), np.log1p(N_TARGET_RUNS), column))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -95,18 +95,18 @@ class Calibration:
         return cls(widths, coverage, int(content.get("n_tasks", 0)), float(content.get("trust", 1.0)))
 
 
-def uncalibrated_half_width(n_own: int, level: float) -> float:
+def uncalibrated_half_width(n_runs: int, level: float) -> float:
     """Return the half width, in predicted standard deviations, of an interval that no source task has calibrated.
 
     Length scales and noise that were fitted to few runs fit these better than the next one, so the tails are those of Student's t, with
     ``T_DOF_FACTOR sqrt(n)`` degrees of freedom.
 
     Args:
-        n_own: Runs of the target task; without any, nothing was fitted to them.
+        n_runs: Runs of the target task; without any, nothing was fitted to them.
         level: Share that the interval is to hold.
     """
     quantile = 0.5 + level / 2
-    return float(t.ppf(quantile, T_DOF_FACTOR * math.sqrt(n_own)) if n_own else norm.ppf(quantile))
+    return float(t.ppf(quantile, T_DOF_FACTOR * math.sqrt(n_runs)) if n_runs else norm.ppf(quantile))
 
 
 def interval_widths(residuals: Sequence[FloatArray]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -138,17 +138,17 @@ def calibrate(tasks: TaskGPs, relatedness: Relatedness, features: Sequence[Mappi
     rng = np.random.default_rng(seed)
     held_out = np.sort(rng.permutation(tasks.n_tasks)[:MAX_HELD_OUT_TASKS])
 
-    def predicted(n_own: int, trust: float) -> list[_HeldOut]:
-        each = (_predict_held_out(tasks, relatedness, features, int(i), n_own, trust, rng) for i in held_out)
+    def predicted(n_runs: int, trust: float) -> list[_HeldOut]:
+        each = (_predict_held_out(tasks, relatedness, features, int(i), n_runs, trust, rng) for i in held_out)
         return [found for found in each if found is not None]
 
     before_any_run = predicted(0, 1.0)
     trust = trust_in([found.correlation for found in before_any_run])
     widths, coverage = {}, {}
-    for n_own in N_OWN:
-        tested = before_any_run if n_own == 0 and trust == 1.0 else predicted(n_own, trust)
+    for n_runs in N_TARGET_RUNS:
+        tested = before_any_run if n_runs == 0 and trust == 1.0 else predicted(n_runs, trust)
         if len(tested) >= MIN_HELD_OUT_TASKS:
-            widths[n_own], coverage[n_own] = interval_widths([np.abs(found.scores - found.mean) / found.spread for found in tested])
+            widths[n_runs], coverage[n_runs] = interval_widths([np.abs(found.scores - found.mean) / found.spread for found in tested])
     return Calibration(widths, coverage, len(held_out) if widths else 0, trust)
 
 
@@ -188,20 +188,20 @@ def _predict_held_out(
     relatedness: Relatedness,
     features: Sequence[Mapping[str, float]],
     i: int,
-    n_own: int,
+    n_runs: int,
     trust: float,
     rng: np.random.Generator,
 ) -> _HeldOut | None:
     """Predict a held-out task's other runs after some of its own, or None if it has too few."""
     mask = tasks.mask[i].numpy()
     inputs, scores = tasks.inputs[i].double().numpy()[mask], tasks.scores[i].double().numpy()[mask]
-    if len(scores) < n_own + MIN_TEST_RUNS:
+    if len(scores) < n_runs + MIN_TEST_RUNS:
         return None
     others = np.delete(np.arange(tasks.n_tasks), i)
     prior = HistoryPrior(tasks.without(i), task_weightings(relatedness, features[i], others), trust=trust)
     order = rng.permutation(len(scores))
-    own, rest = order[:n_own], order[n_own:]
-    data = TargetTaskData(inputs[own], scores[own], np.ones(n_own, dtype=bool))
+    known, rest = order[:n_runs], order[n_runs:]
+    data = TargetTaskData(inputs[known], scores[known], np.ones(n_runs, dtype=bool))
     posterior = posterior_with_single_task_component(prior, data, trust)
     mean, variance = posterior.predict(inputs[rest]).mixture()
     return _HeldOut(scores[rest], mean, np.sqrt(variance + posterior.noise_variance))

@@ -21,7 +21,7 @@ JITTER = 1e-4
 def one_thread() -> Iterator[None]:
     """Run small matrices on one CPU thread, and give the host its number of threads back.
 
-    At these sizes more threads wait for each other; beside a busy data loader they make a step ten times slower.
+    At these sizes more threads wait for each other; next to a busy data loader they make a step ten times slower.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -144,7 +144,7 @@ class MetaModel(ABC):
     def learn(
         cls, tasks: Sequence[TaskRuns], encoder: Encoder, *, device: str, seed: int, deadline_s: float | None, progress: Progress | None
     ) -> Self:
-        """Learn from trainable tasks; ``info`` holds what this kind alone remembers.
+        """Learn from trainable tasks; ``info`` holds what only this kind remembers.
 
         Args:
             tasks: At least ``min_tasks`` of them.
@@ -193,7 +193,7 @@ class MetaModel(ABC):
         """Read a model of any kind.
 
         Args:
-            path: The JSON file, the safetensors file beside it, or the folder of a history's models, for the newest one.
+            path: The JSON file, its safetensors file, or the folder of a history's models, for the newest one.
 
         Raises:
             ModelFileError: If a file is missing, damaged or of another format.

@@ -38,7 +38,7 @@ def write_model_files(folder: str | os.PathLike[str], model_id: str, content: Ma
 
 
 def meta_file(path: str | os.PathLike[str]) -> Path:
-    """Return the JSON file of a model: given itself, the safetensors file beside it, or a folder of models, for the newest one."""
+    """Return the JSON file of a model: given itself, its safetensors file, or a folder of models, for the newest one."""
     found = Path(path)
     return max(found.glob("*.json"), default=found / "model.json") if found.is_dir() else found.with_suffix(".json")
 

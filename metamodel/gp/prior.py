@@ -190,7 +190,7 @@ class HistoryPrior:
         self._length = torch.cat([tasks.task_kernel.length.double(), torch.full((n_extra,), EXTRA_LENGTH, dtype=torch.double)])
         weights, loose = [], 0.0
         for weighting in weightings:
-            # With one or two tasks, that they agree says little about the next one.
+            # With one or two tasks, their agreement is weak evidence about the next one.
             history = trust * SHARE_OF_HISTORY * weighting.n_effective / (weighting.n_effective + 1)
             weights += [history, trust * SHARE_OF_LOOSE * (1 - history)]
             loose += (1 - trust * SHARE_OF_LOOSE) * (1 - history)
@@ -279,7 +279,7 @@ class HistoryPrior:
 
         Args:
             v: Which weighting.
-            conditioning: With the weights of one component of the weighting, shape ``(n_own,)``.
+            conditioning: With the weights of one component of the weighting, shape ``(n_runs,)``.
         """
         tasks, weighting = self._tasks, self._weightings[v]
         shared = torch.zeros(0, dtype=torch.double) if tasks.shared_gp is None else tasks.shared_gp.mean_weights

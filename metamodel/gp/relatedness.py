@@ -2,7 +2,7 @@
 
 The task effects (``task_gps``) are correlated by descriptors: ``B = (1 - rho) 1 + rho K`` with a squared-exponential
 kernel ``K`` over descriptors, an inverse squared width each. With few tasks descriptors tempt any flexible model (they name each task),
-so ``rho`` and the widths are learned by their likelihood, where a width says "does not matter" unless the tasks contradict.
+so ``rho`` and the widths are learned by their likelihood, where a descriptor does not matter unless the tasks contradict.
 
 References:
     Bonilla, Chai & Williams, "Kernel multi-task learning using task-specific features", AISTATS 2007.

@@ -25,7 +25,7 @@ POINTS_PER_CHUNK = 256
 """Points evaluated at once."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class SharedKernel:
     """Prior of the shared function: a Matern-5/2 kernel seen through ``m`` inducing points.
 

@@ -34,7 +34,7 @@ CONFIGS_PER_CHUNK = 32
 """Configurations predicted at once: what is computed of them fits into a processor's cache."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class TrainingTask:
     """One task to learn from: encoded runs of shape ``(n, d)`` and their scores of shape ``(n,)``."""
 
@@ -56,7 +56,7 @@ class TrainingTask:
         return TrainingTask(self.inputs[kept], self.scores[kept])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class TaskKernel:
     """The kernel that all task effects have, and the noise.
 

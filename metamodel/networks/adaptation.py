@@ -1,7 +1,7 @@
 """A surrogate network that learns to learn: an initialisation from many tasks, adapted to one by a few gradient steps. Tensors in and out.
 
 The network maps an encoded configuration to a score (the warped outcome, see ``observations.past_scores``). The runs of a new task enter
-by their order alone, through the logistic loss of pairs (RankNet): nothing is known of the scale and offset of a new task, and any monotone
+by their order only, through the logistic loss of pairs (RankNet): nothing is known of the scale and offset of a new task, and any monotone
 change of its units leaves the adapted network as it is. An empty set of runs has no pairs, so nothing is adapted.
 
 *MAML* looks for the initialisation, and for the step size of each layer, from which the adapted network predicts the scores of the whole
@@ -40,8 +40,8 @@ INPUT_SCALE = 2.0
 """Inputs are centred and stretched from [0, 1] to [-1, 1]: all on one side of zero, a few gradient steps would hardly bend the network."""
 MAX_SUPPORT = 16
 """Runs of a task that adaptation sees in training, at most; few-shot is what it has to be good at."""
-TASKS_PER_STEP = 12
-WARM_UP = 0.1
+TASKS_PER_META_STEP = 12
+WARM_UP_SHARE = 0.1
 """Part of a training in which the step size grows."""
 GRADIENT_NORM = 10.0
 """Largest norm of a meta-gradient: a task on which the inner steps overshoot must not undo the others."""
@@ -224,13 +224,13 @@ def meta_loss(parameters: Parameters, rates: Parameters, support: Runs, query: R
         Shape ``(e,)``, mean over the ``b`` tasks.
     """
     n_tasks = support.outcomes.shape[1]
-    own = [p[:, None].expand(-1, n_tasks, -1, -1) for p in parameters]
-    adapted = adapt(own, [r[:, None] for r in rates], support, n_steps, is_second_order=True)
+    copies = [p[:, None].expand(-1, n_tasks, -1, -1) for p in parameters]
+    adapted = adapt(copies, [r[:, None] for r in rates], support, n_steps, is_second_order=True)
     return squared_loss(predict(adapted, query.inputs), query).mean(1)
 
 
 class TaskSampler:
-    """Draws tasks and runs of them; member ``i`` of the ensemble never sees the tasks of fold ``i``, so that each task has a judge.
+    """Draws tasks and runs of them; member ``i`` of the ensemble is not trained on the tasks of fold ``i``, which test it.
 
     Args:
         tasks: The past tasks.
@@ -245,7 +245,7 @@ class TaskSampler:
         folds = torch.arange(len(tasks)) % n_members
         self.fold = folds[torch.randperm(len(tasks), generator=self.generator)] if has_folds else torch.full((len(tasks),), -1)
         self._seen = [(self.fold != i).nonzero()[:, 0] for i in range(n_members)]
-        self.n_per_step = min(TASKS_PER_STEP, *(len(seen) for seen in self._seen))
+        self.n_per_step = min(TASKS_PER_META_STEP, *(len(seen) for seen in self._seen))
 
     def tasks_of_step(self) -> Tensor:
         """Draw tasks for each member, shape ``(e, b)``."""
@@ -272,7 +272,7 @@ class TaskSampler:
 
 
 class Clock:
-    """Says how far a training is, by its steps or by its time, whichever is further.
+    """Measures how far a training is, by its steps or by its time, whichever is further.
 
     Step sizes follow it, so that a training with little time is a short one, and not one that was torn off.
     """
@@ -292,9 +292,9 @@ class Clock:
 
 def one_cycle(share: float) -> float:
     """Return the step size at a point of the training, as part of the largest: up for a tenth of it, then down along a cosine."""
-    if share < WARM_UP:
-        return 0.04 + 0.96 * share / WARM_UP
-    return 0.5 + 0.5 * math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP))
+    if share < WARM_UP_SHARE:
+        return 0.04 + 0.96 * share / WARM_UP_SHARE
+    return 0.5 + 0.5 * math.cos(math.pi * (share - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
 
 
 def fit_maml(start: Parameters, sampler: TaskSampler, schedule: Schedule, clock: Clock) -> Initialisation:

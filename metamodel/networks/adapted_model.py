@@ -40,7 +40,7 @@ from store.errors import ModelFileError
 
 STEPS_TRIED = (0, 1, 2, 3, 5, 8, 12, 20)
 """Candidate numbers of adaptation steps, chosen by cross-validation over tasks."""
-N_OWN_TRIED = (4, 8, 16)
+N_TARGET_RUNS_TRIED = (4, 8, 16)
 """Numbers of target runs with which they are compared."""
 
 
@@ -131,7 +131,7 @@ class AdaptedModel(MetaModel):
         start = replace(start, parameters=_moved(start.parameters, "cpu"), rates=_moved(start.rates, "cpu"))
         held_out = HeldOutTasks.of(padded, sampler.fold, rng)
         start = replace(start, n_steps=best_n_steps(start, held_out))
-        residuals = measure_residuals(lambda n_own: held_out_residuals(start, held_out, n_own, start.n_steps))
+        residuals = measure_residuals(lambda n_runs: held_out_residuals(start, held_out, n_runs, start.n_steps))
         info = {"n_members": N_MEMBERS, "n_adaptation_steps": start.n_steps, "coverage": residuals.to_json()}
         return cls(encoder=encoder, calibration=residuals.calibration, info=info, start=start, residuals=residuals)
 
@@ -203,14 +203,14 @@ class ReptileModel(AdaptedModel):
         return fit_reptile(start, sampler, REPTILE, Clock(REPTILE.n_outer, deadline_s, progress))
 
 
-def held_out_residuals(start: Initialisation, held_out: HeldOutTasks, n_own: int, n_steps: int) -> list[FloatArray]:
-    """Return the residuals of each member, adapted to ``n_own`` runs of a task it was not trained on, at the other runs of the task."""
+def held_out_residuals(start: Initialisation, held_out: HeldOutTasks, n_runs: int, n_steps: int) -> list[FloatArray]:
+    """Return the residuals of each member, adapted to ``n_runs`` runs of a task it was not trained on, at the other runs of the task."""
     if not len(held_out):
         return []
-    adapted = start.member(held_out.member).adapted(held_out.first_runs(n_own), n_steps if n_own else 0)
+    adapted = start.member(held_out.member).adapted(held_out.first_runs(n_runs), n_steps if n_runs else 0)
     with torch.no_grad():
         predicted = predict(adapted, held_out.tasks.inputs)
-    return held_out.other_residuals(predicted, n_own)
+    return held_out.other_residuals(predicted, n_runs)
 
 
 def best_n_steps(start: Initialisation, held_out: HeldOutTasks) -> int:
@@ -219,7 +219,7 @@ def best_n_steps(start: Initialisation, held_out: HeldOutTasks) -> int:
         return start.n_steps
 
     def error(n_steps: int) -> float:
-        rows = [row for n_own in N_OWN_TRIED for row in held_out_residuals(start, held_out, n_own, n_steps) if len(row)]
+        rows = [row for n_runs in N_TARGET_RUNS_TRIED for row in held_out_residuals(start, held_out, n_runs, n_steps) if len(row)]
         return float(np.mean([np.square(row).mean() for row in rows])) if rows else 0.0
 
     return min(STEPS_TRIED, key=lambda n_steps: (error(n_steps), n_steps))

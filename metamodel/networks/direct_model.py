@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metamodel.data.observations import TaskRuns, past_scores
 from metamodel.data.task import TaskDescription
-from metamodel.gp.calibration import MIN_HELD_OUT_TASKS, N_OWN
+from metamodel.gp.calibration import MIN_HELD_OUT_TASKS, N_TARGET_RUNS
 from metamodel.gp.meta_model import MetaModel, Progress, encoded_task
 from metamodel.gp.prediction import Prediction, TargetTaskData, TaskPosterior
 from metamodel.networks.adaptation import N_MEMBERS, Clock, PaddedTasks, Parameters
@@ -41,7 +41,7 @@ SLOPE = 1e-3
 """Decrease of the expected score with distance where the measured one is level, so that nearer is better everywhere."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Quality:
     """How good configurations are by their distance from the predicted optimum.
 
@@ -238,7 +238,7 @@ class DirectModel(MetaModel):
 
 
 def family_of(task: TaskRuns) -> str | None:
-    """Return the model family of a task: what its description says, else that of most runs."""
+    """Return the model family of a task: that of its description, else that of most runs."""
     if task.description.model_family is not None:
         return task.description.model_family
     seen = Counter(str(config["model_family"]) for config in task.configs if config.get("model_family") is not None)
@@ -262,10 +262,10 @@ class HeldOutOptima:
         """Predict every task that some network was not trained on, from none, 4 and 16 of its runs."""
         held_out = HeldOutTasks.of(tasks, fold, rng)
         optima = {}
-        for n_own in N_OWN if len(held_out) else ():
-            runs = held_out.first_runs(n_own)
+        for n_runs in N_TARGET_RUNS if len(held_out) else ():
+            runs = held_out.first_runs(n_runs)
             found = predicted_optimum(parameters, described[held_out.index], runs.inputs, runs.outcomes, runs.weight)
-            optima[n_own] = found[held_out.member, torch.arange(len(held_out))].double().numpy()
+            optima[n_runs] = found[held_out.member, torch.arange(len(held_out))].double().numpy()
         return cls(held_out, optima)
 
     def errors(self, encoder: Encoder) -> tuple[FloatArray, Quality, Residuals]:
@@ -282,8 +282,8 @@ class HeldOutOptima:
         everything = [(values[is_run], scores[is_run]) for values in distance.values()]
         quality = Quality.fit(*(np.concatenate(parts) for parts in zip(*everything, strict=True)))
 
-        def residuals(n_own: int) -> list[FloatArray]:
-            return self.held_out.other_residuals(torch.as_tensor(quality.at(distance[n_own])), n_own)
+        def residuals(n_runs: int) -> list[FloatArray]:
+            return self.held_out.other_residuals(torch.as_tensor(quality.at(distance[n_runs])), n_runs)
 
         return miss, quality, measure_residuals(residuals)
 
@@ -292,7 +292,7 @@ def accuracy(predicted: HeldOutOptima, tasks: Sequence[TaskRuns], encoder: Encod
     """Measure how far predicted hyperparameters are from the best run of each held-out task.
 
     Returns:
-        ``n_tasks``; ``after``: number of own runs -> name -> error; ``same_for_all``: the errors of the mean optimum of the other tasks,
+        ``n_tasks``; ``after``: number of target runs -> name -> error; ``same_for_all``: the errors of the mean optimum of the other tasks,
         without anything of the task. Empty where no task could be held out.
     """
     if not predicted.optima:
@@ -309,7 +309,7 @@ def accuracy(predicted: HeldOutOptima, tasks: Sequence[TaskRuns], encoder: Encod
         found = [decode(row, encoder, seen) for row in optima]
         return mean_errors([hyperparameter_errors(given, config, is_log) for given, config in zip(found, truth, strict=True)])
 
-    after = {str(n_own): errors(optimum) for n_own, optimum in predicted.optima.items()}
+    after = {str(n_runs): errors(optimum) for n_runs, optimum in predicted.optima.items()}
     return {"n_tasks": len(truth), "after": after, "same_for_all": errors(mean)}
 
 

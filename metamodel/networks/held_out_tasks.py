@@ -42,9 +42,9 @@ class HeldOutTasks:
 
     def first_runs(self, n: int) -> Runs:
         """Return the first ``n`` runs of each in the random order."""
-        own = self.order[:, :n]
-        inputs = self.tasks.inputs.gather(1, own[..., None].expand(-1, -1, self.tasks.inputs.shape[-1]))
-        return Runs(inputs, self.tasks.scores.gather(1, own), self.tasks.mask.gather(1, own))
+        first = self.order[:, :n]
+        inputs = self.tasks.inputs.gather(1, first[..., None].expand(-1, -1, self.tasks.inputs.shape[-1]))
+        return Runs(inputs, self.tasks.scores.gather(1, first), self.tasks.mask.gather(1, first))
 
     def other_residuals(self, predicted: Tensor, n: int) -> list[FloatArray]:
         """Return, for each task, true less predicted scores of the runs after the first ``n``.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metamodel.gp.calibration import MIN_HELD_OUT_TASKS, MIN_TEST_RUNS, N_OWN, Calibration, interval_widths
+from metamodel.gp.calibration import MIN_HELD_OUT_TASKS, MIN_TEST_RUNS, N_TARGET_RUNS, Calibration, interval_widths
 from metamodel.gp.posterior import expected_order_statistics
 from metamodel.space.arrays import FloatArray
 
@@ -31,12 +31,12 @@ class Residuals:
     calibration: Calibration = field(default_factory=lambda: Calibration({}, {}))
     n_tasks: int = 0
 
-    def at(self, n_own: int) -> float:
+    def at(self, n_runs: int) -> float:
         """Return the residual after so many target runs; between the measured numbers it is interpolated on a log scale."""
         if not self.spread:
             return UNKNOWN
         known = sorted(self.spread)
-        return float(np.interp(np.log1p(n_own), np.log1p(known), [self.spread[n] for n in known]))
+        return float(np.interp(np.log1p(n_runs), np.log1p(known), [self.spread[n] for n in known]))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -57,13 +57,13 @@ def measure_residuals(residuals: Callable[[int], list[FloatArray]]) -> Residuals
     """
     spread, widths, coverage = {}, {}, {}
     n_tasks = 0
-    for n_own in N_OWN:
-        rows = [row for row in residuals(n_own) if len(row) >= MIN_TEST_RUNS]
+    for n_runs in N_TARGET_RUNS:
+        rows = [row for row in residuals(n_runs) if len(row) >= MIN_TEST_RUNS]
         if len(rows) < MIN_HELD_OUT_TASKS:
             continue
         n_tasks = max(n_tasks, len(rows))
-        spread[n_own] = max(float(np.sqrt(np.mean([np.square(row).mean() for row in rows]))), 1e-3)
-        widths[n_own], coverage[n_own] = interval_widths([np.abs(row) / spread[n_own] for row in rows])
+        spread[n_runs] = max(float(np.sqrt(np.mean([np.square(row).mean() for row in rows]))), 1e-3)
+        widths[n_runs], coverage[n_runs] = interval_widths([np.abs(row) / spread[n_runs] for row in rows])
     return Residuals(spread, Calibration(widths, coverage, n_tasks), n_tasks)
 
 

@@ -17,8 +17,8 @@ FAILED_SCORE = -2.5
 """What a failed run is worth in normal scores: worse than 99 of 100."""
 
 CAUTION = 1.0
-"""Standard deviations that a first choice is judged below its expected outcome: what was good on most past tasks and bad on some is a
-worse start than what was good on all."""
+"""Standard deviations subtracted from the expected outcome of a first choice: what was good on most past tasks and bad on some is a worse
+start than what was good on all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,7 +76,7 @@ class Acquisition:
 
 
 def lies_within(numbers: FloatArray, bounds: tuple[float, float, bool]) -> npt.NDArray[np.bool_]:
-    """Say which numbers lie between two bounds, which are logarithms where the third says so."""
+    """Say which numbers lie between two bounds, which are logarithms where the third is true."""
     low, high, is_log = bounds
     if not is_log:
         return (low <= numbers) & (numbers <= high)

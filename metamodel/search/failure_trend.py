@@ -20,14 +20,14 @@ RIDGE = 0.3
 """Precision of the normal prior of each coefficient. On recorded tasks with failing regions, held-out losses are level from .03 to .3."""
 INTERCEPT_PRECISION = 0.25
 MAX_PAIRED = 16
-"""Columns up to which products of two columns count; with more of them squares alone."""
-MAX_STEPS = 30
-TOLERANCE = 1e-6
+"""Columns up to which products of two columns count; with more of them only squares."""
+MAX_NEWTON_STEPS = 30
+NEWTON_TOLERANCE = 1e-6
 CLIP = 1.0
 """Centred values of the range that runs had; outside of it a square would say anything, so the rate stays that of its end."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class FailureTrend:
     """The log odds of failing as a quadratic function of ``z = 2 x - 1``: ``offset + linear z + z quadratic z``.
 
@@ -66,7 +66,7 @@ class FailureTrend:
             return float(weight @ (np.logaddexp(0.0, logits) - is_failed * logits) + 0.5 * precision @ np.square(beta - prior))
 
         beta, before = prior, loss(prior)
-        for _ in range(MAX_STEPS):
+        for _ in range(MAX_NEWTON_STEPS):
             rate = _sigmoid(features @ beta)
             slope = features.T @ (weight * (rate - is_failed)) + precision * (beta - prior)
             curvature = (features * (weight * rate * (1 - rate))[:, None]).T @ features + np.diag(precision)
@@ -77,7 +77,7 @@ class FailureTrend:
             if after > before:
                 break
             beta, gained, before = beta - size * step, before - after, after
-            if gained < TOLERANCE:
+            if gained < NEWTON_TOLERANCE:
                 break
         quadratic = np.zeros((d, d))
         quadratic[rows, columns] += 0.5 * beta[1 + d :]

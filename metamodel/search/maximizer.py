@@ -179,7 +179,7 @@ class _Search:
 
 
 def _is_near(config: Mapping[str, Any], other: Mapping[str, Any], space: Space) -> bool:
-    """Say whether two configurations would teach the same: equal labels and counts, numbers within a few percent of their range."""
+    """Return whether two configurations are almost the same: equal labels and counts, numbers within a few percent of their range."""
     return all(
         config[name] == other[name]
         if dim.choices is not None or dim.is_int

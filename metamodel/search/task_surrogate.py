@@ -35,8 +35,8 @@ MAX_TARGET_RUNS = 400
 NORMAL_HALF_WIDTH = float(norm.ppf(0.9))
 """Half width of a central 80 % interval of a normal in standard deviations; what calibration makes of it scales every spread."""
 N_ELITES = 4
-MAX_FAILED_RUNS = 1_000
-MAX_FINISHED_RUNS = 2_000
+MAX_FAILED_RUNS_FOR_FEASIBILITY = 1_000
+MAX_RUNS_FOR_FEASIBILITY = 2_000
 """Runs of the task, and of the others, from which is learned where runs fail; of more, so many are drawn."""
 MIN_OUTCOMES_FOR_UNITS = 3
 """Distinct outcomes of the task from which a prediction can be given in the objective's units."""
@@ -232,7 +232,7 @@ def _drawn_shares(tasks: Sequence[TaskRuns]) -> list[FloatArray]:
     """Return for each run, shape ``(n,)`` a task, how likely it is used to learn where runs fail: certainly, unless there are many."""
     n_failed = sum(int(task.is_failed.sum()) for task in tasks)
     n_finished = sum(map(len, tasks)) - n_failed
-    failed, finished = min(1.0, MAX_FAILED_RUNS / max(1, n_failed)), min(1.0, MAX_FINISHED_RUNS / max(1, n_finished))
+    failed, finished = min(1.0, MAX_FAILED_RUNS_FOR_FEASIBILITY / max(1, n_failed)), min(1.0, MAX_RUNS_FOR_FEASIBILITY / max(1, n_finished))
     return [np.where(task.is_failed, failed, finished) for task in tasks]
 
 

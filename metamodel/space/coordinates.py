@@ -132,7 +132,7 @@ class Coordinates:
     Args:
         space: The space.
         encoder: How configurations become inputs of a meta-model.
-        context: What every configuration has beside the space.
+        context: What every configuration has in addition to the space.
     """
 
     def __init__(self, space: Space, encoder: Encoder, context: Mapping[str, Any]) -> None:

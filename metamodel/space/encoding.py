@@ -58,7 +58,7 @@ def plain_numbers(values: Sequence[Any]) -> FloatArray | None:
         return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Column:
     """One hyperparameter as the encoder sees it.
 
@@ -129,7 +129,7 @@ class Column:
         return np.clip((numbers - self.low) / span if span > 0 else np.full(numbers.shape, 0.5), -OVERHANG, 1 + OVERHANG)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Encoder:
     """Maps configurations to rows of shape ``(n, d)``."""
 

@@ -36,8 +36,8 @@ from store.names import Direction
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "data"
-TASKS = "tasks.json"
+DATA_FOLDER = "data"
+TASKS_FILE = "tasks.json"
 
 STARTER_EQUIVALENT_TASKS = 4.0
 """How many tasks of the user the whole starter counts as; with ``m`` of them, their share is ``m / (m + STARTER_EQUIVALENT_TASKS)``."""
@@ -47,7 +47,7 @@ MAX_LENGTH_RATIO = 10
 """How many times the steps of its own longest run are in scope: longer training needs smaller learning rates."""
 UNKNOWN_OPTIMIZER = {"Adam": 0.7, "SGD": 0.3}
 """Shares of the two kinds where the optimizer is not known."""
-ABSENT = {"weight_decay": 0.0, "dropout": 0.0, "warmup_ratio": 0.0, "lr_scheduler": "constant"}
+USED_WHERE_ABSENT = {"weight_decay": 0.0, "dropout": 0.0, "warmup_ratio": 0.0, "lr_scheduler": "constant"}
 """What a run without such a hyperparameter does."""
 USUAL_MOMENTUM = 0.9
 """SGD whose momentum is no hyperparameter mostly has this one written into the code; without any a larger rate would have been right."""
@@ -149,10 +149,10 @@ class StarterFiles:
         self._folder = folder
         self._families: dict[str, Family] = {}
         try:
-            self.about: dict[str, Any] = json.loads((folder / TASKS).read_text(encoding="utf-8"))
+            self.about: dict[str, Any] = json.loads((folder / TASKS_FILE).read_text(encoding="utf-8"))
             self._listed: dict[str, list[dict[str, Any]]] = self.about["families"]
         except (OSError, ValueError, KeyError) as error:
-            raise ModelFileError(f"The starter history must be readable, but {str(folder / TASKS)!r} is not: {error}.") from error
+            raise ModelFileError(f"The starter history must be readable, but {str(folder / TASKS_FILE)!r} is not: {error}.") from error
 
     def family(self, name: str) -> Family:
         """Return a family.
@@ -237,7 +237,7 @@ def _number(name: str, value: float) -> float | int:
 
 @lru_cache(maxsize=1)
 def _files() -> StarterFiles:
-    return StarterFiles(Path(str(files("metamodel.starter"))) / FOLDER)
+    return StarterFiles(Path(str(files("metamodel.starter"))) / DATA_FOLDER)
 
 
 @lru_cache(maxsize=len(FAMILIES))
@@ -280,7 +280,7 @@ def load_starter_prior(description: TaskDescription, current: Mapping[str, Any])
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration with one spelling of its optimizer, and with what is absent as not used."""
-    result = {**ABSENT, **config}
+    result = {**USED_WHERE_ABSENT, **config}
     if "optimizer" in result:
         result["optimizer"] = optimizer_of(result["optimizer"]) or result["optimizer"]
         if result["optimizer"] == "SGD":

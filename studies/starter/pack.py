@@ -50,7 +50,7 @@ CURVES = ("val_loss", "val_accuracy", "train_loss")
 ARCHITECTURE = ("num_layers", "hidden_size")
 """Left out of what is learned: how deep and wide a network should be follows from how large the data are, and these are all small."""
 LAST_EPOCHS = 3
-KINDS = ("SGD", "Adam")
+OPTIMIZER_KINDS = ("SGD", "Adam")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ def learning_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[TaskRuns]:
         description = TaskDescription.from_dict(task["description"])
         objective, direction = str(description.objective), Direction(str(description.direction))
         sign = -1.0 if direction is Direction.MIN else 1.0
-        for kind in KINDS:
+        for kind in OPTIMIZER_KINDS:
             runs = _thinned([run for run in task["runs"] if kind_of(run) == kind], objective, sign)
             ended = [outcome(run, objective) for run in runs]
             values = sign * np.array([value for value, _ in ended])

@@ -182,8 +182,8 @@ def _say(share: float, text: str) -> None:
 
 def composition() -> list[str]:
     """Return the table of what the starter consists of, as lines of Markdown."""
-    folder = Path(starter_prior.__file__).parent / starter_prior.FOLDER
-    about = json.loads((folder / starter_prior.TASKS).read_text(encoding="utf-8"))
+    folder = Path(starter_prior.__file__).parent / starter_prior.DATA_FOLDER
+    about = json.loads((folder / starter_prior.TASKS_FILE).read_text(encoding="utf-8"))
     origin = about["provenance"]
     from pyarrow import parquet
 

@@ -12,7 +12,7 @@ from metahp_tuning.task_description import parameter_count
 from metamodel import Decision, TaskDescription, Unit, recommend
 from metamodel.starter import starter_prior
 from metamodel.starter.scope import FAMILIES, LARGEST, MAX_OTHER_TASKS_FOR_STARTER, family_of, optimizer_of, why_out_of_scope
-from metamodel.starter.starter_prior import FOLDER as DATA
+from metamodel.starter.starter_prior import DATA_FOLDER as DATA
 from metamodel.starter.starter_prior import StarterFiles, shipped
 from studies.starter.networks import build
 from studies.starter.pack import learning_tasks, outcome, pack, read
@@ -269,9 +269,9 @@ def test_a_network_that_is_built_later_is_known_by_its_name():
 
 
 def test_damaged_files_cost_a_warning_and_no_run(history, tmp_path, monkeypatch, caplog):
-    (tmp_path / starter_prior.TASKS).write_text("{")
+    (tmp_path / starter_prior.TASKS_FILE).write_text("{")
     monkeypatch.setattr(starter_prior, "files", lambda package: tmp_path)
-    monkeypatch.setattr(starter_prior, "FOLDER", ".")
+    monkeypatch.setattr(starter_prior, "DATA_FOLDER", ".")
     for cached in (starter_prior._files, starter_prior.shipped):
         cached.cache_clear()
     try:
@@ -284,12 +284,12 @@ def test_damaged_files_cost_a_warning_and_no_run(history, tmp_path, monkeypatch,
 
 
 def test_what_ships_is_small_and_says_where_it_comes_from(tmp_path):
-    folder = starter_prior.Path(starter_prior.__file__).parent / starter_prior.FOLDER
+    folder = starter_prior.Path(starter_prior.__file__).parent / starter_prior.DATA_FOLDER
     with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in folder.iterdir():
             archive.write(path, path.name)
     assert (tmp_path / "all.zip").stat().st_size < 3_000_000
-    about = json.loads((folder / starter_prior.TASKS).read_text())
+    about = json.loads((folder / starter_prior.TASKS_FILE).read_text())
     assert about["provenance"]["n_tasks"] >= 60
     assert about["provenance"]["n_runs"] >= 60 * about["provenance"]["n_tasks"]
     assert about["provenance"]["n_diverged"] > 0
@@ -300,9 +300,9 @@ def test_what_ships_is_small_and_says_where_it_comes_from(tmp_path):
 def test_the_runs_shipped_with_the_models_have_full_curves():
     from pyarrow import parquet
 
-    folder = starter_prior.Path(starter_prior.__file__).parent / starter_prior.FOLDER
+    folder = starter_prior.Path(starter_prior.__file__).parent / starter_prior.DATA_FOLDER
     table = parquet.read_table(folder / "runs.parquet")
-    about = json.loads((folder / starter_prior.TASKS).read_text())
+    about = json.loads((folder / starter_prior.TASKS_FILE).read_text())
     assert table.num_rows == about["provenance"]["n_runs"]
     rows = table.slice(0, 200).to_pylist()
     assert all(len(row["val_loss"]) == len(row["train_loss"]) == row["num_epochs"] for row in rows)
