@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,11 +23,12 @@ from metamodel.kinds import check_kind
 from metamodel.recommendation import Decision, Evidence, Recommendation
 from metamodel.search.candidates import conservative_space
 from metamodel.search.maximizer import best_configs
-from metamodel.search.query import Config, Query
+from metamodel.search.query import Query
 from metamodel.search.task_surrogate import CandidatePrediction, TaskSurrogate
 from metamodel.source_selection import Sources, combine_with_starter, drop_ineligible_tasks, select_sources
 from metamodel.space.batch import as_seen_by_model, name_in_model, with_global_batch
 from metamodel.space.dimensions import Space, limited, parse_space
+from metamodel.space.run_configs import Config
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.ids import new_id, task_id_of
@@ -98,48 +99,98 @@ def recommend(
     _check_task_and_candidates(task, candidates)
     bounds = {name_in_model(name): high for name, high in (limits or {}).items()}
     parsed = None if space is None else limited(with_global_batch(parse_space(space)), bounds)
-    now, configs = _current(current or {}, parsed), _by_model_names(candidates or ())
+    now, fit = _current(current or {}, parsed), _FitOptions(model, max_fit_s, device, seed, min_tasks)
+    request = _Request(task, parsed, candidates, now, allowed, bounds, pending, variant, mode, k, fit, _by_model_names(candidates or ()))
     with opened_history(history) as opened:
-        table, task_id = learning_table(opened), _task_id(opened, task)
-        # Runs of another objective than the one asked for would be incomparable.
-        target = None if task_id is None else table.of_task(task_id, task.objective if isinstance(task, TaskDescription) else None)
-        description = task if isinstance(task, TaskDescription) else target.description if target is not None else TaskDescription()
-        kind = model or active_kind(opened)
-        sources = select_sources(table, target, _names(parsed, configs), description, now, kind)
-        if parsed is None and candidates is None:
-            seen = (*sources.tasks, *sources.starter_tasks)
-            parsed = limited(conservative_space(target, seen, now, allowed), bounds)
-            sources = select_sources(table, target, frozenset(parsed), description, now, kind)
-        active = ActiveModel(None)
-        if sources.should_fit:
-            active = active_model(opened, table, max_fit_s, device, seed, model, sources.min_tasks_to_fit(min_tasks, kind))
-        fitted = drop_ineligible_tasks(active.model, table, sources, description, task_id)
-        chosen, sources = combine_with_starter(fitted, sources)
-        active = replace(active, model=chosen)
+        query, active, nothing, thin = _resolved(opened, request)
+    with one_thread():
+        return _answer(request, query, active, nothing, thin)
+
+
+@dataclass(frozen=True, slots=True)
+class _FitOptions:
+    """Which kind answers, and how an automatic fit is done. Attributes as in ``recommend``."""
+
+    model: str | None
+    max_fit_s: float
+    device: str
+    seed: int
+    min_tasks: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    """What was asked, checked. Attributes as in ``recommend``; space, configuration and ``configs`` by the names the meta-model knows."""
+
+    task: str | TaskDescription | None
+    space: Space | None
+    candidates: Sequence[Mapping[str, Any]] | None
+    current: Config
+    allowed: Collection[str] | None
+    limits: Mapping[str, float]
+    pending: Sequence[Mapping[str, Any]]
+    variant: str | None
+    mode: str
+    k: int
+    fit: _FitOptions
+    configs: Sequence[Config]
+
+
+def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, Recommendation, str | None]:
+    """Resolve a request against the history.
+
+    Returns:
+        The query, the model that answers, the answer without a configuration, and why the evidence is below the floor (None: it is not).
+    """
+    table, task_id = learning_table(history), _task_id(history, request.task)
+    # Runs of another objective than the one asked for would be incomparable.
+    objective = request.task.objective if isinstance(request.task, TaskDescription) else None
+    target = None if task_id is None else table.of_task(task_id, objective)
+    description = target.description if target is not None else TaskDescription()
+    description = request.task if isinstance(request.task, TaskDescription) else description
+    fit, space, current = request.fit, request.space, request.current
+    kind = fit.model or active_kind(history)
+    sources = select_sources(table, target, _names(space, request.configs), description, current, kind)
+    if space is None and request.candidates is None:
+        seen = (*sources.tasks, *sources.starter_tasks)
+        space = limited(conservative_space(target, seen, current, request.allowed), request.limits)
+        sources = select_sources(table, target, frozenset(space), description, current, kind)
+    active = ActiveModel(None)
+    if sources.should_fit:
+        least = sources.min_tasks_to_fit(fit.min_tasks, kind)
+        active = active_model(history, table, fit.max_fit_s, fit.device, fit.seed, fit.model, least)
+    fitted = drop_ineligible_tasks(active.model, table, sources, description, task_id)
+    model, sources = combine_with_starter(fitted, sources)
+    active = replace(active, model=model)
     query = Query(
         task_id=task_id,
         target=target,
         sources=sources.tasks,
-        space=parsed or {},
-        current=now,
-        variant=variant,
-        mode=mode,
+        space=space or {},
+        current=current,
+        variant=request.variant,
+        mode=request.mode,
         description=description,
-        pending=tuple(_by_model_names(pending)),
+        pending=tuple(_by_model_names(request.pending)),
         starter_tasks=sources.starter_tasks,
         feasibility_only_tasks=sources.feasibility_only,
     )
     evidence = _evidence(query, {**table.left_out, **sources.left_out}, active)
-    nothing = nothing_recommended(task_id, mode, evidence)
-    thin = _thin(evidence, table, sources)
-    with one_thread():
-        reason = _why_no_answer(query, active, thin, candidates)
-        if reason is not None:
-            return [replace(nothing, reason=reason)]
-        surrogate = TaskSurrogate(active.model, query, configs)
-        if candidates is not None:
-            return _among_candidates(query, surrogate, nothing, thin, k, candidates, configs)
-        return _in_space(query, surrogate, nothing, thin, k, seed)
+    return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, table, sources)
+
+
+def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recommendation, thin: str | None) -> list[Recommendation]:
+    reason = None
+    if not query.space and request.candidates is None:
+        reason = thin or "no hyperparameter that may be changed varied in the history"
+    elif active.model is None and not (query.target is not None and query.target.has_outcome.any()):
+        reason = thin or active.note or "no finished run has an outcome"
+    if reason is not None:
+        return [replace(nothing, reason=reason)]
+    surrogate = TaskSurrogate(active.model, query, request.configs)
+    if request.candidates is not None:
+        return _among_candidates(query, surrogate, nothing, thin, request.k, request.candidates, request.configs)
+    return _in_space(query, surrogate, nothing, thin, request.k, request.fit.seed)
 
 
 def _check_counts(k: int, mode: str, model: str | None, min_tasks: int) -> None:
@@ -219,14 +270,6 @@ def _thin(evidence: Evidence, table: LearningTable, sources: Sources) -> str | N
     """Say why the evidence is below the floor, and which runs were not used; None where it is enough."""
     thin = thin_evidence(evidence)
     return None if thin is None else "; ".join(text for text in (thin, table.describe_left_out(), sources.starter_message) if text)
-
-
-def _why_no_answer(query: Query, active: ActiveModel, thin: str | None, candidates: Sequence[Mapping[str, Any]] | None) -> str | None:
-    if not query.space and candidates is None:
-        return thin or "no hyperparameter that may be changed varied in the history"
-    if active.model is None and not (query.target is not None and query.target.has_outcome.any()):
-        return thin or active.note or "no finished run has an outcome"
-    return None
 
 
 def _among_candidates(

@@ -109,10 +109,6 @@ class SharedFunction:
         weights: Tensor = torch.linalg.solve_triangular(self._factor, self._whitener.T, upper=False)
         return weights.float()
 
-    def basis(self, points: Tensor) -> Tensor:
-        """Return the basis functions at encoded points, double precision, shape ``(..., n, m)``."""
-        return self.kernel.cross(points.double()) @ self._whitener
-
     def mean(self, points: Tensor) -> Tensor:
         """Return the expected value at encoded points ``(..., n, d)``, double precision, shape ``(..., n)``."""
         return self.kernel.weighted(points.double(), self.mean_weights)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from metamodel.data.observations import TaskRuns
 from metamodel.data.task import TaskDescription
 from metamodel.space.dimensions import Space
-
-Config = Mapping[str, Any]
-"""A configuration by the names that the meta-model knows: canonical, with the global batch as its one batch size."""
+from metamodel.space.run_configs import Config
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """What is asked, resolved against the history.
+    """What is asked, resolved against the history. Configurations are by canonical name, with the global batch as the one batch size.
 
     Attributes:
         task_id: Id of the task, None if none was named.

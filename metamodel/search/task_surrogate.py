@@ -21,12 +21,12 @@ from metamodel.gp.prediction import TargetTaskData, TaskPosterior
 from metamodel.gp.single_task import SingleTaskPosterior
 from metamodel.search.acquisition import Acquisition, lies_within
 from metamodel.search.feasibility import TARGET_WEIGHT, Feasibility
-from metamodel.search.query import Config, Query
+from metamodel.search.query import Query
 from metamodel.space.arrays import FloatArray
 from metamodel.space.coordinates import Coordinates
 from metamodel.space.dimensions import LOG_RATIO, Space, is_number
 from metamodel.space.encoding import OVERHANG, Encoder, fit_encoder
-from metamodel.space.run_configs import varies
+from metamodel.space.run_configs import Config, varies
 from store.hyperparameters import is_always_log
 from store.names import natural_bounds
 

@@ -278,18 +278,3 @@ def load_space_file(path: str | Path) -> dict[str, BaseDistribution | list[Any]]
             ) from error
     parse_space(space)
     return space
-
-
-def sample_space(space: Space, n: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Draw configurations uniformly, each dimension on its own scale.
-
-    Args:
-        space: The space.
-        n: How many.
-        rng: Source of randomness.
-
-    Returns:
-        ``n`` configurations by canonical name.
-    """
-    units = rng.random((n, len(space)))
-    return [{name: dim.from_unit(float(unit)) for (name, dim), unit in zip(space.items(), row, strict=True)} for row in units]

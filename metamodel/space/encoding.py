@@ -161,11 +161,6 @@ class Encoder:
         """Which hyperparameter each encoded column belongs to, ``d`` of them."""
         return [i for i, column in enumerate(self.columns) for _ in range(column.width)]
 
-    @property
-    def missing_row(self) -> FloatArray:
-        """Encoding of a configuration of which nothing is known, shape ``(d,)``."""
-        return np.asarray(self.encode([{}])[0], dtype=np.float64)
-
     def encode(self, configs: Sequence[Mapping[str, Any]]) -> FloatArray:
         """Encode ``n`` configurations.
 

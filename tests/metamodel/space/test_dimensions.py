@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
 
-from metamodel.space.dimensions import Dimension, load_space_file, parse_space, sample_space
+from metamodel.space.dimensions import Dimension, load_space_file, parse_space
 from store.errors import SpaceError
 
 
@@ -91,7 +91,10 @@ def test_every_number_in_the_unit_interval_becomes_a_possible_value(unit: float,
 
 def test_values_are_drawn_evenly_on_the_scale_of_the_dimension() -> None:
     space = parse_space({"lr": FloatDistribution(1e-4, 1e-0, log=True), "n": IntDistribution(1, 4)})
-    configs = sample_space(space, 4000, np.random.default_rng(0))
+    configs = [
+        {name: dim.from_unit(float(unit)) for (name, dim), unit in zip(space.items(), row, strict=True)}
+        for row in np.random.default_rng(0).random((4000, 2))
+    ]
     decades = np.histogram(np.log10([config["learning_rate"] for config in configs]), bins=4, range=(-4, 0))[0]
     counts = np.bincount([config["n"] for config in configs])[1:]
     assert decades.min() > 850
