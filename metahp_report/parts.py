@@ -160,6 +160,10 @@ class Table:
     note: str = ""
     is_text: frozenset[int] = frozenset()
 
+    def kind_of(self, column: int) -> str:
+        """Return whether a column holds ``words`` or is a ``number``."""
+        return "words" if column == 0 or column in self.is_text else "number"
+
 
 @dataclass(frozen=True, slots=True)
 class Prose:
