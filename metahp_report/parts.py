@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 class Tone(StrEnum):
-    """Colours by their meaning; ``theme`` knows them in light and dark. Those of ``SEQUENCE`` tell series apart."""
+    """Colours by their meaning; ``theme`` knows them in light and dark. Those of ``SEQUENCE`` distinguish series."""
 
     BLUE = "blue"
     ORANGE = "orange"
@@ -186,7 +186,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a page says, in its order.
+    """Everything on a page, in its order.
 
     Attributes:
         title: Headline.
