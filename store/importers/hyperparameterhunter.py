@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, json_object, read_text
 from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, flattened, number_of, utc_of
 from store.importers.pipeline import counted
+from store.importers.registry import About
 from store.sqlite.bulk import Curve
 
 DESCRIPTIONS, LEADERBOARD = Path("Experiments/Descriptions"), Path("Leaderboards/GlobalLeaderboard.csv")
@@ -35,7 +36,14 @@ class HyperparameterHunterSource:
     """
 
     place: str
-    kind: str = "hyperparameterhunter"
+    kind: ClassVar[str] = "hyperparameterhunter"
+    about: ClassVar = About(
+        "HyperparameterHunter's experiments",
+        "descriptions (version 3.0.0) with parameters and evaluations, and the leaderboard",
+        "FOLDER",
+        "folder HyperparameterHunterAssets",
+        "HyperparameterHunterAssets --objective oof_roc_auc_score",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the experiments.

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 from store.errors import InvalidArgumentError, MetaHPError
@@ -25,6 +25,7 @@ from store.importers.bounded_files import existing, sqlite_address
 from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, curve_of, part_of, utc_of
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
+from store.importers.registry import About, option, words
 from store.privacy import redact, redact_text
 from store.records import RunStatus
 from store.sqlite.bulk import Curve
@@ -53,8 +54,15 @@ class OptunaSource:
     """
 
     place: str
-    studies: Collection[str] = ()
-    kind: str = "optuna"
+    studies: Collection[str] = option("--study", "LIST", "Only these studies; default: all.", parse=words, default=())
+    kind: ClassVar[str] = "optuna"
+    about: ClassVar = About(
+        "Optuna studies",
+        "each trial with parameters, state, direction and intermediate values as its curve; the task keeps the distributions",
+        "STORAGE",
+        "address (sqlite:///study.db), SQLite or journal file",
+        "sqlite:///study.db --dry-run",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the trials.

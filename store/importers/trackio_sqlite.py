@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, existing, sqlite_address
@@ -31,6 +31,7 @@ from store.importers.foreign import (
     utc_of,
 )
 from store.importers.pipeline import counted
+from store.importers.registry import About
 
 _MAX_JSON_BYTES = MIB
 _OWN = ("_Username", "_Created", "_Group")
@@ -46,7 +47,14 @@ class TrackioSource:
     """
 
     place: str
-    kind: str = "trackio"
+    kind: ClassVar[str] = "trackio"
+    about: ClassVar = About(
+        "Trackio projects",
+        "configuration and values of each run",
+        "PLACE",
+        "SQLite file of a project, or Trackio's folder",
+        "~/.cache/huggingface/trackio/digits.db --objective val_acc",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs.

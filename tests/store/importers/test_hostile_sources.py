@@ -24,13 +24,13 @@ from store.importers.mapping import ImportOptions
 from store.importers.mlflow_tracking import MlflowSource
 from store.importers.optuna_storage import OptunaSource
 from store.importers.pipeline import import_source
-from store.importers.registry import IMPORTERS
+from store.importers.registry import IMPORTERS, source_class
 from store.importers.tensorboard_events import TensorBoardSource
 from store.importers.trackio_sqlite import TrackioSource
 from store.importers.yaml_text import parse_yaml_mapping
 
 Unpack = Callable[[str], Path]
-MAKERS: list[Callable[[str], RunSource]] = [importer.open for importer in IMPORTERS.values()]
+MAKERS: list[Callable[[str], RunSource]] = [source_class(name) for name in IMPORTERS]
 NOISE = random.Random(0).randbytes(3_000)
 SOMETHING_ELSE = {
     "a web page": b"<!doctype html><html>Not found</html>",
