@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from store.errors import InvalidArgumentError, MissingDependencyError
-from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address
+from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address, sqlite_path
 from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, utc_text, value_of_text
 from store.importers.pipeline import counted
 from store.importers.registry import About
@@ -71,7 +71,7 @@ class MlflowSource:
         """
         scheme, separator, rest = self.place.partition("://")
         if scheme.partition("+")[0] == "sqlite":
-            return _database_runs(existing(unquote(rest.partition("?")[0]).removeprefix("/"), "MLflow's SQLite file"), progress)
+            return _database_runs(existing(sqlite_path(rest), "MLflow's SQLite file"), progress)
         if self.place.startswith("file:"):
             return self._local(unquote(urlsplit(self.place).path), progress)
         if separator or self.place.startswith("databricks"):

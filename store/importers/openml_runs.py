@@ -262,8 +262,8 @@ def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]
             rows += found.to_dict("records")
             qualities = openml.tasks.get_task(task, download_data=False, download_qualities=True).get_dataset().qualities or {}
             features[str(task)] = {name: float(value) for name, value in qualities.items() if value is not None and math.isfinite(value)}
+    except MemoryError:
+        raise
     except Exception as error:  # openml, requests and minio each have errors of their own; all mean that it did not answer
-        if isinstance(error, MemoryError):
-            raise
         raise InvalidArgumentError(f"OpenML must answer, but it did not: {type(error).__name__}: {str(error)[:200]}.") from error
     return rows, features

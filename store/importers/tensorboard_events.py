@@ -149,9 +149,9 @@ def _events(paths: list[Path], protos: tuple[Any, Any]) -> _Events:
                 continue
             try:
                 _take(found, make_event.FromString(data), make_plugin)
-            except Exception as error:  # protobuf's DecodeError is of its own kind; the record is left out and counted
-                if isinstance(error, MemoryError):
-                    raise
+            except MemoryError:
+                raise
+            except Exception:  # protobuf's DecodeError is of its own kind; the record is left out and counted
                 found.n_damaged += 1
     return found
 

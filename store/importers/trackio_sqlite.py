@@ -5,7 +5,6 @@ Trackio does not record whether a run has ended. Its files lie in ``$TRACKIO_DIR
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
-from store.importers.bounded_files import MIB, existing, sqlite_address
+from store.importers.bounded_files import MIB, UnreadableRecordError, existing, json_object, sqlite_address
 from store.importers.foreign import (
     MAX_METRICS,
     ForeignRun,
@@ -26,6 +25,7 @@ from store.importers.foreign import (
     curve_of,
     flattened,
     gather,
+    moment_of,
     number_of,
     part_of,
     utc_of,
@@ -33,7 +33,6 @@ from store.importers.foreign import (
 from store.importers.pipeline import counted
 from store.importers.registry import About
 
-_MAX_JSON_BYTES = MIB
 _OWN = ("_Username", "_Created", "_Group")
 """What Trackio adds to every configuration."""
 
@@ -133,20 +132,14 @@ def _run(connection: sqlite3.Connection, project: str, identity: str, run_id: st
 
 
 def _json_object(text: Any) -> dict[str, Any] | None:
-    if not isinstance(text, str | bytes) or len(text) > _MAX_JSON_BYTES:
-        return None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        return json_object(text) if isinstance(text, str | bytes) and len(text) <= MIB else None
+    except UnreadableRecordError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _moment(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
+    moment = moment_of(text)
     if moment is None or not 1971 <= moment.year <= 2500:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
