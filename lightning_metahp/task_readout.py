@@ -19,10 +19,8 @@ from lightning_metahp.trainer_internals import loaders_passed_to_fit, overrides
 from metahp_tuning.task_description import (
     data_identity_hparams,
     describe_dataset,
-    model_class_name,
-    model_family,
+    describe_module,
     names_data,
-    parameter_count,
     preserved_generators,
     preserved_rng,
 )
@@ -71,9 +69,7 @@ def describe_task(
             **data_identity_hparams({key: value for key, value in module.hparams.items() if names_data(key)}, tunable),
             **({} if datamodule is None else data_identity_hparams(dict(datamodule.hparams), tunable)),
         },
-        model_class=model_class_name(module),
-        model_family=model_family(module),
-        n_parameters=parameter_count(module),
+        **describe_module(module),
         objective=name,
         direction=direction,
     )

@@ -60,7 +60,7 @@ def live(
         comparison=comparison,
     )
     with output.progress("training") as report:
-        result = run_live(chosen, settings, progress=report, say=output.note)
+        result = run_live(chosen, settings, progress=report, remark=output.note)
     print_result(result, format)
     if picture is not None:
         from compare_baselines.live.report import save_picture

@@ -37,8 +37,8 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 
 _LISTS = {
     "kinds": "metamodel.kinds:KINDS",
-    "methods": "compare_baselines.replay.runner:METHODS",
-    "live_methods": "compare_baselines.live.searchers:METHODS",
+    "methods": "compare_baselines.methods:METHODS",
+    "live_methods": "compare_baselines.methods:LIVE_METHODS",
     "live_tasks": "compare_baselines.live.tasks:TASKS",
 }
 

@@ -112,9 +112,9 @@ def replayed(
     starter: Path | None = None,
 ) -> dict[str, Any]:
     """Carry a replay out, with a progress bar and each note on a line of stderr."""
+    from compare_baselines.methods import DAY_ONE_METHODS, DEFAULT_METHODS, find_method
     from compare_baselines.replay import load_benchmark, run_replay
-    from compare_baselines.replay.day_one import Table, day_one
-    from compare_baselines.replay.runner import DAY_ONE_METHODS, DEFAULT_METHODS, find_method
+    from compare_baselines.replay.day_one import TableMapping, day_one
     from compare_baselines.replay.scenarios import find_scenario, with_scenario
     from metamodel.space.dimensions import load_space_file
 
@@ -128,7 +128,7 @@ def replayed(
         benchmark = with_scenario(history, benchmark, scenario)
         output.note(f"Scenario {scenario}: {about}.")
     if starter is not None:
-        benchmark = day_one(benchmark, Table.load(starter))
+        benchmark = day_one(benchmark, TableMapping.load(starter))
     for line in benchmark.notes:
         output.note(line)
     with output.progress("replaying") as report:

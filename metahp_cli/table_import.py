@@ -219,7 +219,7 @@ def print_import(found: TableReport, scales: dict[str, Any] | None, format: Form
 
 def scale_rows(configs: Sequence[Mapping[str, Any]], scales: Mapping[str, Any] | None) -> list[tuple[str, str, str, str, str]]:
     """Return how each hyperparameter is read: by the space file where it names it, else by the spread of the values."""
-    from compare_baselines.replay.spaces import describe_scales, outside_counts, space_of
+    from compare_baselines.methods.spaces import describe_scales, outside_counts, space_of
 
     given = {} if scales is None else space_of(configs, scales)
     rest = {name: dim for name, dim in space_of(configs).items() if name not in given}

@@ -1,4 +1,4 @@
-"""The interface of a method, and the simple ones: grid, the best of the past, and random search as the exact expectation.
+"""The interface of a tuning method, the same for recorded runs (a finite pool) and for real training (a space).
 
 A method of your own is a class with a name and ``choose``; ``--methods mymodule:Nearest`` finds it:
 
@@ -15,25 +15,32 @@ A method of your own is a class with a name and ``choose``; ``--methods mymodule
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from compare_baselines.replay.spaces import UnitCube
-from metamodel.space.dimensions import Dimension, Space
+from compare_baselines.methods.spaces import UnitCube
+from metamodel.space.dimensions import Space, parse_space
+
+if TYPE_CHECKING:
+    from compare_baselines.live.tasks.base import LiveTask
+    from metahp_report.comparison.records import RecordedPrediction
 
 FloatArray = npt.NDArray[np.float64]
 
-GRID_LEVELS = 3
-"""Levels of a number in the grid: low, middle and high, as people write them down."""
+CONTEXT, DEFAULTS = "context", "defaults"
+"""Keys of a pool's description: what all of its runs had in common, and what somebody without advice would run."""
+N_DRAWN = 512
+"""Configurations drawn from a space for a method that chooses from a pool."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class PastTask:
     """What is known of a past task: ``n_hist`` random configurations with their outcomes; a scenario changes which, and how they ended.
 
@@ -45,7 +52,7 @@ class PastTask:
         direction: ``min`` or ``max``: whether outcomes were negated.
         epochs: Epochs each run reached, None where unknown.
         description: What is known of the task.
-        endings: How each run ended, ``completed``, ``interrupted``, ``diverged`` or ``oom``; empty: the outcomes say it.
+        endings: How each run ended, ``completed``, ``interrupted``, ``diverged`` or ``oom``; empty: it follows from the outcomes.
         curves: Steps and oriented values of each run up to where it ended; empty: only the outcomes are known.
         spelling: Canonical name -> how it was written in this task.
     """
@@ -67,7 +74,7 @@ class PastTask:
         return filled(self.outcomes)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Past:
     """All a method may know before it meets a new task.
 
@@ -84,7 +91,7 @@ class Past:
     seed: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class NewTask:
     """A task to be tuned: which configurations there are, and nothing of what comes of them.
 
@@ -131,19 +138,78 @@ class NewTask:
         raise ValueError("an order must hold a configuration that is not evaluated yet, but every one is")
 
 
-class Method(ABC):
-    """A tuning method. One object serves one fold and seed: ``learn`` once, then for each tested task ``start`` and ``choose``.
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A configuration that was trained, and its validation value in the task's units; None where it failed."""
 
-    It sees the past runs, the configurations of the pool and the outcomes of those it chose; nothing else of the pool.
+    config: Mapping[str, Any]
+    value: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchProblem:
+    """What a method knows of a search in a space.
+
+    Attributes:
+        task: The task.
+        size: ``tiny``, ``small`` or ``full``.
+        seed: Seed of the search.
+        budget: Evaluations in all.
+        past: History with the runs of other tasks and, of this one, those of this search only; None for methods that use none.
+        uses_starter: Whether the starter history may be used.
+    """
+
+    task: LiveTask
+    size: str
+    seed: int
+    budget: int
+    past: Path | None = None
+    uses_starter: bool = False
+
+    def seed_of(self, method: str, index: int) -> int:
+        """Return the seed of one decision."""
+        return zlib.crc32(f"{self.task.name} {method} {self.seed} {index}".encode())
+
+    def as_pool(self, method: str, trials: Sequence[Trial]) -> NewTask:
+        """Return the space as a pool: what was trained, then configurations drawn from the space, none twice; the same at each decision."""
+        space = {name: next(iter(parse_space({name: given}).values())) for name, given in self.task.space().items()}
+        seed = self.seed_of(method, 0)
+        draws = np.random.default_rng(seed).random((N_DRAWN, len(space)))
+        drawn = [{name: dim.from_unit(float(u)) for (name, dim), u in zip(space.items(), row, strict=True)} for row in draws]
+        fresh = {repr(config): config for config in drawn if config not in [trial.config for trial in trials]}
+        configs = (*(trial.config for trial in trials), *fresh.values())
+        points = UnitCube(space).encode(configs)
+        return NewTask(self.task.name, configs, points, space, self.task.direction, None, {}, seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What to train next, with what was expected of it and a remark."""
+
+    config: dict[str, Any]
+    prediction: RecordedPrediction | None = None
+    note: str = ""
+
+
+class Method(ABC):
+    """A tuning method. It sees past runs, the configurations there are, and the outcomes of those it chose; nothing else.
+
+    In a pool one object serves one fold and seed: ``learn`` once, then for each tested task ``start`` and ``choose``. In a space
+    ``propose`` is called with everything trained so far and keeps nothing in between, so that an interrupted search goes on exactly as it
+    would have.
 
     Attributes:
         name: Name in tables.
-        task: The present task.
+        task: The present task of a pool.
     """
 
-    name: ClassVar[str]
+    name: str
     is_slow: ClassVar[bool] = False
     """Whether a single task takes long, so that the tasks of a fold are spread over processes; for methods that learn nothing."""
+    uses_past: ClassVar[bool] = False
+    """Whether it learns from the runs of other tasks."""
+    needs_pool: ClassVar[bool] = False
+    """Whether it serves recorded runs only: it learns from past tasks of the same space, or keeps a state between its choices."""
     task: NewTask
 
     def learn(self, past: Past) -> None:  # noqa: B027  # not every method learns
@@ -165,8 +231,18 @@ class Method(ABC):
             Index of a configuration that is not in ``tried``.
         """
 
+    def propose(self, problem: SearchProblem, trials: Sequence[Trial]) -> Proposal | None:
+        """Return what to train next, None if nothing is left. The default chooses from configurations drawn from the space."""
+        pool = problem.as_pool(self.name, trials)
+        if len(pool.configs) == len(trials):
+            return None
+        self.start(pool)
+        sign = -1.0 if problem.task.direction == "min" else 1.0
+        values = [np.nan if trial.value is None else sign * trial.value for trial in trials]
+        return Proposal(dict(pool.configs[self.choose(range(len(trials)), values)]))
+
     def close(self) -> None:  # noqa: B027  # most methods hold nothing
-        """Let go of files, at the end of the fold."""
+        """Release files, at the end of the fold."""
 
 
 def filled(values: Sequence[float] | FloatArray) -> FloatArray:
@@ -174,74 +250,3 @@ def filled(values: Sequence[float] | FloatArray) -> FloatArray:
     array = np.asarray(values, dtype=np.float64)
     finite = array[np.isfinite(array)]
     return np.where(np.isfinite(array), array, finite.min() if finite.size else 0.0)
-
-
-class Random(Method):
-    """Random search; the figures take its exact expectation, and this draw only where somebody asks for one."""
-
-    name = "random"
-
-    def start(self, task: NewTask) -> None:
-        """Shuffle the pool."""
-        super().start(task)
-        self._order = np.random.default_rng(task.seed).permutation(len(task.configs))
-
-    def choose(self, tried: Sequence[int], values: Sequence[float]) -> int:
-        """Return the next one of the shuffled pool."""
-        return self.task.first_free(self._order, tried)
-
-
-class Grid(Method):
-    """What people do: three evenly spaced levels of every number and all labels, in random order."""
-
-    name = "grid"
-
-    def start(self, task: NewTask) -> None:
-        """Shuffle the grid."""
-        super().start(task)
-        self._rng = np.random.default_rng(task.seed)
-        levels = [_levels(dim) for dim in task.space.values()]
-        cells = list(product(*levels))
-        self._cells = [dict(zip(task.space, cells[i], strict=True)) for i in self._rng.permutation(len(cells))]
-
-    def choose(self, tried: Sequence[int], values: Sequence[float]) -> int:
-        """Return the next cell, snapped; when the grid is used up, a random configuration."""
-        if self._cells:
-            return self.task.snap(self._cells.pop(), tried)
-        return self.task.first_free(self._rng.permutation(len(self.task.configs)), tried)
-
-
-def _levels(dim: Dimension) -> list[Any]:
-    if not dim.is_numeric:
-        return list(dim.choices or ())
-    if dim.choices is not None:
-        return list(dict.fromkeys(dim.choices[round(i * (len(dim.choices) - 1) / (GRID_LEVELS - 1))] for i in range(GRID_LEVELS)))
-    shares = np.linspace(0.0, 1.0, GRID_LEVELS)
-    if dim.is_log:
-        return list(dict.fromkeys(dim.snap(dim.low * (dim.high / dim.low) ** float(share)) for share in shares))
-    return list(dict.fromkeys(dim.snap(dim.low + float(share) * (dim.high - dim.low)) for share in shares))
-
-
-class BestOfPast(Method):
-    """The best known configuration of each past task, shuffled; when they are used up, random ones."""
-
-    name = "best-of-past"
-
-    def learn(self, past: Past) -> None:
-        """Remember the best configuration of each past task."""
-        self._best = [task.configs[int(task.values.argmax())] for task in past.tasks]
-
-    def start(self, task: NewTask) -> None:
-        """Shuffle them."""
-        super().start(task)
-        self._rng = np.random.default_rng(task.seed)
-        self._queue = [self._best[i] for i in self._rng.permutation(len(self._best))]
-
-    def choose(self, tried: Sequence[int], values: Sequence[float]) -> int:
-        """Return the next one, snapped; one that was already evaluated is passed over."""
-        everything = np.ones(len(self.task.configs), dtype=bool)
-        while self._queue:
-            index = UnitCube(self.task.space).nearest(self._queue.pop(), self.task.points, everything)
-            if index not in tried:
-                return index
-        return self.task.first_free(self._rng.permutation(len(self.task.configs)), tried)

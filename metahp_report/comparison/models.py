@@ -7,17 +7,17 @@ import math
 import numpy as np
 
 from metahp_report.advice_section import held_interval, prediction_plot
-from metahp_report.comparison_curves import drawn_last, style, whole_ticks
-from metahp_report.comparison_records import ComparisonResult, Evaluation, SearchResult
-from metahp_report.comparison_summary import regret_curve
+from metahp_report.comparison.curves import drawn_last, style, whole_ticks
+from metahp_report.comparison.records import ComparisonResult, Evaluation, SearchResult
+from metahp_report.comparison.summary import regret_curve
 from metahp_report.facts import standings, varied_names
 from metahp_report.importance import importances, mean_importances
 from metahp_report.parts import Gallery, Kind, Part, Plot, Prose, Section, Series, Tone, slugs
 from metahp_report.wording import clean, count, show_share
+from metamodel.kinds import DEFAULT as OURS
 from metamodel.recommendation import Unit
 from store import History
 
-OURS = "metahp"
 DEFAULT = "default"
 MAX_CURVE_POINTS = 200
 MIN_PEERS = 8

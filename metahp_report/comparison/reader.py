@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from metahp_report.comparison_records import (
+from metahp_report.comparison.records import (
     KEY,
+    ComparisonPlan,
     ComparisonResult,
     Energy,
     Evaluation,
-    Plan,
-    Prediction,
+    RecordedPrediction,
     SearchResult,
     TaskInfo,
 )
-from metahp_report.comparison_summary import standings_of, summaries_of
+from metahp_report.comparison.summary import standings_of, summaries_of
 from store import History, UnknownTaskError
 from store.errors import InvalidArgumentError
 from store.records import RunRecord, RunStatus
@@ -37,7 +37,7 @@ class StoredPlan:
 
     id: str
     created_utc: str
-    plan: Plan
+    plan: ComparisonPlan
     tasks: Mapping[str, TaskInfo]
     names: Mapping[str, str]
     """Task -> its name in the history."""
@@ -53,7 +53,7 @@ def read_plans(history: History) -> list[StoredPlan]:
         known = found.get(note["id"])
         tasks = {name: _task_info(values) for name, values in note["tasks"].items()}
         created = run.started_utc if known is None else known.created_utc
-        found[note["id"]] = StoredPlan(note["id"], created, Plan.from_dict(note["plan"]), tasks, dict(note["names"]))
+        found[note["id"]] = StoredPlan(note["id"], created, ComparisonPlan.from_dict(note["plan"]), tasks, dict(note["names"]))
     return list(found.values())
 
 
@@ -133,7 +133,7 @@ def value_of(run: RunRecord) -> float | None:
     return value if run.status in _GOOD and value is not None and math.isfinite(value) else None
 
 
-def n_expected(plan: Plan, info: TaskInfo, method: str) -> int:
+def n_expected(plan: ComparisonPlan, info: TaskInfo, method: str) -> int:
     """Return how many evaluations a method makes at most: the defaults are one configuration, and a grid has an end."""
     if method == "default":
         return 1
@@ -142,7 +142,7 @@ def n_expected(plan: Plan, info: TaskInfo, method: str) -> int:
     return min(plan.budget, math.prod(len(values) if isinstance(values, list) else 3 for values in info.space.values()))
 
 
-def is_complete(plan: Plan, info: TaskInfo, method: str, n_done: int, elapsed_s: float) -> bool:
+def is_complete(plan: ComparisonPlan, info: TaskInfo, method: str, n_done: int, elapsed_s: float) -> bool:
     """Say whether a search is at its end."""
     is_out_of_time = plan.max_seconds is not None and n_done > 0 and elapsed_s >= plan.max_seconds
     return is_out_of_time or n_done >= n_expected(plan, info, method)
@@ -205,7 +205,7 @@ def _evaluation(history: History, info: TaskInfo, run: RunRecord) -> tuple[Evalu
         gpu_s=used.gpu_s,
         gpu_percent=sum(busy) / len(busy) if busy and used.gpu_s else None,
         energy=tuple(Energy(device, joules, used.energy_sources[device]) for device, joules in used.energy_j.items()),
-        prediction=Prediction(**note["prediction"]) if note.get("prediction") else None,
+        prediction=RecordedPrediction(**note["prediction"]) if note.get("prediction") else None,
         note=note.get("note") or "",
         error=run.error,
     )

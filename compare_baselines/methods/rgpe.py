@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from compare_baselines.replay.methods import Method, NewTask, Past, filled
+from compare_baselines.methods.base import Method, NewTask, Past, filled
 from metamodel.gp.kernels import matern52
 from metamodel.gp.posterior import log_expected_improvement
 
@@ -104,6 +104,7 @@ class RGPE(Method):
     """Ranking-weighted ensemble with expected improvement. Before there is an order to rank, the past tasks weigh the same."""
 
     name = "rgpe"
+    uses_past = needs_pool = True
 
     def learn(self, past: Past) -> None:
         """Fit a process a past task, all with equally many runs at once."""

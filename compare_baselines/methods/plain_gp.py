@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from compare_baselines.replay.methods import Method, NewTask, filled
-from compare_baselines.replay.rgpe import Processes
+from compare_baselines.methods.base import Method, NewTask, filled
+from compare_baselines.methods.rgpe import Processes
 from metamodel.gp.posterior import log_expected_improvement
 
 N_RANDOM = 3

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metahp_report.comparison_records import Evaluation, MethodStanding, Plan, SearchResult, Spread, TaskInfo, TaskMethodSummary
+from metahp_report.comparison.records import ComparisonPlan, Evaluation, MethodStanding, SearchResult, Spread, TaskInfo, TaskMethodSummary
+from metamodel.kinds import DEFAULT as OURS
 
 FloatArray = npt.NDArray[np.float64]
 
 TOLERANCE = 0.01
 """A value within 1 % of another, measured by that one's size, is as good."""
 BASELINES = ("grid", "random")
-OURS = "metahp"
 NOT_MEASURED = "not measured"
 HOUR_S = 3600.0
 
 
-def summaries_of(plan: Plan, tasks: Mapping[str, TaskInfo], searches: Sequence[SearchResult]) -> list[TaskMethodSummary]:
+def summaries_of(plan: ComparisonPlan, tasks: Mapping[str, TaskInfo], searches: Sequence[SearchResult]) -> list[TaskMethodSummary]:
     """Return a line for each task and method that has an evaluation."""
     found = []
     for task in plan.tasks:
@@ -33,7 +33,7 @@ def summaries_of(plan: Plan, tasks: Mapping[str, TaskInfo], searches: Sequence[S
     return found
 
 
-def _summary(plan: Plan, info: TaskInfo, mine: Sequence[SearchResult], of_task: Sequence[SearchResult]) -> TaskMethodSummary:
+def _summary(plan: ComparisonPlan, info: TaskInfo, mine: Sequence[SearchResult], of_task: Sequence[SearchResult]) -> TaskMethodSummary:
     direction, method = info.direction, mine[0].method
 
     def over(figure: Callable[[SearchResult], float | None]) -> Spread:
@@ -72,7 +72,7 @@ def _summary(plan: Plan, info: TaskInfo, mine: Sequence[SearchResult], of_task: 
     )
 
 
-def standings_of(plan: Plan, tasks: Mapping[str, TaskInfo], searches: Sequence[SearchResult]) -> list[MethodStanding]:
+def standings_of(plan: ComparisonPlan, tasks: Mapping[str, TaskInfo], searches: Sequence[SearchResult]) -> list[MethodStanding]:
     """Return how the methods that have finished everything stand over all tasks and seeds."""
     from metahp_report.statistics import bootstrap_intervals, mean_ranks, paired_difference
 

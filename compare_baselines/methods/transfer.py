@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
-from compare_baselines.replay.methods import Method, NewTask, Past
+from compare_baselines.methods.base import Method, NewTask, Past
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -37,10 +37,11 @@ def normal_scores(values: FloatArray) -> FloatArray:
 class ZeroShot(Method):
     """A sequence of configurations, chosen greedily so that on every past task one of the first ``k`` is good.
 
-    A gradient-boosted surrogate of each past task says how good a configuration of the pool would have been there.
+    A gradient-boosted surrogate of each past task predicts how good a configuration of the pool would have been there.
     """
 
     name = "zero-shot"
+    uses_past = needs_pool = True
 
     def learn(self, past: Past) -> None:
         """Fit a surrogate a past task, on outcomes scaled to [0, 1] in the task."""
@@ -94,6 +95,7 @@ class Quantile(Method):
     """Copula Thompson sampling: a network predicts mean and spread of normal scores on all past tasks; the best draw is tried."""
 
     name = "quantile"
+    uses_past = needs_pool = True
 
     def learn(self, past: Past) -> None:
         """Fit the network to the past tasks together."""

@@ -8,39 +8,33 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.stats import t as student_t
 
-from metahp_report.comparison_records import ComparisonResult, SearchResult
-from metahp_report.parts import SEQUENCE, Gallery, Kind, Part, Plot, Prose, Section, Series, Table, Tone, slugs
+from metahp_report.comparison.records import ComparisonResult, SearchResult
+from metahp_report.parts import DASHES, SEQUENCE, SYMBOLS, Gallery, Kind, Part, Plot, Prose, Section, Series, Table, Tone, slugs
 from metahp_report.wording import NOTHING, clean, count, show_number
+from metamodel.kinds import DEFAULT as OURS
 
 MAX_STEPS = 300
 """Points of a curve over seconds."""
 LOG_FROM = 30.0
 
-# The same look for a method in every plot. Ours stands out; what knows nothing is grey.
-_STYLES: dict[str, tuple[Tone, str, str]] = {
-    "metahp": (Tone.ORANGE, "solid", "circle"),
-    "default": (Tone.MUTED, "dot", "x"),
-    "grid": (Tone.INK, "dashdot", "square"),
-    "random": (Tone.MUTED, "dash", "triangle-down"),
-    "tpe": (Tone.BLUE, "solid", "square"),
-    "gp": (Tone.SKY, "dash", "diamond"),
-    "direct": (Tone.PURPLE, "solid", "triangle-up"),
-    "maml": (Tone.GREEN, "dash", "cross"),
-    "reptile": (Tone.RED, "dot", "star"),
-}
+PEER_TONES = tuple(tone for tone in SEQUENCE if tone is not Tone.MUTED)
+UNINFORMED = {"default": ("dot", "x"), "random": ("dash", "triangle-down")}
+"""Methods that know nothing are grey, with these dashes and symbols."""
 
 
 def style(result: ComparisonResult, method: str) -> tuple[Tone, str, str, bool]:
-    """Return tone, dash and symbol of a method, and whether it stands out."""
-    if method in _STYLES:
-        return (*_STYLES[method], method == "metahp")
-    place = result.plan.methods.index(method)
-    return SEQUENCE[place % len(SEQUENCE)], ("solid", "dash", "dot", "dashdot")[place // len(SEQUENCE) % 4], "diamond", False
+    """Return tone, dash and symbol of a method, the same in every plot, and whether it stands out, as ours does."""
+    if method == OURS:
+        return Tone.ORANGE, "solid", "circle", True
+    if method in UNINFORMED:
+        return (Tone.MUTED, *UNINFORMED[method], False)
+    place = [name for name in result.plan.methods if name != OURS and name not in UNINFORMED].index(method)
+    return PEER_TONES[place % len(PEER_TONES)], DASHES[place % len(DASHES)], SYMBOLS[1 + place % (len(SYMBOLS) - 1)], False
 
 
 def drawn_last(methods: Sequence[str]) -> list[str]:
     """Return methods with ours at the end, which is on top."""
-    return sorted(methods, key=lambda method: method == "metahp")
+    return sorted(methods, key=lambda method: method == OURS)
 
 
 def standings_section(result: ComparisonResult) -> Section:

@@ -28,7 +28,7 @@ KEY = "comparison"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ComparisonPlan:
     """What is compared.
 
     Attributes:
@@ -62,7 +62,7 @@ class Plan:
         return {**asdict(self), "tasks": list(self.tasks), "methods": list(self.methods)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+    def from_dict(cls, values: Mapping[str, Any]) -> ComparisonPlan:
         """Rebuild a plan; keys of a newer version are left out."""
         known = {key: value for key, value in values.items() if key in cls.__dataclass_fields__}
         return cls(**{**known, "tasks": tuple(known["tasks"]), "methods": tuple(known["methods"])})
@@ -101,7 +101,7 @@ class Energy:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class RecordedPrediction:
     """What a meta-model expected before the evaluation; ``unit`` is ``rank`` or ``objective``, the interval covers 80 %."""
 
     value: float
@@ -148,7 +148,7 @@ class Evaluation:
     gpu_s: float | None = None
     gpu_percent: float | None = None
     energy: tuple[Energy, ...] = ()
-    prediction: Prediction | None = None
+    prediction: RecordedPrediction | None = None
     note: str = ""
     error: str | None = None
 
@@ -307,7 +307,7 @@ class ComparisonResult:
 
     id: str
     created_utc: str
-    plan: Plan
+    plan: ComparisonPlan
     tasks: Mapping[str, TaskInfo]
     searches: tuple[SearchResult, ...]
     summaries: tuple[TaskMethodSummary, ...]
@@ -339,12 +339,12 @@ class ComparisonEntry:
 
     id: str
     created_utc: str
-    plan: Plan
+    plan: ComparisonPlan
 
 
 def list_comparisons(history: History | str | os.PathLike[str] | None) -> list[ComparisonEntry]:
     """Return the comparisons of a history, oldest first."""
-    from metahp_report.comparison_reader import read_plans
+    from metahp_report.comparison.reader import read_plans
     from metamodel.borrowed import borrowed
 
     with borrowed(history) as opened:
@@ -361,7 +361,7 @@ def load_comparison(history: History | str | os.PathLike[str] | None, comparison
     Raises:
         InvalidArgumentError: If there is no such comparison, or more than one begins so; the message lists what there is.
     """
-    from metahp_report.comparison_reader import read_comparison
+    from metahp_report.comparison.reader import read_comparison
     from metamodel.borrowed import borrowed
 
     with borrowed(history) as opened:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from metahp_report.comparison_curves import standings_section, tasks_section
-from metahp_report.comparison_models import advice_section, calibration_section, curves_section, importance_section, regret_at
-from metahp_report.comparison_records import ComparisonResult, MethodStanding, load_comparison
-from metahp_report.comparison_tables import cost_section, table_section
+from metahp_report.comparison.curves import standings_section, tasks_section
+from metahp_report.comparison.models import advice_section, calibration_section, curves_section, importance_section, regret_at
+from metahp_report.comparison.records import ComparisonResult, MethodStanding, load_comparison
+from metahp_report.comparison.tables import cost_section, table_section
 from metahp_report.parts import Report
 from metahp_report.wording import NOTHING, clean, count, listed, show_duration, show_energy, show_share
+from metamodel.kinds import DEFAULT as OURS
 
 if TYPE_CHECKING:
     from store import History
 
-OURS = "metahp"
 FEW_TASKS = 6
 """Tasks below which an interval over tasks is to be read with care."""
 

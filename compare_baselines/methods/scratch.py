@@ -1,14 +1,13 @@
-"""The other kinds of our meta-model as methods, and what two of them have to beat: the same network without anything learned."""
+"""What the meta-learned networks have to beat: the same network without anything learned."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compare_baselines.replay.metahp import MetaHP
-from compare_baselines.replay.methods import Method, NewTask, filled
+from compare_baselines.methods.base import Method, NewTask, filled
 
 if TYPE_CHECKING:
     from metamodel.networks.adaptation import Parameters
@@ -16,27 +15,6 @@ if TYPE_CHECKING:
 SCRATCH_STEPS, SCRATCH_RATE = 150, 1e-2
 """Steps of Adam from a random initialisation; the handful of points is fitted by then."""
 SCRATCH_RESIDUAL = 0.3
-
-
-class Direct(MetaHP):
-    """The optimum regressed by a network; the configuration nearest to it."""
-
-    name = "direct"
-    kind: ClassVar[str] = "direct"
-
-
-class Maml(MetaHP):
-    """Networks with an initialisation learned by MAML."""
-
-    name = "maml"
-    kind: ClassVar[str] = "maml"
-
-
-class Reptile(MetaHP):
-    """Networks with an initialisation learned by Reptile."""
-
-    name = "reptile"
-    kind: ClassVar[str] = "reptile"
 
 
 class Scratch(Method):

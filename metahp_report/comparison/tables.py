@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from metahp_report.comparison_records import ComparisonResult, Spread, TaskInfo, TaskMethodSummary
+from metahp_report.comparison.records import ComparisonResult, Spread, TaskInfo, TaskMethodSummary
 from metahp_report.parts import Kind, Part, Plot, Prose, Section, Series, Table, Tone
 from metahp_report.wording import NOTHING, clean, show_duration, show_energy, show_number, show_share
 
