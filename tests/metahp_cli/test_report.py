@@ -22,6 +22,7 @@ def test_a_report_is_one_page_and_its_findings_are_printed(call: Callable[..., A
     assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.slow
 def test_pictures_alone_need_no_plotly(recorded: Path, tmp_path: Path) -> None:
     code = (
         "import sys\nsys.modules['plotly'] = None\nfrom metahp_cli.main import main\n"
