@@ -59,7 +59,7 @@ class MlflowSource:
         "PLACE",
         "mlruns folder, SQLite file, or tracking URI",
         "mlruns --objective val_loss",
-        "`mlflow` for a server",
+        "`import` for a server",
     )
 
     def read(self, progress: Progress) -> Iterator[Record]:

@@ -71,7 +71,7 @@ class OpenmlSource:
         "PLACE",
         "dump (ARFF or CSV), or task:31,37 to ask OpenML",
         "runs.csv --qualities qualities.csv --objective predictive_accuracy",
-        "`openml` for ARFF and for OpenML itself",
+        "`import` for ARFF and for OpenML itself",
     )
 
     def read(self, progress: Progress) -> Iterator[Record]:

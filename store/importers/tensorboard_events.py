@@ -50,7 +50,7 @@ class TensorBoardSource:
         "FOLDER",
         "log folder; every folder with event files below it is a run",
         "runs --objective val/accuracy --explain",
-        "`tensorboard`",
+        "`import`",
     )
 
     def read(self, progress: Progress) -> Iterator[Record]:
