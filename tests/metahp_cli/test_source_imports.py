@@ -16,7 +16,7 @@ from store.importers.registry import IMPORTERS, options_of, source_class
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "importers"
 
 
-def test_importing_says_what_came_in_and_what_did_not(call, tmp_path: Path) -> None:
+def test_importing_shows_what_was_imported_and_what_did_not(call, tmp_path: Path) -> None:
     words = ("import", "hyperparameterhunter", FIXTURES / "HyperparameterHunterAssets", "--history", tmp_path / "h.db")
     answer = call(*words, "--objective", "oof_roc_auc_score")
     assert answer.code == 0, answer.err
@@ -53,7 +53,7 @@ def test_explaining_prints_how_every_name_is_read(call, tmp_path: Path) -> None:
     assert {"name": "learning_rate", "becomes": "learning_rate"}.items() <= found["readings"][1].items()
 
 
-def test_a_look_at_a_history_that_knows_the_runs_says_so(call, tmp_path: Path) -> None:
+def test_a_look_at_a_history_that_knows_the_runs_shows_it(call, tmp_path: Path) -> None:
     words = ("import", "hf", FIXTURES / "hf_out", "--history", tmp_path / "h.db")
     call(*words)
     before = (tmp_path / "h.db").read_bytes()
@@ -61,7 +61,7 @@ def test_a_look_at_a_history_that_knows_the_runs_says_so(call, tmp_path: Path) -
     assert (tmp_path / "h.db").read_bytes() == before
 
 
-def test_names_units_and_tasks_can_be_said(call, tmp_path: Path) -> None:
+def test_names_units_and_tasks_can_be_set(call, tmp_path: Path) -> None:
     words = ("import", "lightning", FIXTURES / "csv_logs", "--objective", "val_acc", "--task", "mine", "--unit", "val_acc=fraction")
     answer = call(*words, "--name", "options.dropout=dropout", "--batch", "global", "--history", tmp_path / "h.db")
     assert answer.code == 0, answer.err
@@ -87,7 +87,7 @@ def test_bad_options_are_one_line(call, tmp_path: Path, extra: tuple[str, ...], 
     assert len(answer.err.strip().splitlines()) == 1
 
 
-def test_showing_an_imported_run_says_where_it_comes_from(call, tmp_path: Path) -> None:
+def test_showing_an_imported_run_shows_where_it_comes_from(call, tmp_path: Path) -> None:
     call("import", "hf", FIXTURES / "hf_out", "--history", tmp_path / "h.db")
     with History(tmp_path / "h.db") as history:
         run = history.runs()[0].id
