@@ -19,7 +19,8 @@ from metahp_report.figures import figure
 from metahp_report.parts import Gallery, Plot, Prose, Report, Section, Table
 from metahp_report.theme import DARK, LIGHT
 from metahp_report.wording import clean, show_size
-from store.errors import HistoryPathError, MissingDependencyError
+from store.errors import HistoryPathError
+from store.extras import needed_for
 
 _LONGEST_CELL = 160
 _WIDE_COLUMNS = 8
@@ -84,13 +85,8 @@ def plotly_source() -> str:
     Raises:
         MissingDependencyError: If Plotly is not installed.
     """
-    try:
+    with needed_for("A report as a page"):
         from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"A report as a page needs the package plotly, which cannot be imported: {error}. "
-            "Install it with: pip install 'lightning-metahp[report]'; or draw pictures without it: metahp report --png FOLDER"
-        ) from error
     return str(get_plotlyjs())
 
 
