@@ -172,7 +172,7 @@ def test_without_extras_the_core_is_complete(environment: Environment, tmp_path:
     at = ("--history", "history.db")
     assert "completed" in call(metahp, "runs", *at, cwd=tmp_path)
     call(metahp, "refit", *at, cwd=tmp_path)
-    assert '"lr"' in call(metahp, "recommend", "--task", "a", "--format", "json", *at, cwd=tmp_path)
+    assert '"learning_rate"' in call(metahp, "recommend", "--task", "a", "--format", "json", *at, cwd=tmp_path)
     for name, extra in (("lightning_metahp", "lightning"), ("hf_callbacks", "hf")):
         assert f"pip install 'lightning-metahp[{extra}]'" in refusal(programs, f"from {name} import MetaHPCallback", tmp_path)
     call(programs / "python", "-c", SUGGEST, cwd=tmp_path)
