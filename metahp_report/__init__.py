@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metahp_report.comparison import comparison_report
+    from metahp_report.comparison.report import comparison_report
     from metahp_report.history import history_report
     from metahp_report.page import render_page, write_page
     from metahp_report.parts import Report
@@ -21,7 +21,7 @@ runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {
 
 _MODULE_OF = {
     "Report": "metahp_report.parts",
-    "comparison_report": "metahp_report.comparison",
+    "comparison_report": "metahp_report.comparison.report",
     "history_report": "metahp_report.history",
     **dict.fromkeys(("render_page", "write_page"), "metahp_report.page"),
     "save_pictures": "metahp_report.pictures",
