@@ -18,7 +18,8 @@ from metahp_report.figures import figure
 from metahp_report.parts import Report
 from metahp_report.theme import DARK, LIGHT
 from metahp_report.wording import clean, show_size
-from store.errors import HistoryPathError, MissingDependencyError
+from store.errors import HistoryPathError
+from store.extras import needed_for
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -83,15 +84,10 @@ def render_page(report: Report) -> str:
 
 def _imported() -> tuple[str, Environment]:
     """Return Plotly's script and what renders the templates: every text cleaned, then escaped."""
-    try:
+    with needed_for("A report as a page", otherwise="draw pictures without it: metahp report --png FOLDER"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from markupsafe import Markup
         from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"A report as a page needs the packages plotly and jinja2, one of which cannot be imported: {error}. "
-            "Install them with: pip install 'lightning-metahp[report]'; or draw pictures without them: metahp report --png FOLDER"
-        ) from error
 
     def cleaned(value: Any) -> Any:
         return clean(value, LONGEST_TEXT) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,4 +1,4 @@
-"""MLflow runs: an ``mlruns`` folder or a SQLite file, read as they lie; or a tracking server, through MLflow's client (extra ``mlflow``).
+"""MLflow runs: an ``mlruns`` folder or a SQLite file, read as they lie; or a tracking server, through MLflow's client (extra ``import``).
 
 Formats: ``mlflow/store/tracking/file_store.py`` (a folder for each run; ``metrics/<name>`` holds lines of timestamp, value and step) and
 ``mlflow/store/tracking/dbmodels/models.py``.
@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address, sqlite_path
 from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, utc_text, value_of_text
 from store.importers.pipeline import counted
@@ -226,13 +227,9 @@ def _new_run(identity: str, experiment: str, name: str, status: str, moments: tu
 
 
 def _server_runs(uri: str, progress: Progress) -> Iterator[Record]:
-    try:
+    with needed_for("Reading from an MLflow server"):
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading from an MLflow server needs mlflow, but it cannot be imported: {error}. pip install 'lightning-metahp[mlflow]'"
-        ) from error
     try:
         client = MlflowClient(uri)
         for experiment in _pages(client.search_experiments):

@@ -1,4 +1,4 @@
-"""OpenML runs and evaluations: live through openml-python (extra ``openml``), and offline from ARFF or CSV dumps of them.
+"""OpenML runs and evaluations: live through openml-python (extra ``import``), and offline from ARFF or CSV dumps of them.
 
 A dump has a row for each run and measure, as ``openml.evaluations.list_evaluations_setups`` returns it and ``to_csv`` writes it (``run_id,
 task_id, function, value, parameters``), or a row for each run with a column for each measure and hyperparameter, as published meta-data
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, parse_json, read_text
 from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, number_of, value_of_text
 from store.importers.mapping import shortened
@@ -112,12 +113,8 @@ def _dump_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _arff_rows(text: str, path: Path) -> list[dict[str, Any]]:
-    try:
+    with needed_for("Reading ARFF"):
         import arff
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading ARFF needs liac-arff, but it cannot be imported: {error}. pip install 'lightning-metahp[openml]'"
-        ) from error
     try:
         found = arff.load(io.StringIO(text), return_type=arff.DENSE_GEN)
         names = [str(name) for name, _ in found["attributes"]]
@@ -245,12 +242,8 @@ def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]
         tasks = [int(part) for part in source.place.removeprefix("task:").split(",")]
     except ValueError as error:
         raise InvalidArgumentError(f"OpenML's tasks must be given as task:31,37, but got {source.place!r}.") from error
-    try:
+    with needed_for("Reading from OpenML"):
         import openml
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading from OpenML needs openml, but it cannot be imported: {error}. pip install 'lightning-metahp[openml]'"
-        ) from error
     rows: list[dict[str, Any]] = []
     features: dict[str, Mapping[str, float]] = {}
     try:

@@ -1,6 +1,6 @@
 """Tables as files, as folders of the ``datasets`` library, or on the Hugging Face Hub: read within bounds, into Arrow.
 
-pyarrow is imported when a table is read, never with ``store``; ``datasets`` (extra ``datasets``) only for its folders and the Hub.
+pyarrow is imported when a table is read, never with ``store``; ``datasets`` only for its own folders and the Hub.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 
 HUB = "hf:"
 _SUFFIXES = "csv, tsv, jsonl, ndjson, json, parquet or pq"
@@ -84,13 +85,11 @@ def read_csv(path: str | Path, types: Mapping[str, Any] | None = None) -> Any:
 
 
 def _pyarrow() -> Any:
-    try:
+    with needed_for("Reading tables"):
         import pyarrow as pa
         import pyarrow.csv
         import pyarrow.json
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError(f"Reading tables needs pyarrow, but it cannot be imported: {error}. pip install pyarrow") from error
     return pa
 
 
@@ -132,13 +131,8 @@ def _read_parquet(path: Path) -> Any:
 
 
 def _datasets() -> Any:
-    try:
+    with needed_for("Reading data sets of the Hub or of save_to_disk"):
         import datasets
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading data sets of the Hub or of save_to_disk needs datasets, but it cannot be imported: {error}. "
-            "pip install 'lightning-metahp[datasets]'"
-        ) from error
     return datasets
 
 

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below
 from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, gather, utc_text
 from store.importers.lightning_csv import read_hparams, task_of
@@ -94,13 +95,9 @@ class _Events:
 
 
 def _protos() -> tuple[Any, Any]:
-    try:
+    with needed_for("Reading event files"):
         from tensorboard.compat.proto import event_pb2
         from tensorboard.plugins.hparams import plugin_data_pb2
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading event files needs tensorboard, but it cannot be imported: {error}. pip install 'lightning-metahp[tensorboard]'"
-        ) from error
     return event_pb2.Event, plugin_data_pb2.HParamsPluginData
 
 
