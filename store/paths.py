@@ -8,11 +8,12 @@ from pathlib import Path
 import platformdirs
 
 from store.errors import HistoryPathError
+from store.switches import HISTORY_VARIABLE
 
 
 def default_history_path() -> Path:
-    """Return where the history lies when nobody says otherwise: ``$METAHP_HISTORY``, else the user's data directory."""
-    chosen = os.environ.get("METAHP_HISTORY")
+    """Return where the history lies unless a path is given: ``$METAHP_HISTORY``, else the user's data directory."""
+    chosen = os.environ.get(HISTORY_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
     return platformdirs.user_data_path("metahp") / "history.db"
