@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from metahp_tuning.precedence import Change, Kept
 from metamodel.explanation import describe_prediction, format_value
@@ -14,8 +15,28 @@ def describe_change(change: Change) -> str:
     return f"{change.raw_name} {format_value(change.old)} -> {format_value(change.new)}"
 
 
+def nothing_changed(reason: str) -> str:
+    """Return the one line for a run that stays as it is."""
+    return f"metahp: nothing changed; {reason}"
+
+
+def nothing_left_message(reason: str, kept: Sequence[Kept]) -> str:
+    """Return the lines for a run in which nothing may be rewritten.
+
+    Args:
+        reason: Why that is so as a whole, empty where it is because of each single setting.
+        kept: What was left alone and why.
+    """
+    return "\n".join([nothing_changed(reason or "no tunable hyperparameter remains"), *_kept_lines(kept)])
+
+
 def start_message(
-    recommendation: Recommendation, changes: Sequence[Change], kept: Sequence[Kept] = (), objective: str | None = None, note: str = ""
+    recommendation: Recommendation,
+    changes: Sequence[Change],
+    kept: Sequence[Kept] = (),
+    objective: str | None = None,
+    note: str = "",
+    not_applied: Sequence[Kept] = (),
 ) -> str:
     """Return the lines shown at the start of a run.
 
@@ -25,19 +46,32 @@ def start_message(
         kept: What was left alone and why.
         objective: Name of the objective.
         note: A further remark, e.g. that a model was just fitted.
+        not_applied: Values of a pinned recommendation that this run does not get, and why. Its prediction is for all of them together, so
+            it is left out then.
     """
     lines = []
     if changes:
         lines.append(f"metahp: {', '.join(describe_change(change) for change in changes)}")
-        for change in changes:
-            if change.reason != recommendation.reason:
-                lines.append(f"  {change.raw_name}: {change.reason}")
-        if recommendation.decision is Decision.APPLY:
+        lines += [f"  {change.raw_name}: {change.reason}" for change in changes if change.reason != recommendation.reason]
+        if recommendation.decision is Decision.APPLY and not not_applied:
             lines.append(f"  {describe_prediction(recommendation, objective)}; {recommendation.reason}")
+    elif not_applied:
+        lines.append(nothing_changed("no value of the pinned recommendation can be applied here"))
     else:
-        lines.append(f"metahp: nothing changed; {recommendation.reason}")
-    lines += [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept]
+        lines.append(nothing_changed(recommendation.reason))
+    left = {item.name: item for item in kept}
+    lines += [
+        f"  {item.raw_name} {format_value(item.value)} was not applied: {item.reason}" for item in not_applied if item.name not in left
+    ]
+    lines += _kept_lines(kept, {item.name: item.value for item in not_applied})
     if note:
         lines.append(f"  {note}")
     lines.append(f"  recommendation {recommendation.id} (METAHP_PIN={recommendation.id} repeats it, METAHP=off switches this off)")
     return "\n".join(lines)
+
+
+def _kept_lines(kept: Sequence[Kept], pinned: Mapping[str, Any] | None = None) -> list[str]:
+    lines = [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept]
+    values = pinned or {}
+    added = [f"; {format_value(values[item.name])} was not applied" if item.name in values else "" for item in kept]
+    return [line + text for line, text in zip(lines, added, strict=True)]
