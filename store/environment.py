@@ -153,7 +153,7 @@ def cpu_seconds() -> float:
 
 
 def peak_memory_bytes() -> int | None:
-    """Return the largest resident memory of this process so far, in bytes; None where the system does not tell."""
+    """Return the largest resident memory of this process so far, in bytes; None where the system does not report it."""
     try:
         import resource
     except ImportError:

@@ -39,7 +39,7 @@ def resolve_path(path: str | os.PathLike[str] | None) -> Path:
 
 
 def is_new_history(path: Path) -> bool:
-    """Return whether nothing is there yet and a history can be made, as far as a look tells; where that is doubtful, opening it will tell.
+    """Return whether nothing is there yet and a history can be made, as far as a look shows; where that is doubtful, opening it decides.
 
     Args:
         path: Absolute path.

@@ -112,7 +112,7 @@ _ANY_IN_TEXT = rf"(?<![\w:/\\.~<-])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][\w.@+$-]
 def hidden_path(value: str | PurePath) -> str | None:
     """Return what is stored of an absolute path: its last part and a hash. None where it may be stored as it is.
 
-    Relative paths say nothing of the user or the machine and stay.
+    Relative paths reveal nothing of the user or the machine and stay.
     """
     text = str(value)
     if isinstance(value, PurePath):
