@@ -56,9 +56,9 @@ def test_what_the_caller_gives_counts(history: History) -> None:
 def test_a_recommendation_that_cannot_be_saved_stops_no_run(history: History, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "store")
     config = Tuned({"lr": 0.01}, RuntimeError("no room"))
-    with pytest.warns(StorageWarning, match="could not be saved into .*: no room") as told:
+    with pytest.warns(StorageWarning, match="could not be saved into .*: no room") as seen:
         run = history.start_run(task="t", hparams=config)
-    assert len(told) == 1
+    assert len(seen) == 1
     assert "no room" in caplog.text
     assert history.run(run.id).recommendation_id == "r1"
     with warnings.catch_warnings():
