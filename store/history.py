@@ -17,6 +17,7 @@ from store.paths import resolve_path
 from store.recording.recorder import RunRecorder
 from store.recording.run_state import RunState
 from store.recording.writer import flush_own, writer_for
+from store.records import TunedConfiguration
 from store.sqlite.connection import HistoryConnection, set_busy_timeout, transaction
 from store.sqlite.operations import resolve_merged
 from store.upkeep import curation
@@ -66,7 +67,8 @@ class History(HistoryReader):
 
         Args:
             task: Name of an existing or a new task, or a description; None: the script's name with the objective.
-            hparams: Raw name -> value.
+            hparams: Raw name -> value. What ``metahp_tuning.suggest`` returned is linked to its recommendation, and what it knows of task,
+                objective and model need not be passed again.
             objective: Metric that decides.
             direction: ``min`` or ``max``; needed only where the objective's name does not say it.
             sources: Raw name -> who decided the value; default ``user``.
@@ -90,6 +92,14 @@ class History(HistoryReader):
             HistoryClosedError: If the history is closed.
         """
         _check_start(task, hparams)
+        found: Mapping[str, Any] = {}
+        if isinstance(hparams, TunedConfiguration):
+            found = hparams.run_fields
+            task = found.get("task") if task is None else task
+            if objective is None:
+                objective, direction = found.get("objective"), direction or found.get("direction")
+            sources, requested = {**hparams.sources, **(sources or {})}, {**hparams.requested, **(requested or {})}
+            recommendation_id = recommendation_id or self._linked(hparams)
         row: dict[str, Any] = {"framework": framework, "objective": None, "direction": None}
         if objective is not None:
             row |= {"objective": storable_text(objective), "direction": str(resolve_direction(objective, direction))}
@@ -102,6 +112,7 @@ class History(HistoryReader):
         state.set_hparams(hparams or {}, sources, requested)
         given = {"model_class": model_class, "model_family": model_family, "n_parameters": n_parameters, "variant": variant}
         known = {**given, "description": description, "recommendation_id": recommendation_id}
+        known = {name: found.get(name) if value is None else value for name, value in known.items()}
         state.update({name: value for name, value in known.items() if value is not None})
         writer = writer_for(self._path)
         recorder = RunRecorder(state, writer)
@@ -240,6 +251,17 @@ class History(HistoryReader):
         flush_own(self._path)
         with self._using() as connection:
             yield connection
+
+    def _linked(self, tuned: TunedConfiguration) -> str | None:
+        """Save the recommendation that a configuration follows and return its id; a history that is locked now costs the link only."""
+        try:
+            tuned.save_into(self)
+        except HistoryClosedError:
+            raise
+        except MetaHPError as error:
+            logger.warning("metahp: the recommendation could not be saved, so the run is not linked to it: %s", error)
+            return None
+        return tuned.recommendation_id
 
     def _look_up(self, task: str | TaskLike | None, row: dict[str, Any]) -> dict[str, Any] | None:
         """Return the row of the existing task that a name or id stands for; note the attempt of a resumed run."""

@@ -127,3 +127,25 @@ class TaskLike(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole description, JSON-compatible."""
+
+
+@runtime_checkable
+class TunedConfiguration(Protocol):
+    """A configuration that knows how it came about; ``metahp_tuning.Suggestion`` is one. ``start_run`` takes it as ``hparams``.
+
+    Attributes:
+        requested: Name -> the user's own value, where it was changed.
+        sources: Name -> who decided the value.
+        run_fields: What is known of the run, by the names of the arguments of ``start_run``, which come first where they are given.
+    """
+
+    requested: Mapping[str, Any]
+    sources: Mapping[str, str]
+    run_fields: Mapping[str, Any]
+
+    @property
+    def recommendation_id(self) -> str | None:
+        """Id of the recommendation that it follows, None where it follows none."""
+
+    def save_into(self, history: Any) -> None:
+        """Save the recommendation, where there was no history yet when it was made."""
