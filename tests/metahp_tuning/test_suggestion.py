@@ -201,11 +201,8 @@ def test_a_pinned_recommendation_is_applied_and_names_what_is_not(taught: Histor
     ):
         assert line in config.message
     assert "expected" not in config.message, "the prediction is for all values together"
-    complete = ask(
-        taught,
-        {"lr": 1e-4, "n_layers": 2, "dropout": 0.1, "weight_decay": 0.0, "batch_size": 32},
-        space=dict.fromkeys(("lr", "n_layers", "dropout", "weight_decay", "batch_size"), [0.03, 4, 0.3, 0.2, 64]),
-    )
+    space = {"lr": [0.03], "n_layers": [4], "dropout": [0.3], "weight_decay": [0.2], "batch_size": [64]}
+    complete = ask(taught, {"lr": 1e-4, "n_layers": 2, "dropout": 0.1, "weight_decay": 0.0, "batch_size": 32}, space=space)
     assert "not applied" not in complete.message
     assert complete == {"lr": 0.03, "n_layers": 4, "dropout": 0.3, "weight_decay": 0.2, "batch_size": 64}
 
