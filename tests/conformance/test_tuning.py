@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import re
-import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def finished_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def taught(finished_runs: Path, tmp_path: Path) -> Path:
     """A copy of that history."""
-    return Path(shutil.copy(finished_runs, tmp_path / "taught.db"))
+    return copied(finished_runs, tmp_path / "taught.db")
 
 
 @pytest.fixture(params=HOSTS)
@@ -51,6 +52,13 @@ def host(request: pytest.FixtureRequest) -> str:
 def tune(host: str, tmp_path: Path) -> Tune:
     """Tune and train once with the host; the arguments are those of ``Training``."""
     return lambda history, **asked: train(host, Training(history, **asked), tmp_path)
+
+
+def copied(source: Path, target: Path) -> Path:
+    """Copy a history, with what stands in its write-ahead log only."""
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+    return target
 
 
 def pin(path: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> None:
@@ -125,7 +133,7 @@ def test_the_same_history_gives_the_same_advice(host: str, finished_runs: Path, 
     found = {}
     for name in {host, "suggest"}:
         (tmp_path / name).mkdir()
-        path = Path(shutil.copy(finished_runs, tmp_path / name / "taught.db"))
+        path = copied(finished_runs, tmp_path / name / "taught.db")
         found[name] = train(name, Training(path, space={"learning_rate": LOG_RATES}), tmp_path / name)
     ours, reference = found[host], found["suggest"]
     assert ours.values["learning_rate"] == pytest.approx(reference.values["learning_rate"], rel=1e-6)
@@ -168,13 +176,9 @@ def test_what_ran_out_of_memory_in_32_bits_limits_32_bits_only(tune: Tune, tmp_p
 
 def forget(path: Path, run_id: str) -> None:
     """Take a run out of a history."""
-    import sqlite3
-
-    connection = sqlite3.connect(path)
-    with connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         for table, column in (("metrics", "run_id"), ("hparams", "run_id"), ("runs", "id")):
             connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (run_id,))
-    connection.close()
 
 
 def test_an_explicit_value_comes_before_a_limit(tune: Tune, tmp_path: Path) -> None:
@@ -280,7 +284,7 @@ def test_metahp_is_switched_off_by_each_word(tune: Tune, taught: Path, monkeypat
     assert tuned.message == ""
 
 
-@pytest.mark.parametrize("word", [*OFF_WORDS, *ON_WORDS])
+@pytest.mark.parametrize("word", [*OFF_WORDS, ON_WORDS[2]])
 def test_the_starter_history_is_switched_by_each_word(tune: Tune, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     monkeypatch.setenv("METAHP_STARTER", word)
     tuned = tune(tmp_path / "new.db", mode="dry-run")
@@ -300,27 +304,29 @@ def three_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("word", [OFF_WORDS[2], OFF_WORDS[3], ON_WORDS[3]])
+@pytest.mark.parametrize("word", [OFF_WORDS[2], ON_WORDS[3]])
 def test_fitting_is_switched_by_each_word(
     tune: Tune, three_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
 ) -> None:
     monkeypatch.setenv("METAHP_REFIT", word)
-    path = Path(shutil.copy(three_tasks, tmp_path / "three.db"))
+    path = copied(three_tasks, tmp_path / "three.db")
     tune(path, mode="dry-run")
     with History(path) as history:
         assert bool(history.models()) == (word in ON_WORDS)
 
 
-@pytest.mark.parametrize("name", ["METAHP", "METAHP_STARTER", "METAHP_REFIT"])
 def test_an_unknown_word_is_one_warning_that_names_the_possible_ones(
-    host: str, tune: Tune, three_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    host: str, tune: Tune, three_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    word = f"perhaps {host}".lower()
-    monkeypatch.setenv(name, word)
-    path = Path(shutil.copy(three_tasks, tmp_path / "three.db"))
-    warned = [text for _ in range(2) for text in tune(path).warned if name in text]
-    default = f"{name} must be one of 0, 1, false, no, off, on, true, yes, but is '{word}'; it is taken as on. Set {name}=off or {name}=on."
-    assert warned == [default]
+    names, word = ("METAHP", "METAHP_STARTER", "METAHP_REFIT"), f"perhaps {host}".lower()
+    for name in names:
+        monkeypatch.setenv(name, word)
+    path = copied(three_tasks, tmp_path / "three.db")
+    warned = [text for _ in range(2) for text in tune(path, mode="dry-run").warned if word in text]
+    assert sorted(warned) == [
+        f"{name} must be one of 0, 1, false, no, off, on, true, yes, but is '{word}'; it is taken as on. Set {name}=off or {name}=on."
+        for name in names
+    ]
 
 
 # a run that resumes another
