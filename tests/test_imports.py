@@ -34,7 +34,6 @@ HEAVY = ("torch", "optuna", "pandas", "numpy", "scipy", "sqlite_utils", "lightni
 NEEDED_THROUGH_A_HOST = {"accelerate": "hf_callbacks", "torchmetrics": "lightning_metahp", "cmaes": "compare_baselines"}
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
-    "sqlite-utils": "sqlite_utils",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "liac-arff": "arff",
@@ -197,13 +196,6 @@ def test_reading_and_writing_a_history_again_loads_nothing_heavy(tmp_path: Path)
     use = f"from store import History\nwith History({path!r}) as h:\n    h.start_run(task='t', hparams={{'lr': 0.1}}).finish()\n"
     loaded_after(use)
     assert not loaded_after(use + f"with History({path!r}) as h: assert len(h.runs()) == 2") & set(HEAVY)
-
-
-def test_recording_a_run_does_not_build_what_reading_gives_back(tmp_path: Path) -> None:
-    path = str(tmp_path / "history.db")
-    loaded = modules_after(f"from store import History\nwith History({path!r}) as h: h.start_run(task='t', hparams={{'lr': 0.1}}).finish()")
-    assert "store.recording.writer" in loaded
-    assert "store.records" not in loaded
 
 
 def test_a_start_that_the_starter_history_has_no_say_in_does_not_load_it(tmp_path: Path) -> None:

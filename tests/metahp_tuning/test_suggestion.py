@@ -31,7 +31,6 @@ from store import (
     RunStatus,
     Source,
     SpaceError,
-    TunedConfiguration,
     UnknownHyperparameterError,
     UnknownRecommendationError,
 )
@@ -78,7 +77,6 @@ def test_the_names_passed_come_back_with_better_values(taught: History, capsys: 
 def test_it_is_a_mapping_like_any_other(taught: History) -> None:
     config = ask(taught, {"lr": 1e-4, "name": "x"})
     assert isinstance(config, Mapping)
-    assert isinstance(config, TunedConfiguration)
     assert dict(**config) == config == pickle.loads(pickle.dumps(config))
     assert json.loads(json.dumps(dict(config))) == dict(config)
     assert repr(config) == f"Suggestion({dict(config)!r})"
@@ -488,21 +486,6 @@ class TestTorch:
         assert config == {"lr": 1e-4}
         with taught.start_run(task="t", objective="val_acc", hparams=config) as run:
             run.log(val_acc=0.5)
-
-
-def test_a_history_locked_by_another_costs_the_link_only(taught: History, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = suggest({"lr": 1e-4}, task="t", objective="val_acc", history=tmp_path / "new.db")
-
-    def refuse(history: History) -> None:
-        from store import StorageError
-
-        raise StorageError("database is locked")
-
-    config.save_into = refuse  # type: ignore[method-assign]
-    with taught.start_run(hparams=config) as run:
-        run.log(val_acc=0.5)
-    assert taught.run(run.id).recommendation_id is None
-    assert "the recommendation could not be saved" in caplog.text
 
 
 def test_a_word_that_no_switch_knows_is_named_with_those_it_does(taught: History, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Outcome:
+class Trials:
     """One line of the table.
 
     Attributes:

@@ -15,7 +15,7 @@ from pathlib import Path
 from store import History, RunStatus
 from store.recording import spool
 from store.sqlite.operations import metrics_operation, run_operation
-from torture.outcome import Outcome
+from torture.trials import Trials
 
 _ENTRY = struct.Struct("qd")
 FLUSH_S = 1.0
@@ -54,7 +54,7 @@ def _kill(process: subprocess.Popen[str]) -> None:
 
 
 def is_sound(path: Path) -> bool:
-    """Say whether SQLite finds nothing wrong with a file."""
+    """Return whether SQLite finds nothing wrong with a file."""
     connection = sqlite3.connect(path)
     try:
         return [row[0] for row in connection.execute("PRAGMA integrity_check")] == ["ok"]
@@ -62,10 +62,10 @@ def is_sound(path: Path) -> bool:
         connection.close()
 
 
-def kill_while_writing(folder: Path, tries: int, *, parallel: int = 3, longest_s: float = 3.5, seed: int = 0) -> Outcome:
+def kill_while_writing(folder: Path, tries: int, *, parallel: int = 3, longest_s: float = 3.5, seed: int = 0) -> Trials:
     """Kill processes that log, at random moments from their start on; all of them write into one history."""
     must = "opens, integrity_check ok, at most 1 s of metrics gone, stale, resume goes on"
-    outcome = Outcome("kill -9 while writing", must, tries)
+    outcome = Trials("kill -9 while writing", must, tries)
     path = folder / "history.db"
     History(path).close()
     chance = random.Random(seed)
@@ -107,9 +107,9 @@ def kill_while_writing(folder: Path, tries: int, *, parallel: int = 3, longest_s
     return outcome
 
 
-def kill_while_creating(folder: Path, tries: int, *, seed: int = 1) -> Outcome:
+def kill_while_creating(folder: Path, tries: int, *, seed: int = 1) -> Trials:
     """Kill processes that open a history for the first time, which creates its tables."""
-    outcome = Outcome("kill -9 while the tables are created", "the next opening creates what is missing", tries)
+    outcome = Trials("kill -9 while the tables are created", "the next opening creates what is missing", tries)
     chance = random.Random(seed)
     n_half = 0
     longest_s = max(_seconds_to_create(folder / f"timed-{index}.db") for index in range(3))
@@ -156,9 +156,9 @@ def _has_tables(path: Path) -> bool:
         connection.close()
 
 
-def kill_while_ingesting(folder: Path, tries: int, *, runs: int = 12, values: int = 2_000, seed: int = 2) -> Outcome:
+def kill_while_ingesting(folder: Path, tries: int, *, runs: int = 12, values: int = 2_000, seed: int = 2) -> Trials:
     """Kill a process that takes in a spool, then let two at once take in the rest."""
-    outcome = Outcome("kill -9 while a spool is taken in, then two openings at once", "everything is in once, no file is left", tries)
+    outcome = Trials("kill -9 while a spool is taken in, then two openings at once", "everything is in once, no file is left", tries)
     chance = random.Random(seed)
     n_interrupted = 0
     for index in range(tries):

@@ -1,4 +1,4 @@
-"""Where a run runs: versions, commit, machine. Read once per process, nothing is imported and no program started for it."""
+"""Where a run runs: versions, commit, machine. Read once per process; none of the packages is imported and no program started for it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ import functools
 import hashlib
 import logging
 import os
-import re
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from store.privacy import host_name, records_paths
 
 logger = logging.getLogger(__name__)
-
-_VERSION_LINE = re.compile(r"^Version: *(\S+)", re.MULTILINE)
 
 _DISTRIBUTIONS = {
     "metahp": "lightning-metahp",
@@ -30,26 +28,11 @@ _DISTRIBUTIONS = {
 @functools.cache
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that decide what a run does; those not installed are absent."""
-    from importlib.metadata import PackageNotFoundError
-
     found = {"python": ".".join(str(part) for part in sys.version_info[:3]), "platform": sys.platform}
     for name, distribution in _DISTRIBUTIONS.items():
-        with contextlib.suppress(PackageNotFoundError):  # absent is what there is to say
-            found[name] = _version(distribution)
+        with contextlib.suppress(PackageNotFoundError):  # absent
+            found[name] = version(distribution)
     return found
-
-
-def _version(name: str) -> str:
-    """Return the version of a distribution; ``importlib.metadata.version`` parses the whole description for it.
-
-    Raises:
-        PackageNotFoundError: If it is not installed.
-    """
-    from importlib.metadata import distribution
-
-    found = distribution(name)
-    match = _VERSION_LINE.search(found.read_text("METADATA") or found.read_text("PKG-INFO") or "")
-    return match.group(1) if match else found.version
 
 
 def describe_environment() -> dict[str, str]:
@@ -150,7 +133,7 @@ def host_hash() -> str:
 
 
 def is_process_alive(pid: int) -> bool:
-    """Say whether a process of this machine exists; True where that cannot be found out."""
+    """Return whether a process of this machine exists; True where that cannot be found out."""
     if sys.platform == "win32":
         return True  # os.kill(pid, 0) would end it there
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from store.recording import environment
+from store import environment
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_outside_a_repository_and_before_the_first_commit_there_is_no_commit(tmp
 
 def test_versions_of_what_decides_a_run_are_known_without_importing_it() -> None:
     code = (
-        "import sys; from store.recording.environment import package_versions; found = package_versions(); "
+        "import sys; from store.environment import package_versions; found = package_versions(); "
         "assert not {'torch', 'numpy', 'lightning', 'transformers'} & set(sys.modules); print(sorted(found))"
     )
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
