@@ -13,13 +13,13 @@ from transformers import Trainer, TrainerCallback
 
 from hf_callbacks.arguments import rewritten
 from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, say
-from hf_callbacks.describe_trainer import pretrained_name
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.model_values import base_model, fixed_model_values, model_settings, set_model_values
 from hf_callbacks.objective import find_objective
 from hf_callbacks.provenance import provenance_of, rewrites_of, write_provenance
 from hf_callbacks.resuming import find_resumption
 from hf_callbacks.watching import watch
+from metahp_tuning.task_description import pretrained_name
 from store.errors import InvalidArgumentError
 from store.switches import is_off
 

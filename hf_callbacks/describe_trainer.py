@@ -22,12 +22,12 @@ from hf_callbacks.model_values import default_config
 from hf_callbacks.objective import Objective
 from metahp_tuning.task_description import (
     describe_dataset,
-    model_class_name,
-    model_family,
+    describe_module,
     model_variant,
     parameter_count,
     preserved_generators,
     preserved_rng,
+    pretrained_name,
 )
 from metamodel.data.task import TaskDescription
 from store.errors import InvalidArgumentError
@@ -87,13 +87,7 @@ def describe_task(
         known["n_val"] = len(eval_dataset) if not isinstance(eval_dataset, dict) else None  # type: ignore[arg-type]
     if model is not None:
         n_classes = known.get("n_classes") or _labels_of(model)
-        known |= {
-            "model_class": model_class_name(model),
-            "model_family": model_family(model),
-            "n_parameters": parameter_count(model),
-            "is_pretrained": bool(pretrained_name(model)),
-            "n_classes": n_classes,
-        }
+        known |= {**describe_module(model), "n_classes": n_classes}
         features |= {"trainable_share": trainable_share(model)}
     known["features"] = features
     return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
@@ -135,12 +129,6 @@ def describe_variant(model: nn.Module) -> str:
     if os.path.isabs(name) or os.path.isdir(name):
         name = os.path.basename(os.path.normpath(name))
     return hashlib.sha256(f"{source} {name}".encode()).hexdigest()[:16]
-
-
-def pretrained_name(model: nn.Module) -> str:
-    """Return the name or path the weights were loaded from, empty for a model that starts from scratch."""
-    config = getattr(model, "config", None)
-    return str(getattr(config, "name_or_path", None) or getattr(config, "_name_or_path", None) or "")
 
 
 def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperparameters:

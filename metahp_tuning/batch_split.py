@@ -142,7 +142,7 @@ def whole_numbers(values: Any) -> list[int]:
     listed = list(range(low, high + 1, step))
     if len(listed) <= MAX_LISTED_ACCUMULATION:
         return listed
-    # A long range is told by its powers of two and its ends.
+    # Of a long range only its powers of two and its ends are taken.
     return sorted({low, high, *(2**power for power in range(high.bit_length()) if low <= 2**power <= high)})
 
 

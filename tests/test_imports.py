@@ -218,3 +218,18 @@ def test_everyday_commands_load_nothing_heavy(words: list[str], tmp_path: Path) 
     assert not loaded & set(HEAVY)
     # What a look at the history takes is read; the half second that it may take is measured by benchmarks/bench_store.py.
     assert not loaded & (set(PACKAGES) - {"store", "metahp_cli"})
+
+
+WITHOUT_HISTORY = ["runs", "tasks", "show x", "model", "doctor", "compact", "export FILE", "recommend --task t", "refit", "report"]
+
+
+@pytest.mark.parametrize("words", [*WITHOUT_HISTORY, "compare-baselines"])
+def test_a_command_that_finds_no_history_loads_nothing_heavy(words: str, tmp_path: Path) -> None:
+    given = [*words.replace("FILE", str(tmp_path / "x.jsonl")).split(), "--history", str(tmp_path / "none.db")]
+    code = f"from metahp_cli.main import main\ntry:\n    main({given!r})\nexcept SystemExit as stop:\n    assert stop.code == 1, stop"
+    assert not loaded_after(code) & set(HEAVY)
+    assert not list(tmp_path.glob("*.*"))
+
+
+def test_the_version_loads_nothing_heavy() -> None:
+    assert not loaded_after("from metahp_cli.main import main\ntry:\n    main(['--version'])\nexcept SystemExit: print()") & set(HEAVY)
