@@ -220,15 +220,10 @@ def _described(model: Any, train_dataset: Any) -> dict[str, Any]:
     if _is_torch_module(model):
         from torch.utils.data import DataLoader
 
-        from metahp_tuning.task_description import describe_dataset, model_class_name, model_family, parameter_count
+        from metahp_tuning.task_description import describe_dataset, describe_module
 
         dataset = train_dataset.dataset if isinstance(train_dataset, DataLoader) else train_dataset
-        known = {
-            **describe_dataset(dataset),
-            "model_class": model_class_name(model),
-            "model_family": model_family(model),
-            "n_parameters": parameter_count(model),
-        }
+        known = {**describe_dataset(dataset), **describe_module(model)}
     else:
         with suppress(Exception):  # a stream has no length, and a user's own __len__ may fail in any way
             known["n_train"] = len(train_dataset)

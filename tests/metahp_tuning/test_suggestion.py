@@ -195,7 +195,7 @@ def test_a_pinned_recommendation_is_applied_and_names_what_is_not(taught: Histor
     for line in (
         "weight_decay 0.2 was not applied: this run has no such hyperparameter",
         "n_layers 4 was not applied: without a space it is never rewritten; list it in space",
-        "dropout 0.3 was not applied: named in keep",
+        "dropout stays 0.1: named in keep; 0.3 was not applied",
     ):
         assert line in config.message
     assert "expected" not in config.message, "the prediction is for all values together"
