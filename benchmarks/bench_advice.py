@@ -25,12 +25,13 @@ from compare_baselines.replay.scenarios import with_scenario
 from metamodel import recommend
 from metamodel.gp.calibration import LEVELS, N_TARGET_RUNS
 from metamodel.recommendation import Decision
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from studies.replay.tables import TABLES, load_table
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     # torch.optim.SGD and sklearn's MLPClassifier, and the middle of the table where the library has no default
     "lcbench": {
-        "batch_size": 32,
+        PER_DEVICE_BATCH_SIZE: 32,
         "learning_rate": 1e-3,
         "momentum": 0.1,
         "weight_decay": 1e-5,
@@ -38,7 +39,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_size": 256,
         "dropout": 0.0,
     },
-    "hpobench_mlp": {"weight_decay": 1e-4, "global_batch_size": 200, "num_layers": 1, "learning_rate": 1e-3, "hidden_size": 100},
+    "hpobench_mlp": {"weight_decay": 1e-4, GLOBAL_BATCH_SIZE: 200, "num_layers": 1, "learning_rate": 1e-3, "hidden_size": 100},
 }
 SCENARIOS = ("", "few-4")
 CANDIDATES_OF_INTERVALS = 400

@@ -23,8 +23,8 @@ N_RUNS, N_TASKS = 10_000, 100
 LIMITS_S = {
     "10,000 runs, model up to date": 0.5,
     "10,000 runs, without a space": 0.5,
-    "no history": 0.02,
-    "no history, without a space": 0.02,
+    "no history": 0.06,
+    "no history, without a space": 0.06,
 }
 FIT_S = 20.0
 """For the meta-model of the large history; how well it is fitted makes no difference here."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.machinery import SourceFileLoader
+import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +28,8 @@ __all__ = [
     "refit",
 ]
 
-if not {"lightning_metahp", "hf_callbacks"} & sys.modules.keys():  # which have looked at all names
-    # By its path and at once: `store` may be the very name that a file of the user's hides.
-    _CHECK = str(Path(__file__).parent.parent / "store" / "package_shadow.py")
-    exec(SourceFileLoader("check", _CHECK).get_code("check") or "", {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store"]})
+# By its path and at once: `store` may be the very name that a file of the user's hides.
+runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": __name__})
 
 _HOMES = {
     "Decision": "metamodel.recommendation",

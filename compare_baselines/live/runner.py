@@ -27,7 +27,7 @@ from store.errors import InvalidArgumentError, StorageError
 from store.ids import new_id, utc_now
 from store.switches import is_off
 
-FRAMEWORK = KEY
+PLAN_FRAMEWORK = KEY
 _NEEDS = {"text": "imdb", "image": "cifar10", "tabular": "titanic", "series": "electricity", "rnn": "electricity"}
 """Task -> the data set it needs; the others come with scikit-learn."""
 
@@ -159,7 +159,7 @@ def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], re
     if known is None or known.plan != plan:
         notes = {name: {**asdict(info), "metrics": list(info.metrics)} for name, info in infos.items()}
         note = {"id": identity, "plan": plan.to_dict(), "tasks": notes, "names": names}
-        history.start_run(task=PLANS, framework=FRAMEWORK, description={KEY: note}).finish()
+        history.start_run(task=PLANS, framework=PLAN_FRAMEWORK, description={KEY: note}).finish()
     return StoredPlan(identity, created_utc, plan, infos, names)
 
 

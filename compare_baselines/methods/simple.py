@@ -11,17 +11,17 @@ import numpy as np
 from compare_baselines.methods.base import DEFAULTS, Method, NewTask, Past, Proposal, SearchProblem, Trial
 from compare_baselines.methods.samplers import ask_sampler
 from compare_baselines.methods.spaces import UnitCube
+from metahp_report.comparison.records import GRID_LEVELS
 from metamodel.space.batch import as_seen_by_model
 from metamodel.space.dimensions import Dimension, is_number
+from store.hyperparameters import GLOBAL_BATCH_SIZE
 
-GRID_LEVELS = 3
-"""Levels of a number in the grid: low, middle and high, as people write them down."""
 LIBRARY_DEFAULTS: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "weight_decay": 0.0,
     "dropout": 0.0,
     "momentum": 0.9,
-    "batch_size": 32,
+    GLOBAL_BATCH_SIZE: 32,
     "num_layers": 2,
     "hidden_size": 100,
 }

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from metamodel.space.arrays import FloatArray
 from metamodel.space.dimensions import Dimension, Space, is_number
 from metamodel.space.run_configs import column_of
-from store.hyperparameters import GLOBAL_BATCH_SIZE, is_always_log, is_of_run
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, is_always_log, is_of_run
 
 MAX_COLUMNS = 48
 """More names than this are mostly settings of no consequence; those that vary in most tasks are kept."""
@@ -45,7 +45,7 @@ def column_order(name: str) -> str:
 
     Networks draw their weights column by column and searches their points, so the order decides what a seed means.
     """
-    return "batch_size" if name == GLOBAL_BATCH_SIZE else name
+    return "batch_size" if name in (GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE) else name
 
 
 def plain_numbers(values: Sequence[Any]) -> FloatArray | None:

@@ -34,11 +34,11 @@ from store.names import Direction
 from studies.replay.tables import FIGURES as REPLAYED
 from studies.replay.tables import ROOT, TABLES, data_folder, lcbench_space
 
-FIGURES = ROOT / "build" / "starter-proof"
-PAGE = ROOT / "docs" / "prior.md"
-MARK = "<!-- tables: made by python -m studies.starter.proof -->"
-METHODS = ("starter", "defaults", "random", "tpe", "plain-gp")
-SLOW = "gp"
+PROOF_FIGURES = ROOT / "build" / "starter-proof"
+PROOF_PAGE = ROOT / "docs" / "prior.md"
+PAGE_MARK = "<!-- tables: made by python -m studies.starter.proof -->"
+DAY_ONE_COMPARED = ("starter", "defaults", "random", "tpe", "plain-gp")
+SLOW_PEER = "gp"
 """Taken from `make replay`, which measures it on the same pools with the same seeds: it knows no past."""
 MAPPINGS = {
     "lcbench": TableMapping(known={"model_family": "mlp", "optimizer": "SGD", "lr_scheduler": "cosine"}),
@@ -49,12 +49,12 @@ MAPPINGS = {
     ),
 }
 """What is known of all runs of a table: how its authors trained. The defaults of the second are those of scikit-learn's MLPClassifier."""
-SHOWN = (1, 2, 3, 5, 8)
+EVALUATIONS_SHOWN = (1, 2, 3, 5, 8)
 N_OWN_TASKS = (0, 2, 3, 4, 6, 8, 12)
 OWN_RUNS = 16
 N_DRAWS = 6
 N_RANKED = 10
-"""Which of many almost equally promising configurations comes first is partly luck, so that the best ten say more."""
+"""Which of many almost equally promising configurations comes first is partly luck, so that the best ten are more informative."""
 
 
 def read_table(name: str, seeds: int) -> DayOneBenchmark:
@@ -66,7 +66,7 @@ def read_table(name: str, seeds: int) -> DayOneBenchmark:
     with tempfile.TemporaryDirectory(prefix="metahp-proof-") as temporary, History(Path(temporary) / "history.db") as history:
         import_table(history, folder / table.file, table.columns, join=join, task_features=features)
         space = lcbench_space() if table.has_space else None
-        return day_one(load_benchmark(history, Protocol(n_hist=1, budget=SHOWN[-1], seeds=seeds), space), MAPPINGS[name])
+        return day_one(load_benchmark(history, Protocol(n_hist=1, budget=EVALUATIONS_SHOWN[-1], seeds=seeds), space), MAPPINGS[name])
 
 
 def measure(benchmark: DayOneBenchmark, methods: Sequence[str]) -> dict[str, Any]:
@@ -78,10 +78,10 @@ def measure(benchmark: DayOneBenchmark, methods: Sequence[str]) -> dict[str, Any
 def with_slow(name: str, report: dict[str, Any]) -> dict[str, Any]:
     """Add the figures of the method that is measured elsewhere, where they are."""
     path = REPLAYED / f"{name}-slow.json"
-    if not path.exists() or SLOW in report["methods"]:
+    if not path.exists() or SLOW_PEER in report["methods"]:
         return report
-    found = json.loads(path.read_text(encoding="utf-8"))["methods"][SLOW]
-    return {**report, "methods": {**report["methods"], SLOW: found}}
+    found = json.loads(path.read_text(encoding="utf-8"))["methods"][SLOW_PEER]
+    return {**report, "methods": {**report["methods"], SLOW_PEER: found}}
 
 
 def coverage(benchmark: DayOneBenchmark) -> dict[str, float]:
@@ -227,10 +227,13 @@ def section(name: str, report: Mapping[str, Any]) -> list[str]:
         "```",
         "",
     ]
-    lines += [_line(["method", *(f"k={k}" for k in SHOWN), "95 % at k=1"]), _line(["---", *["---:"] * (len(SHOWN) + 1)])]
+    lines += [
+        _line(["method", *(f"k={k}" for k in EVALUATIONS_SHOWN), "95 % at k=1"]),
+        _line(["---", *["---:"] * (len(EVALUATIONS_SHOWN) + 1)]),
+    ]
     for method, item in sorted(report["methods"].items(), key=lambda pair: pair[1]["regret"][0]):
         low, high = item["ci95"][0]
-        cells = [show_regret(item["regret"][k - 1]) for k in SHOWN]
+        cells = [show_regret(item["regret"][k - 1]) for k in EVALUATIONS_SHOWN]
         lines.append(_line([method, *cells, f"{show_regret(low)}-{show_regret(high)}"]))
     first = report["methods"]["starter"]["tasks"]
     better = {each: sum(first[task][0] < item["tasks"][task][0] for task in first) for each, item in report["methods"].items()}
@@ -269,18 +272,18 @@ def _line(cells: Sequence[str]) -> str:
 
 def write_page() -> None:
     """Write docs/prior.md from the explanation that stands in it and the figures measured."""
-    head = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
+    head = PROOF_PAGE.read_text(encoding="utf-8").partition(PAGE_MARK)[0]
     lines = ["## What it consists of", "", *composition()]
     reports = {name: _load(name) for name in MAPPINGS}
     for name, report in reports.items():
         lines += section(name, with_slow(name, report)) if report else [f"## {name}", "", "Not measured yet.", ""]
     overs = {name: found for name in MAPPINGS if (found := _load(f"{name}-take-over"))}
     lines += take_over_section(overs) if overs else []
-    PAGE.write_text(f"{head}{MARK}\n\n" + "\n".join(lines), encoding="utf-8")
+    PROOF_PAGE.write_text(f"{head}{PAGE_MARK}\n\n" + "\n".join(lines), encoding="utf-8")
 
 
 def _load(name: str) -> Any:
-    path = FIGURES / f"{name}.json"
+    path = PROOF_FIGURES / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -289,17 +292,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Replay the first day and write docs/prior.md.")
     parser.add_argument("--only", nargs="*", default=list(MAPPINGS), help="tables to measure")
     parser.add_argument("--seeds", type=int, default=3, help="seeds (%(default)s)")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), help="methods of the replay; none leaves it out")
+    parser.add_argument("--methods", nargs="*", default=list(DAY_ONE_COMPARED), help="methods of the replay; none leaves it out")
     parser.add_argument("--take-over", action="store_true", help="measure when one's own tasks take over, too")
     parser.add_argument("--write", action="store_true", help="only write the page")
     given = parser.parse_args()
-    FIGURES.mkdir(parents=True, exist_ok=True)
+    PROOF_FIGURES.mkdir(parents=True, exist_ok=True)
     for name in () if given.write else given.only:
         benchmark = read_table(name, given.seeds)
         if given.methods:
-            (FIGURES / f"{name}.json").write_text(json.dumps(measure(benchmark, given.methods)), encoding="utf-8")
+            (PROOF_FIGURES / f"{name}.json").write_text(json.dumps(measure(benchmark, given.methods)), encoding="utf-8")
         if given.take_over:
-            (FIGURES / f"{name}-take-over.json").write_text(json.dumps(take_over(benchmark)), encoding="utf-8")
+            (PROOF_FIGURES / f"{name}-take-over.json").write_text(json.dumps(take_over(benchmark)), encoding="utf-8")
     write_page()
 
 
