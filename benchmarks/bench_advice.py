@@ -25,13 +25,13 @@ from compare_baselines.replay.scenarios import with_scenario
 from metamodel import recommend
 from metamodel.gp.calibration import LEVELS, N_TARGET_RUNS
 from metamodel.recommendation import Decision
-from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
+from store.hyperparameters import GLOBAL_BATCH_SIZE
 from studies.replay.tables import TABLES, load_table
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     # torch.optim.SGD and sklearn's MLPClassifier, and the middle of the table where the library has no default
     "lcbench": {
-        PER_DEVICE_BATCH_SIZE: 32,
+        GLOBAL_BATCH_SIZE: 32,
         "learning_rate": 1e-3,
         "momentum": 0.1,
         "weight_decay": 1e-5,

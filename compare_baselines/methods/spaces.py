@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from metamodel.space.batch import with_global_batch
 from metamodel.space.dimensions import Dimension, Space, is_number, parse_space
 from metamodel.space.encoding import column_order, fit_encoder
 
@@ -25,14 +26,14 @@ def space_of(configs: Sequence[Mapping[str, Any]], given: Mapping[str, BaseDistr
     A scale is logarithmic where the values are spread more evenly there, by the same rule as in the meta-model's encoder.
 
     Args:
-        configs: By canonical name.
+        configs: By canonical name, with the global batch.
         given: A space by raw name; it then decides which hyperparameters there are, and their scales.
 
     Returns:
         Canonical name -> dimension, sorted by ``column_order``.
     """
     if given is not None:
-        parsed = parse_space(given)
+        parsed = with_global_batch(parse_space(given))
         return {name: parsed[name] for name in sorted(parsed, key=column_order)}
     space: Space = {}
     for name in sorted({name for config in configs for name in config}, key=column_order):

@@ -17,6 +17,7 @@ from compare_baselines.methods.base import CONTEXT, DEFAULTS, Past
 from compare_baselines.methods.simple import LIBRARY_DEFAULTS
 from compare_baselines.methods.spaces import space_of
 from compare_baselines.replay.protocol import Benchmark
+from metamodel.space.batch import as_seen_by_model
 from metamodel.space.encoding import column_order
 from store.errors import InvalidArgumentError
 from store.names import canonical_name
@@ -87,7 +88,10 @@ def day_one(benchmark: Benchmark, mapping: TableMapping) -> DayOneBenchmark:
         raise InvalidArgumentError(
             f"A name to map must occur in the runs, but got {unknown[0]!r}; possible are {', '.join(benchmark.space)}."
         )
-    known = {CONTEXT: dict(mapping.known), DEFAULTS: {canonical_name(name): value for name, value in mapping.defaults.items()}}
+    known = {
+        CONTEXT: dict(mapping.known),
+        DEFAULTS: as_seen_by_model({canonical_name(name): value for name, value in mapping.defaults.items()}),
+    }
     pools = {
         name: replace(
             pool,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from compare_baselines.methods.base import Past, PastTask
 from compare_baselines.methods.spaces import UnitCube, space_of
-from metamodel.space.batch import as_seen_by_model
+from metamodel.space.batch import as_seen_by_model, name_in_model
 from metamodel.space.dimensions import Space
 from store.errors import InvalidArgumentError, NotEnoughHistoryError
 from store.names import Direction, canonical_name
@@ -206,7 +206,7 @@ def load_benchmark(
         )
     if without:
         notes.append(f"left out, no run has the objective {objective!r}: {_listed(without)}")
-    names = None if space is None else [canonical_name(name) for name in space]
+    names = None if space is None else [name_in_model(canonical_name(name)) for name in space]
     pools = {name: _pool(name, groups[name], names, descriptions.get(name, {}), notes) for name in sorted(groups)}
     usable = {name: pool for name, pool in pools.items() if _is_usable(pool, protocol, notes)}
     _check_roles(usable, protocol, notes, str(history.path))
@@ -265,7 +265,8 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
             n_other += 1
             continue
         # Runs of a callback have their batch as a device loads it, too: one hyperparameter, not two that move together.
-        config = as_seen_by_model(run.hparams) if names is None else {name: run.hparams[name] for name in run.hparams if name in names}
+        seen = as_seen_by_model(run.hparams)
+        config = seen if names is None else {name: seen[name] for name in seen if name in names}
         if seen.setdefault(repr(sorted(config.items())), len(kept)) < len(kept):
             n_double += 1
             continue

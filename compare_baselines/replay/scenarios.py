@@ -19,7 +19,7 @@ from compare_baselines.methods.spaces import UnitCube
 from compare_baselines.replay.protocol import FIRST_SEED, Benchmark, Pool
 from metamodel.space.dimensions import Dimension, is_number
 from store.errors import InvalidArgumentError
-from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, aliases_of
+from store.hyperparameters import GLOBAL_BATCH_SIZE, aliases_of
 from store.names import Direction
 from store.records import RunStatus
 
@@ -39,7 +39,7 @@ ELSEWHERE = 0.1
 SHARE_DIVERGED, SHARE_OOM = 0.09, 0.06
 BLUR = 0.05
 """Noise on the edge of the regions that fail, in units of a range."""
-FAILING = {RunStatus.DIVERGED: ("learning_rate", "momentum"), RunStatus.OOM: ("hidden_size", PER_DEVICE_BATCH_SIZE, GLOBAL_BATCH_SIZE)}
+FAILING = {RunStatus.DIVERGED: ("learning_rate", "momentum"), RunStatus.OOM: ("hidden_size", GLOBAL_BATCH_SIZE)}
 """Names whose large values fail, where they exist; else the first numbers of the space."""
 DECADES = (2.0, 8.0)
 """How many powers of ten lie between a task's best and worst outcome in ``magnitudes``."""
