@@ -97,7 +97,7 @@ def recommend(
     """
     _check_counts(k, mode, model, min_tasks)
     _check_task_and_candidates(task, candidates)
-    bounds = {name_in_model(name): high for name, high in (limits or {}).items()}
+    bounds = {name_in_model(canonical_name(name)): high for name, high in (limits or {}).items()}
     parsed = None if space is None else limited(with_global_batch(parse_space(space)), bounds)
     now, fit = _current(current or {}, parsed), _FitOptions(model, max_fit_s, device, seed, min_tasks)
     request = _Request(task, parsed, candidates, now, allowed, bounds, pending, variant, mode, k, fit, _by_model_names(candidates or ()))
@@ -153,7 +153,8 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
     sources = select_sources(table, target, _names(space, request.configs), description, current, kind)
     if space is None and request.candidates is None:
         seen = (*sources.tasks, *sources.starter_tasks)
-        space = limited(conservative_space(target, seen, current, request.allowed), request.limits)
+        allowed = None if request.allowed is None else {canonical_name(name) for name in request.allowed}
+        space = limited(conservative_space(target, seen, current, allowed), request.limits)
         sources = select_sources(table, target, frozenset(space), description, current, kind)
     active = ActiveModel(None)
     if sources.should_fit:

@@ -265,8 +265,8 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
             n_other += 1
             continue
         # Runs of a callback have their batch as a device loads it, too: one hyperparameter, not two that move together.
-        seen = as_seen_by_model(run.hparams)
-        config = seen if names is None else {name: seen[name] for name in seen if name in names}
+        whole = as_seen_by_model(run.hparams)
+        config = whole if names is None else {name: whole[name] for name in whole if name in names}
         if seen.setdefault(repr(sorted(config.items())), len(kept)) < len(kept):
             n_double += 1
             continue

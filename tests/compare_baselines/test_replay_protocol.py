@@ -116,5 +116,5 @@ def test_a_global_batch_and_that_of_a_device_are_one_hyperparameter(tmp_path: Pa
                 config = {"lr": 10.0 ** -(i % 4), "batch_size": 4 + i, "global_batch_size": 8 + 2 * i, "gradient_accumulation_steps": 2}
                 history.add_finished_runs([FinishedRun(f"{task}{i}", task, config, "acc", "max", {"acc": Curve([0], [i / 12])})])
         benchmark = load_benchmark(history, Protocol(6, 4, 1))
-    assert list(benchmark.space) == ["batch_size", "learning_rate"]
-    assert {config["batch_size"] for config in benchmark.pools["a"].configs} == {8 + 2 * i for i in range(12)}
+    assert list(benchmark.space) == ["global_batch_size", "learning_rate"]
+    assert {config["global_batch_size"] for config in benchmark.pools["a"].configs} == {8 + 2 * i for i in range(12)}

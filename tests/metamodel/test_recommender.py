@@ -297,14 +297,14 @@ def test_without_a_space_a_batch_neither_shrinks_nor_grows_beyond_what_finished_
     fill(history, 1, 30, prefix="mine")
     current = {"lr": 1e-3, "batch_size": 32, "num_epochs": 5}
     (recommendation,) = recommend(history, "mine0", current=current)
-    assert 32 <= recommendation.config.get("batch_size", 32) <= 128
+    assert 32 <= recommendation.config.get("global_batch_size", 32) <= 128
     (other,) = recommend(history, "new", current=current)
-    assert "batch_size" not in other.config
+    assert "global_batch_size" not in other.config
 
 
 def test_names_that_may_not_be_rewritten_stay(history: History) -> None:
     fill(history, 3, 12)
-    (recommendation,) = recommend(history, "new", current={"lr": 1e-5, "batch_size": 32}, allowed={"batch_size"})
+    (recommendation,) = recommend(history, "new", current={"lr": 1e-5, "batch_size": 32}, allowed={"per_device_batch_size"})
     assert "learning_rate" not in recommendation.config
 
 
@@ -604,8 +604,8 @@ def test_training_from_scratch_does_not_speak_for_fine_tuning(history: History) 
 
 
 def test_of_very_many_runs_enough_are_looked_at_to_know_where_they_fail(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metamodel.search.task_surrogate.MAX_FAILED_RUNS", 20)
-    monkeypatch.setattr("metamodel.search.task_surrogate.MAX_FINISHED_RUNS", 40)
+    monkeypatch.setattr("metamodel.search.task_surrogate.MAX_FAILED_RUNS_FOR_FEASIBILITY", 20)
+    monkeypatch.setattr("metamodel.search.task_surrogate.MAX_RUNS_FOR_FEASIBILITY", 40)
     rng = np.random.default_rng(0)
     for task in range(3):
         for _ in range(60):

@@ -54,9 +54,9 @@ def test_counts_that_are_none_are_answered() -> None:
 
 
 def test_the_model_sees_the_global_batch_and_no_accumulation() -> None:
-    per_device = {"batch_size": 16, "global_batch_size": 64, "gradient_accumulation_steps": 4, "learning_rate": 0.1}
+    per_device = {"per_device_batch_size": 16, "global_batch_size": 64, "gradient_accumulation_steps": 4, "learning_rate": 0.1}
     assert as_seen_by_model(per_device) == {"global_batch_size": 64, "learning_rate": 0.1}
-    only = {"batch_size": 16, "gradient_accumulation_steps": 4}
+    only = {"per_device_batch_size": 16, "gradient_accumulation_steps": 4}
     assert as_seen_by_model(only) == {"global_batch_size": 16, "gradient_accumulation_steps": 4}
 
 
@@ -80,15 +80,17 @@ def test_accumulation_in_a_space_offers_global_batches() -> None:
 
 def test_a_recommended_global_batch_becomes_what_the_host_sets() -> None:
     layout = BatchLayout(16, 1, 2)
-    assert per_device_config({"global_batch_size": 64, "lr": 0.1}, layout) == {"batch_size": 32, "learning_rate": 0.1}
-    assert per_device_config({"batch_size": 64}, layout) == {"batch_size": 32}, "one run on one device, pinned on two: the same batch"
+    assert per_device_config({"global_batch_size": 64, "lr": 0.1}, layout) == {"per_device_batch_size": 32, "learning_rate": 0.1}
+    assert per_device_config({"batch_size": 64}, layout) == {"per_device_batch_size": 32}, (
+        "one run on one device, pinned on two: the same batch"
+    )
     assert per_device_config({"lr": 0.1}, layout) == {"learning_rate": 0.1}
     only = {"accumulate_grad_batches": [1, 2, 4]}
-    assert per_device_config({"global_batch_size": 128}, layout, only) == {"batch_size": 16, "gradient_accumulation_steps": 4}
+    assert per_device_config({"global_batch_size": 128}, layout, only) == {"per_device_batch_size": 16, "gradient_accumulation_steps": 4}
     both = {"batch_size": [16, 32], "accumulate_grad_batches": [1, 2, 4]}
-    assert per_device_config({"global_batch_size": 128}, layout, both) == {"batch_size": 32, "gradient_accumulation_steps": 2}
+    assert per_device_config({"global_batch_size": 128}, layout, both) == {"per_device_batch_size": 32, "gradient_accumulation_steps": 2}
     capped = per_device_config({"global_batch_size": 128}, layout, both, max_per_device=20)
-    assert capped == {"batch_size": 16, "gradient_accumulation_steps": 4}
+    assert capped == {"per_device_batch_size": 16, "gradient_accumulation_steps": 4}
 
 
 def test_whole_numbers_are_read_from_lists_and_ranges() -> None:

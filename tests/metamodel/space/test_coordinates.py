@@ -57,7 +57,7 @@ def test_the_unit_cube_means_the_same_as_for_one_dimension(units: list[float]) -
 def test_each_value_of_a_list_and_each_decade_is_drawn_equally_often(coordinates: Coordinates) -> None:
     configs = [coordinates.config(point) for point in coordinates.sample(4096, np.random.default_rng(0))]
     decades = Counter(math.floor(math.log10(config["learning_rate"])) for config in configs)
-    sizes, widths = Counter(config["batch_size"] for config in configs), Counter(config["kernel_width"] for config in configs)
+    sizes, widths = Counter(config["per_device_batch_size"] for config in configs), Counter(config["kernel_width"] for config in configs)
     for counts in (decades, sizes, widths):
         assert all(900 < counts[key] < 1150 for key in counts if key != -1)
 
@@ -121,6 +121,6 @@ def test_a_finite_space_is_listed_in_full_and_an_infinite_one_not(coordinates: C
 
 def test_a_configuration_that_lacks_a_number_has_no_place() -> None:
     space = parse_space({"lr": SPACE["lr"], "batch_size": SPACE["batch_size"]})
-    assert is_complete({"learning_rate": 0.1, "batch_size": 7}, space)
-    assert not is_complete({"learning_rate": "auto", "batch_size": 16}, space)
-    assert not is_complete({"batch_size": 16}, space)
+    assert is_complete({"learning_rate": 0.1, "per_device_batch_size": 7}, space)
+    assert not is_complete({"learning_rate": "auto", "per_device_batch_size": 16}, space)
+    assert not is_complete({"per_device_batch_size": 16}, space)

@@ -17,9 +17,9 @@ from store.errors import SpaceError
 
 def test_a_space_is_kept_in_order_under_canonical_names() -> None:
     space = parse_space({"bs": [32, 16], "lr": FloatDistribution(1e-5, 1e-1, log=True), "act": CategoricalDistribution(["relu", "gelu"])})
-    assert list(space) == ["batch_size", "learning_rate", "act"]
-    assert space["batch_size"].choices == (16, 32)
-    assert space["batch_size"].raw_name == "bs"
+    assert list(space) == ["per_device_batch_size", "learning_rate", "act"]
+    assert space["per_device_batch_size"].choices == (16, 32)
+    assert space["per_device_batch_size"].raw_name == "bs"
     assert space["learning_rate"].is_log
     assert not space["act"].is_numeric
 
@@ -104,5 +104,5 @@ def test_values_are_drawn_evenly_on_the_scale_of_the_dimension() -> None:
 
 
 def test_a_number_outside_a_numeric_list_snaps_to_the_nearest_on_its_scale() -> None:
-    dimension = parse_space({"bs": [16, 32, 64, 128]})["batch_size"]
+    dimension = parse_space({"bs": [16, 32, 64, 128]})["per_device_batch_size"]
     assert [dimension.snap(value) for value in (1, 22, 24, 100, 1000)] == [16, 16, 32, 128, 128]
