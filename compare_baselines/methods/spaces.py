@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metamodel.space.dimensions import Dimension, Space, is_number, parse_space
-from metamodel.space.encoding import column_order, fit_encoder
+from metamodel.space.encoding import fit_encoder
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -29,18 +29,23 @@ def space_of(configs: Sequence[Mapping[str, Any]], given: Mapping[str, BaseDistr
         given: A space by raw name; it then decides which hyperparameters there are, and their scales.
 
     Returns:
-        Canonical name -> dimension, sorted by ``column_order``.
+        Canonical name -> dimension, sorted by ``sort_name``.
     """
     if given is not None:
         parsed = parse_space(given)
-        return {name: parsed[name] for name in sorted(parsed)}
+        return {name: parsed[name] for name in sorted(parsed, key=sort_name)}
     space: Space = {}
-    for name in sorted({name for config in configs for name in config}, key=column_order):
+    for name in sorted({name for config in configs for name in config}, key=sort_name):
         values = [config[name] for config in configs if name in config]
         distinct = sorted({repr(value): value for value in values}.values(), key=lambda value: (str(type(value)), value))
         if len(distinct) > 1:
             space[name] = _dimension(name, distinct, values)
     return space
+
+
+def sort_name(name: str) -> str:
+    """Return the name by which a hyperparameter is sorted, any batch size as ``batch_size``: the order decides what a seed draws."""
+    return name.removeprefix("per_device_").removeprefix("global_")
 
 
 def _dimension(name: str, distinct: list[Any], values: list[Any]) -> Dimension:
