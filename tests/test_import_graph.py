@@ -26,7 +26,6 @@ ROOMS_OF = {
 # To be mended in their rooms: imports that close a circle.
 CLOSES_A_CIRCLE = {
     ("hf_callbacks.callback", "hf_callbacks.applying"),
-    ("metahp_report.comparison.records", "metahp_report.comparison.reader"),
 }
 
 
