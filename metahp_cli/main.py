@@ -49,7 +49,7 @@ def print_version(is_asked: bool) -> None:
         try:
             found = version_of("lightning-metahp")
         except PackageNotFoundError:
-            found = "of a folder that is not installed"
+            found = "(not installed)"
         sys.stdout.write(f"metahp {found}\n")
         raise typer.Exit
 

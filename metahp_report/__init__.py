@@ -1,4 +1,4 @@
-"""Reports: what a history, or a live comparison in it, says, as one HTML file or as pictures. Nothing heavy is loaded until it is used."""
+"""Reports: a history, or a live comparison in it, as one HTML file or as pictures. Nothing heavy is loaded until it is used."""
 
 from __future__ import annotations
 

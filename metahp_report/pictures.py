@@ -154,7 +154,7 @@ def _draw_series(axes: Axes, plot: Plot, series: Series) -> None:
 
 
 def _draw_bars(axes: Axes, plot: Plot, series: Series, x: list[Any], y: list[Any], shared: dict[str, Any]) -> None:
-    """Draw bars; where they stack or stand beside each other, what was drawn before says where."""
+    """Draw bars; where they stack or stand beside each other, from what was drawn before follows where."""
     earlier = [other for other in plot.series[: plot.series.index(series)] if other.kind is Kind.BARS]
     n_beside = 1 if plot.is_stacked else sum(other.kind is Kind.BARS for other in plot.series)
     width = 0.7 / n_beside

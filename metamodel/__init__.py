@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metamodel.data.task import TaskDescription
+    from metamodel.data.units import Unit
     from metamodel.fitting import current_model, refit
-    from metamodel.gp.gp_meta_model import MetaModel
-    from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
+    from metamodel.gp.meta_model import MetaModel
+    from metamodel.recommendation import Decision, Evidence, Recommendation
     from metamodel.recommender import recommend
     from metamodel.sampler import MetaHPSampler
 
@@ -34,10 +35,10 @@ _HOMES = {
     "Decision": "metamodel.recommendation",
     "Evidence": "metamodel.recommendation",
     "MetaHPSampler": "metamodel.sampler",
-    "MetaModel": "metamodel.gp.gp_meta_model",
+    "MetaModel": "metamodel.gp.meta_model",
     "Recommendation": "metamodel.recommendation",
     "TaskDescription": "metamodel.data.task",
-    "Unit": "metamodel.recommendation",
+    "Unit": "metamodel.data.units",
     "current_model": "metamodel.fitting",
     "recommend": "metamodel.recommender",
     "refit": "metamodel.fitting",

@@ -78,7 +78,7 @@ def test_the_wheel_holds_the_packages_and_no_module_called_cli(wheel: Path) -> N
     sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
-    assert {"metahp_report/page.css", "metahp_report/page.js"} <= set(names)
+    assert {"metahp_report/page.css", "metahp_report/page.js", "metahp_report/templates/page.html"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
 
 

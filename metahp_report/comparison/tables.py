@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from metahp_report.comparison.records import ComparisonResult, Spread, TaskInfo, TaskMethodSummary
 from metahp_report.parts import Kind, Part, Plot, Prose, Section, Series, Table, Tone
 from metahp_report.wording import NOTHING, clean, show_duration, show_energy, show_number, show_share
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
+from store.names import canonical_name
 
 
 def table_section(result: ComparisonResult) -> Section:
@@ -126,13 +128,13 @@ def _errors(task: str, lines: list[TaskMethodSummary]) -> Table | None:
 
 
 def _unit(name: str) -> str:
-    scale = {"learning_rate": "log10 ", "batch_size": "log2 "}.get(name, "")
+    scale = {"learning_rate": "log10 ", PER_DEVICE_BATCH_SIZE: "log2 ", GLOBAL_BATCH_SIZE: "log2 "}.get(canonical_name(name), "")
     return f"{scale}{clean(name, 30)}"
 
 
 def cost_section(result: ComparisonResult) -> Section:
     """Show time and energy by method."""
-    about = "Mean over seeds, summed over tasks. Energy is what a counter says; where none could be read nothing is estimated."
+    about = "Mean over seeds, summed over tasks. Energy is read from a counter; where none could be read nothing is estimated."
     parts: list[Part] = []
     methods = [method for method in result.plan.methods if any(summary.method == method for summary in result.summaries)]
     if not methods:

@@ -14,14 +14,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 from store.errors import InvalidArgumentError
 from store.extras import needed_for
-from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address
+from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address, sqlite_path
 from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, utc_text, value_of_text
 from store.importers.pipeline import counted
+from store.importers.registry import About
 from store.importers.yaml_text import parse_yaml_mapping
 from store.privacy import redact_text
 from store.records import RunStatus
@@ -52,7 +53,15 @@ class MlflowSource:
     """
 
     place: str
-    kind: str = "mlflow"
+    kind: ClassVar[str] = "mlflow"
+    about: ClassVar = About(
+        "MLflow runs of all experiments",
+        "parameters with their types, metrics with step and time, status, start and end",
+        "PLACE",
+        "mlruns folder, SQLite file, or tracking URI",
+        "mlruns --objective val_loss",
+        "`import` for a server",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs of all experiments.
@@ -63,7 +72,7 @@ class MlflowSource:
         """
         scheme, separator, rest = self.place.partition("://")
         if scheme.partition("+")[0] == "sqlite":
-            return _database_runs(existing(unquote(rest.partition("?")[0]).removeprefix("/"), "MLflow's SQLite file"), progress)
+            return _database_runs(existing(sqlite_path(rest), "MLflow's SQLite file"), progress)
         if self.place.startswith("file:"):
             return self._local(unquote(urlsplit(self.place).path), progress)
         if separator or self.place.startswith("databricks"):

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
 from store.extras import needed_for
@@ -22,6 +22,7 @@ from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, 
 from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, number_of, value_of_text
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
+from store.importers.registry import About, count, option, whole_numbers
 from store.names import infer_direction
 from store.sqlite.bulk import Curve
 
@@ -60,11 +61,19 @@ class OpenmlSource:
     """
 
     place: str
-    qualities: str | None = None
+    qualities: str | None = option("--qualities", "FILE", "Table with a row for each task: its features.")
     objective: str | None = None
-    flows: Sequence[int] = ()
-    size: int = 1_000
-    kind: str = "openml"
+    flows: Sequence[int] = option("--flow", "LIST", "Only runs of these flows (ids), if OpenML is asked.", parse=whole_numbers, default=())
+    size: int = option("--size", "N", "Runs to ask OpenML for, for each task, up to 10000; default: 1000.", parse=count, default=1_000)
+    kind: ClassVar[str] = "openml"
+    about: ClassVar = About(
+        "runs and evaluations of OpenML",
+        "setups and measures of each run; task qualities become features of the task",
+        "PLACE",
+        "dump (ARFF or CSV), or task:31,37 to ask OpenML",
+        "runs.csv --qualities qualities.csv --objective predictive_accuracy",
+        "`import` for ARFF and for OpenML itself",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs.
@@ -246,8 +255,8 @@ def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]
             rows += found.to_dict("records")
             qualities = openml.tasks.get_task(task, download_data=False, download_qualities=True).get_dataset().qualities or {}
             features[str(task)] = {name: float(value) for name, value in qualities.items() if value is not None and math.isfinite(value)}
+    except MemoryError:
+        raise
     except Exception as error:  # openml, requests and minio each have errors of their own; all mean that it did not answer
-        if isinstance(error, MemoryError):
-            raise
         raise InvalidArgumentError(f"OpenML must answer, but it did not: {type(error).__name__}: {str(error)[:200]}.") from error
     return rows, features

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -135,20 +136,24 @@ def _datasets() -> Any:
     return datasets
 
 
+@contextmanager
+def _readable(message: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # the Hub, its cache, Arrow and the readers each have errors of their own
+        raise InvalidArgumentError(f"{message}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+
+
 def _hub_table(place: str) -> Any:
     """Return a data set of the Hub; its files are read, code beside them is never run."""
     name, _, split = place.removeprefix(HUB).partition(":")
     if name.count("/") != 1:
         raise InvalidArgumentError(f"A data set of the Hub must be given as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT, but got {place!r}.")
     datasets = _datasets()
-    try:
+    with _readable(f"A data set of the Hub must be readable, but {name!r} is not"):
         found = datasets.load_dataset(name, split=split or None)
-    except Exception as error:  # the Hub, its cache and the readers each have errors of their own
-        if isinstance(error, MemoryError):
-            raise
-        raise InvalidArgumentError(
-            f"A data set of the Hub must be readable, but {name!r} is not: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        ) from error
     return _one_table(found, place, f"{HUB}{name}:")
 
 
@@ -158,15 +163,8 @@ def _saved_table(path: Path) -> Any:
             f"A folder must be one that Dataset.save_to_disk wrote, but {str(path)!r} is none. Name a file in it: {_SUFFIXES}."
         )
     datasets = _datasets()
-    try:
+    with _readable(f"A folder of save_to_disk must be readable, but {str(path)!r} is not"):
         found = datasets.load_from_disk(str(path))
-    except Exception as error:  # Arrow, JSON and the library itself each have errors of their own
-        if isinstance(error, MemoryError):
-            raise
-        why = " ".join(str(error).split())[:200]
-        raise InvalidArgumentError(
-            f"A folder of save_to_disk must be readable, but {str(path)!r} is not: {type(error).__name__}: {why}"
-        ) from error
     return _one_table(found, str(path), f"{path}/")
 
 

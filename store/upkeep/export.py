@@ -1,6 +1,6 @@
 """A history as files that anything can read: one of JSON Lines, or a folder of Parquet tables. ``importers/export.py`` takes both.
 
-Rows are streamed, so the size of a history does not matter. The first line (in Parquet the metadata) says what the file is and
+Rows are streamed, so the size of a history does not matter. The first line (in Parquet the metadata) names what the file is and
 which schema it has; the last line of JSON Lines counts the rows, so that a file that was cut off is noticed.
 """
 
