@@ -72,6 +72,7 @@ def installed(wheel: Path, source: Path) -> Path:
     return programs
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_packages_and_no_module_called_cli(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == set(PACKAGES)
@@ -82,6 +83,7 @@ def test_the_wheel_holds_the_packages_and_no_module_called_cli(wheel: Path) -> N
     assert any(name.endswith("/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_every_installed_package_imports_with_every_module_and_public_name(installed: Path, tmp_path: Path) -> None:
     code = (
         f"import importlib, pkgutil\nfor name in {PACKAGES!r}:\n"
@@ -97,6 +99,7 @@ def test_every_installed_package_imports_with_every_module_and_public_name(insta
     assert done.stdout.strip().endswith("ok"), done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_answers_without_test_tools_around(installed: Path, tmp_path: Path) -> None:
     listed = call(installed / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path).stdout.lower()
     assert not TEST_TOOLS & {line.partition("==")[0] for line in listed.splitlines()}
@@ -105,6 +108,7 @@ def test_the_command_answers_without_test_tools_around(installed: Path, tmp_path
     assert "recommend" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_what_was_installed_fits_together(installed: Path, tmp_path: Path) -> None:
     done = call(installed / "python", "-m", "pip", "check", cwd=tmp_path)
     assert done.returncode == 0, done.stdout

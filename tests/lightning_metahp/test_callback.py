@@ -333,6 +333,7 @@ def test_two_fits_are_two_runs(history: History) -> None:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.slow
 def test_a_signal_is_an_interruption(history: History, tmp_path: Path, sent: signal.Signals) -> None:
     ready = tmp_path / "ready"
     script = tmp_path / "train.py"
