@@ -12,7 +12,7 @@ from store import History
 from store.extras import EXTRA_OF
 
 ROOT = Path(__file__).resolve().parent.parent
-BROUGHT_BY_THE_CORE = {"jinja2", "yaml"}  # torch and Optuna bring them
+BROUGHT_BY_THE_CORE = {"jinja2", "markupsafe", "yaml"}  # torch and Optuna bring them
 
 
 def run_without(packages: tuple[str, ...], code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
