@@ -53,7 +53,7 @@ def test_a_public_name_says_which_extra_brings_its_package(hidden: str, code: st
     [
         ("plotly", "report", "report"),
         ("matplotlib", "report --png pictures", "report"),
-        ("pyarrow", "import table runs.parquet --objective acc --hparams lr --task t", "import"),
+        ("pyarrow", "import table runs.parquet --objective acc --hparams lr --task t --run-col run", "import"),
         ("pyarrow", "export --to parquet out", "import"),
         ("tensorboard", "import tensorboard logs --dry-run", "import"),
         ("sklearn", "compare-baselines live --tasks tabular --methods default --budget 1", "bench"),
