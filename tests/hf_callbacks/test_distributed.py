@@ -16,6 +16,8 @@ from metamodel import TaskDescription
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
 from store import History, RunStatus, Source
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CAN_RESUME = Version(transformers.__version__) >= Version("5.18")
 """Before, the host asked torch to load the optimizer's state to ``cpu:0``, which torch cannot: no resume on several CPU processes."""
