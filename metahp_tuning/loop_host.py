@@ -226,6 +226,6 @@ def _described(model: Any, train_dataset: Any) -> dict[str, Any]:
         known = {**describe_dataset(dataset), **describe_module(model)}
     else:
         with suppress(Exception):  # a stream has no length, and a user's own __len__ may fail in any way
-            known["n_train"] = len(train_dataset)
+            known["n_train"] = None if isinstance(train_dataset, Mapping) else len(train_dataset)
         known["model_class"] = None if model is None else type(model).__qualname__
     return {name: value for name, value in known.items() if value is not None}

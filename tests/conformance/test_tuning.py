@@ -16,7 +16,7 @@ from optuna.distributions import FloatDistribution
 
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
 from store import History, RunStatus, Source
-from tests.conformance.tuning_hosts import DEFAULTS, HOSTS, OBJECTIVE, RECORDERS, Training, Tuned, quiet, runs_in, train
+from tests.conformance.tuning_hosts import CHECKPOINTS, DEFAULTS, HOSTS, OBJECTIVE, RECORDERS, Training, Tuned, quiet, runs_in, train
 
 OFF_WORDS, ON_WORDS = ("off", "0", "False", "no"), ("on", "1", "TRUE", "yes")
 LOG_RATES = FloatDistribution(1e-5, 1e-1, log=True)
@@ -214,7 +214,7 @@ def test_no_history_is_made_before_the_training_begins(tune: Tune, tmp_path: Pat
     tuned = tune(tmp_path / "new.db")
     assert not tuned.was_made_early
     assert is_default(tuned)
-    assert "metahp: nothing changed; there are no finished runs" in tuned.message
+    assert "metahp: nothing changed; not enough history (0 finished runs)" in tuned.message
     assert tuned.run is not None
     assert tuned.recommendation is not None, "it is saved as soon as there is a history"
     assert tuned.run.recommendation_id == tuned.recommendation["recommendation"]["id"]
@@ -331,18 +331,38 @@ def test_an_unknown_word_is_one_warning_that_names_the_possible_ones(
 # a run that resumes another
 
 
+def test_a_resumed_run_keeps_the_values_it_began_with(
+    host: str, tune: Tune, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if host not in CHECKPOINTS:
+        pytest.skip(f"{host} has no checkpoints: a loop of one's own saves and loads them itself")
+    pin(taught, monkeypatch, learning_rate=0.02)
+    first = tune(taught, space={"learning_rate": [0.02, 0.5]}, n_epochs=2, is_interrupted=True)
+    assert first.run is not None
+    assert (first.run.status, first.values["learning_rate"]) == (RunStatus.INTERRUPTED, pytest.approx(0.02))
+    monkeypatch.delenv("METAHP_PIN")
+    resumed = tune(taught, space={"learning_rate": [1e-5, 0.5]}, n_epochs=2, checkpoint=CHECKPOINTS[host](tmp_path))
+    assert resumed.values["learning_rate"] == pytest.approx(0.02), "neither predicted anew nor the value of this call"
+    assert resumed.run is None, "there is no new row"
+    (row,) = [run for run in runs_in(taught) if run.id == first.run.id]
+    assert (row.status, row.attempt, row.recommendation_id) == (RunStatus.COMPLETED, 1, "stored")
+    rate = row.provenance["learning_rate"]
+    assert (rate.value, rate.observed) == (pytest.approx(0.02), pytest.approx(0.02))
+    assert "expected" not in resumed.message, "nothing is predicted for it"
+
+
 @pytest.fixture(params=RECORDERS)
-def record(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., str]:
+def record(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Path]:
     """Train with a recording callback; the arguments are those of ``RECORDERS``."""
 
-    def play(n_epochs: int, checkpoint: str | None = None, *, is_interrupted: bool = False) -> str:
+    def play(n_epochs: int, checkpoint: Path | None = None, *, is_interrupted: bool = False) -> Path:
         with quiet():
             return RECORDERS[request.param](tmp_path / "runs.db", tmp_path, n_epochs, checkpoint, is_interrupted=is_interrupted)
 
     return play
 
 
-def test_a_completed_run_that_is_trained_further_is_a_new_row_that_names_its_parent(record: Callable[..., str], tmp_path: Path) -> None:
+def test_a_completed_run_that_is_trained_further_is_a_new_row_that_names_its_parent(record: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = record(1)
     (first,) = runs_in(tmp_path / "runs.db")
     assert first.status is RunStatus.COMPLETED
@@ -352,7 +372,7 @@ def test_a_completed_run_that_is_trained_further_is_a_new_row_that_names_its_par
     assert (further.parent_run_id, further.status, further.task_id) == (first.id, RunStatus.COMPLETED, first.task_id)
 
 
-def test_an_interrupted_run_goes_on_in_its_row(record: Callable[..., str], tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_in_its_row(record: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = record(2, is_interrupted=True)
     (first,) = runs_in(tmp_path / "runs.db")
     assert first.status is RunStatus.INTERRUPTED
