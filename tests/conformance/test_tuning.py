@@ -126,6 +126,11 @@ def test_a_dry_run_changes_nothing_and_shows_what_it_would(tune: Tune, taught: P
     assert "Dry run: nothing was rewritten." in tuned.message
 
 
+def test_a_dry_run_names_a_recommendation_only_where_it_can_be_pinned(tune: Tune, taught: Path, tmp_path: Path) -> None:
+    assert tune(taught, mode="dry-run").recommendation is not None
+    assert "METAHP_PIN" not in tune(tmp_path / "new.db", mode="dry-run").message
+
+
 # one decision
 
 
