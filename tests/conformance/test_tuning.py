@@ -16,6 +16,7 @@ from optuna.distributions import FloatDistribution
 
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
 from store import History, RunStatus, Source
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE
 from tests.conformance.tuning_hosts import CHECKPOINTS, DEFAULTS, HOSTS, OBJECTIVE, RECORDERS, Training, Tuned, quiet, runs_in, train
 
 OFF_WORDS, ON_WORDS = ("off", "0", "False", "no"), ("on", "1", "TRUE", "yes")
@@ -113,7 +114,7 @@ def test_a_batch_never_exceeds_the_data(tune: Tune, taught: Path, monkeypatch: p
     pin(taught, monkeypatch, batch_size=64)
     tuned = tune(taught, space={"batch_size": [8, 16, 64]})
     assert tuned.values["batch_size"] == 16
-    assert source_of(tuned, "batch_size") is Source.CONSTRAINT
+    assert source_of(tuned, PER_DEVICE_BATCH_SIZE) is Source.CONSTRAINT
     assert "the data set has 16 samples" in tuned.message
 
 
@@ -175,7 +176,7 @@ def test_what_ran_out_of_memory_in_32_bits_limits_32_bits_only(tune: Tune, tmp_p
     forget(path, low.run.id if low.run else "")
     full = tune(path)
     assert full.values["batch_size"] == 7
-    assert source_of(full, "batch_size") is Source.CONSTRAINT
+    assert source_of(full, PER_DEVICE_BATCH_SIZE) is Source.CONSTRAINT
     assert "batch_size: a batch of 8 per device ran out of memory (10% margin kept)" in full.message
 
 
