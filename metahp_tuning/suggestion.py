@@ -251,7 +251,7 @@ def _described(model: Any, train_dataset: Any) -> dict[str, Any]:
                 "model_family": model_family(model),
                 "n_parameters": parameter_count(model),
             }
-    elif hasattr(train_dataset, "__len__"):
+    elif hasattr(train_dataset, "__len__") and not isinstance(train_dataset, Mapping):
         known["n_train"] = len(train_dataset)
     if model is not None and "model_class" not in known:
         known["model_class"] = type(model).__qualname__
