@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_callbacks.applying import apply
+    from hf_callbacks.application import apply
+    from hf_callbacks.autoconfiguration import autoconfig
     from hf_callbacks.callback import MetaHPCallback
-    from hf_callbacks.configuring import autoconfig
 
 __all__ = ["MetaHPCallback", "apply", "autoconfig"]
 
@@ -25,8 +25,8 @@ runpy.run_path(str(_CHECK), {"PACKAGES": ["store", "metamodel"]}, run_name="chec
 # No module is named like a public function: importing `hf_callbacks.autoconfig` would put the module in the function's place.
 _HOMES = {
     "MetaHPCallback": "hf_callbacks.callback",
-    "apply": "hf_callbacks.applying",
-    "autoconfig": "hf_callbacks.configuring",
+    "apply": "hf_callbacks.application",
+    "autoconfig": "hf_callbacks.autoconfiguration",
 }
 
 

@@ -14,7 +14,9 @@ from transformers import TrainingArguments
 
 from hf_callbacks.provenance import FIELDS, Provenance, provenance_of
 from metahp_tuning.precedence import Setting
+from metamodel.space.batch import BatchLayout
 from store.errors import InvalidArgumentError
+from store.hyperparameters import Role, names_with_role
 from store.names import canonical_names
 from store.statuses import Source
 
@@ -29,12 +31,14 @@ _NORMALISED: dict[str, tuple[Any, ...]] = {
     "disable_tqdm": (False,),
 }
 
+# Fields that are no hyperparameters: they say where a run takes place, and what it logs and saves.
 _NOT_TUNED_PREFIXES = (
     *("hub_", "push_", "logging_", "log_", "save_", "eval_", "dataloader_", "ddp_", "fsdp", "deepspeed", "trackio_"),
     *("do_", "include_", "report_"),
 )
 _NOT_TUNED = (
-    *("output_dir", "run_name", "project", "seed", "data_seed", "local_rank", "debug", "disable_tqdm", "use_cpu"),
+    *names_with_role(Role.RUN),
+    *("output_dir", "run_name", "project", "data_seed", "local_rank", "debug", "disable_tqdm", "use_cpu"),
     *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "ignore_data_skip", "enable_jit_checkpoint"),
     *("skip_memory_metrics", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "prediction_loss_only"),
     *("per_device_eval_batch_size", "batch_eval_metrics", "full_determinism", "length_column_name", "remove_unused_columns"),
@@ -252,6 +256,12 @@ def name_in_force(args: TrainingArguments, provenance: Provenance, name: str) ->
 def precision_of(args: TrainingArguments) -> str:
     """Return how numbers are held in training, in the words Lightning has for it."""
     return "bf16-mixed" if args.bf16 else "16-mixed" if args.fp16 else "32-true"
+
+
+def batch_layout(args: TrainingArguments) -> BatchLayout:
+    """Return how the arguments put a global batch together; each GPU of a process that drives several counts as a process."""
+    per_device, accumulation = max(1, args.per_device_train_batch_size), max(1, args.gradient_accumulation_steps)
+    return BatchLayout(per_device, accumulation, max(1, global_batch_size(args) // (per_device * accumulation)))
 
 
 def global_batch_size(args: TrainingArguments, per_process: int | None = None) -> int:

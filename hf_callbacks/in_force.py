@@ -22,15 +22,15 @@ from hf_callbacks.model_values import read_model_value
 from hf_callbacks.provenance import Provenance, provenance_of
 from metahp_tuning.task_description import read_optimizer, read_scheduler
 from metamodel.explanation import format_value
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE, REGISTRY, TRANSFORMERS, trainer_fields
 from store.statuses import Source
 from store.values import same_value
 
-BATCH_FIELD = "per_device_train_batch_size"
-_LIVE = ("gradient_accumulation_steps", "max_grad_norm")
-"""Fields that the training loop reads from the arguments at every step, so that the argument is what is in force."""
+FIELDS_OF_TRAINER = trainer_fields(TRANSFORMERS)
+BATCH_FIELD = FIELDS_OF_TRAINER[PER_DEVICE_BATCH_SIZE]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InForce:
     """What was read back.
 
@@ -74,7 +74,8 @@ def read_back(
     reasons: dict[str, str] = {}
     sources: dict[str, Source] = {}
     details = _optimizer_details(optimizer)
-    for name, reading in (("learning_rate", "optimizer.lr"), ("weight_decay", "optimizer.weight_decay")):
+    for row in (item for item in REGISTRY if item.group_key is not None and item.name in FIELDS_OF_TRAINER):
+        name, reading = FIELDS_OF_TRAINER[row.name], f"optimizer.{row.group_key}"
         if isinstance(details.get(reading), int | float):
             observed[name] = details[reading]
         if has_own_optimizer:
@@ -84,13 +85,15 @@ def read_back(
             sources[name] = Source.RESUME
     details |= _scheduler_details(scheduler)
     observed |= _schedule_readings(args, state, details)
-    reasons[WARM_UP] = "the schedule was made with another one"
-    observed |= {name: getattr(args, name) for name in _LIVE}
+    reasons[WARM_UP] = "the scheduler was created with a different value"
+    # The loop reads these from the arguments at every step, so that the argument is what is in force.
+    live = [FIELDS_OF_TRAINER[row.name] for row in REGISTRY if TRANSFORMERS in row.reads_live]
+    observed |= {name: getattr(args, name) for name in live}
     observed |= _model_readings(model, args)
     loaded = _loader_batch_size(loader) or state.train_batch_size
     if loaded:
         observed[BATCH_FIELD] = loaded // max(1, args.n_gpu)
-        reasons[BATCH_FIELD] = "the loader was made with another one"
+        reasons[BATCH_FIELD] = "the loader was created with a different value"
         if args.auto_find_batch_size:
             reasons[BATCH_FIELD], sources[BATCH_FIELD] = "auto_find_batch_size lowered it", Source.CONSTRAINT
     own = details["optimizer.class"] if has_own_optimizer and "optimizer.class" in details else None
@@ -98,7 +101,7 @@ def read_back(
 
 
 def _schedule_readings(args: TrainingArguments, state: TrainerState, details: Mapping[str, Any]) -> dict[str, Any]:
-    """Read back the warm-up from the schedule and the epochs from the loop, each in the words of its argument where they agree."""
+    """Read back the warm-up from the schedule and the epochs from the loop, each as its argument has it where they agree."""
     found: dict[str, Any] = {}
     steps = details.get("lr_scheduler.num_warmup_steps")
     if isinstance(steps, int) and state.max_steps > 0:
@@ -123,7 +126,7 @@ def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters,
     Args:
         found: What was read back.
         args: The training arguments.
-        into: The hyperparameters as arguments and model say them.
+        into: The hyperparameters as arguments and model have them.
         state: The Trainer's state, which knows the steps of the whole training.
     """
     for name, rewrite in provenance_of(args).rewrites.items():
@@ -182,7 +185,7 @@ def _scheduler_details(scheduler: Any) -> dict[str, Any]:
     if scheduler is None:
         return {}
     details = read_scheduler(scheduler)
-    # The knob is lr_scheduler_type; nearly all of the host's schedules are LambdaLR.
+    # The setting is lr_scheduler_type; nearly all of the host's schedules are LambdaLR.
     name = details.pop("lr_scheduler", None)
     made_with = getattr((getattr(scheduler, "lr_lambdas", None) or [None])[0], "keywords", {})
     scalars = {f"lr_scheduler.{key}": value for key, value in made_with.items() if isinstance(value, bool | int | float | str)}

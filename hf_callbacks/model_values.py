@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _MARK = 0.12345678901
 """A dropout nobody has: where it shows up in a model built with it, that place is driven by the name it was given under."""
 
-NOT_REBUILT = "the model cannot be built from its configuration alone, so nobody can tell which modules it drives"
+NOT_REBUILT = "the model cannot be built from its configuration only, so it is unknown which modules use the value"
 Place = tuple[str, str]
 """Path of a module, name of its attribute."""
 
@@ -62,8 +62,17 @@ def model_settings(model: object) -> dict[str, Setting]:
     }
 
 
+def trainer_model_settings(trainer: Any) -> dict[str, Setting]:
+    """Return what of the configuration of a Trainer's model can be tuned, with the values that its next training builds it with."""
+    built = trainer.model_init.values if isinstance(trainer.model_init, RebuiltModel) else {}
+    return {
+        name: Setting(setting.raw_name, built[setting.raw_name], Source.USER) if setting.raw_name in built else setting
+        for name, setting in model_settings(trainer.model).items()
+    }
+
+
 def fixed_model_values(model: object, model_init: object, pretrained: str) -> dict[str, str]:
-    """Return which of these nobody can change any more: canonical name -> why.
+    """Return which of these can no longer be changed: canonical name -> why.
 
     Args:
         model: The model.
@@ -120,7 +129,9 @@ def set_model_values(trainer: Any, values: Mapping[str, Any]) -> None:
     if trainer.model_init is None:
         with_values(trainer.model, values)
         return
-    original = trainer.model_init.original if isinstance(trainer.model_init, RebuiltModel) else trainer.model_init
+    original: Callable[..., Any] = trainer.model_init
+    if isinstance(trainer.model_init, RebuiltModel):
+        original, values = trainer.model_init.original, {**trainer.model_init.values, **values}
     base = base_model(trainer.model)
     if base is None or _skeleton(base, values) is None:
         raise ValueError(f"{type(trainer.model).__name__} cannot be built with {dict(values)}")

@@ -15,7 +15,7 @@ from store.names import Direction, infer_direction, resolve_direction
 PREFIX = "eval_"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Objective:
     """The objective found, or in ``problem`` why there is none. A problem beside a name is a doubt, not a failure.
 
@@ -46,7 +46,7 @@ def find_objective(args: TrainingArguments, objective: str | None = None, direct
     """Find the objective of a run.
 
     Args:
-        args: The training arguments; ``metric_for_best_model`` and ``greater_is_better`` speak where the caller does not.
+        args: The training arguments; ``metric_for_best_model`` and ``greater_is_better`` count where the caller passes nothing.
         objective: Metric, with or without ``eval_``; None to look for one.
         direction: ``min`` or ``max``; None to infer it.
 
@@ -54,7 +54,7 @@ def find_objective(args: TrainingArguments, objective: str | None = None, direct
         The objective; without a name where the run has none.
 
     Raises:
-        ObjectiveError: If a direction is given that is none, or none is given and nothing says it.
+        ObjectiveError: If a direction is given that is none, or none is given and it cannot be inferred.
     """
     found = _find(args, objective, direction)
     if evaluates(args) or found.name is None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hf_callbacks.arguments import Hyperparameters
-from hf_callbacks.describe_trainer import describe_model, describe_variant, read_model_config
+from hf_callbacks.trainer_description import describe_model, describe_variant, read_model_config
 from store import Source
 
 

@@ -21,6 +21,7 @@ from hf_callbacks.arguments import Hyperparameters, plain_value
 from hf_callbacks.model_values import default_config
 from hf_callbacks.objective import Objective
 from metahp_tuning.task_description import (
+    data_sets,
     describe_dataset,
     model_class_name,
     model_family,
@@ -28,9 +29,9 @@ from metahp_tuning.task_description import (
     parameter_count,
     preserved_generators,
     preserved_rng,
+    sample_count,
 )
 from metamodel.data.task import TaskDescription
-from store.errors import InvalidArgumentError
 from store.statuses import Source
 
 _LABEL_COLUMNS = frozenset({"label", "label_ids"})
@@ -38,20 +39,6 @@ _PEFT_NOISE = frozenset({"base_model_name_or_path", "revision", "inference_mode"
 _N_SAMPLES = 8
 """Samples looked at to tell how long the sequences are."""
 _CONFIG_NOISE = frozenset({"transformers_version", "name_or_path", "torch_dtype"})
-
-
-def check_task(task: object) -> str | TaskDescription | None:
-    """Return ``task`` checked.
-
-    Raises:
-        InvalidArgumentError: If it is neither a name, a ``TaskDescription`` nor None.
-    """
-    if task is None or isinstance(task, str | TaskDescription):
-        return task
-    raise InvalidArgumentError(
-        f"A task must be a name, a TaskDescription or None, but got {type(task).__name__}: {task!r:.80}. "
-        "Pass task='my-task', or leave it out."
-    )
 
 
 def describe_task(
@@ -80,11 +67,10 @@ def describe_task(
         if task.objective is not None or objective.name is None:
             return task
         return task.with_objective(objective.name, objective.direction)
-    used = None if train_dataset is None else _used_columns(args, train_dataset, model)
+    used = None if train_dataset is None else _used(args, train_dataset, model)
     known = describe_dataset(used) if used is not None else {}
-    features = {} if used is None or known.get("input_shape") != (-1,) else _sequence_length(used)
-    with suppress(TypeError):  # no length: a stream, or a dictionary of data sets whose sum says little
-        known["n_val"] = len(eval_dataset) if not isinstance(eval_dataset, dict) else None  # type: ignore[arg-type]
+    features = {} if used is None or known.get("input_shape") != (-1,) else _sequence_length(data_sets(used)[0])
+    known["n_val"] = None if eval_dataset is None else sample_count(eval_dataset)
     if model is not None:
         n_classes = known.get("n_classes") or _labels_of(model)
         known |= {
@@ -190,7 +176,7 @@ def _sequence_length(dataset: Any) -> dict[str, float]:
             for index in sorted({n * i // _N_SAMPLES for i in range(_N_SAMPLES)}):
                 sample = dataset[index]
                 lengths.append(len(sample["input_ids"] if isinstance(sample, Mapping) else sample[0]))
-    except Exception:  # a stranger's data set may be anything
+    except Exception:  # a user's data set may be anything
         return {}
     return {"sequence_length": float(max(lengths))} if lengths else {}
 
@@ -202,6 +188,13 @@ def _labels_of(model: nn.Module) -> int | None:
     return number if is_classifier and isinstance(number, int) and number > 1 else None
 
 
+def _used(args: TrainingArguments, dataset: Any, model: nn.Module | None) -> Any:
+    """Drop unused columns, in each data set of a dictionary."""
+    if isinstance(dataset, Mapping) and data_sets(dataset)[0] is not dataset:
+        return {name: _used_columns(args, part, model) for name, part in dataset.items()}
+    return _used_columns(args, dataset, model)
+
+
 def _used_columns(args: TrainingArguments, dataset: Any, model: nn.Module | None) -> Any:
     """Drop the columns the Trainer will drop, from data sets that have columns: what remains is what its loader shows later."""
     columns = getattr(dataset, "column_names", None)
@@ -210,6 +203,6 @@ def _used_columns(args: TrainingArguments, dataset: Any, model: nn.Module | None
     inner: Any = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model  # type: ignore[operator]
     used = set(inspect.signature(inner.forward).parameters) | _LABEL_COLUMNS | set(args.label_names or ())
     unused = [name for name in columns if name not in used]
-    with suppress(Exception):  # a stranger's data set may only look as if it could do this
+    with suppress(Exception):  # a user's data set may only look as if it could do this
         return dataset.remove_columns(unused) if unused else dataset
     return dataset
