@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.page import markdown_table, measured_on, write_section
-from compare_baselines.replay.metahp import MetaHP
-from compare_baselines.replay.methods import NewTask
+from compare_baselines.methods.base import NewTask
+from compare_baselines.methods.metahp import MetaHP
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.scenarios import with_scenario
 from metamodel import recommend

@@ -1,6 +1,6 @@
-"""Write docs/cli.md and docs/schema.md from the code: ``python -m docs.generate``; with ``--check`` only compare.
+"""Write docs/cli.md, docs/schema.md and the importers of docs/importing.md from the code: ``python -m docs.generate``.
 
-Both files are compared by the tests and by ``make check``, so they cannot drift from what the code does.
+With ``--check`` it only compares, as the tests and ``make check`` do: the pages cannot drift from the code.
 """
 
 from __future__ import annotations
@@ -8,19 +8,14 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = (
-    *("", "refit", "recommend", "runs", "show", "model", "tasks", "tasks merge", "tasks split"),
-    *("import optuna", "import mlflow", "import tensorboard", "import lightning", "import hf"),
-    *("import trackio", "import hyperparameterhunter", "import openml"),
-    *("merge", "export", "report", "doctor", "compact", "import", "import table", "import history"),
-    *("compare-baselines", "compare-baselines replay", "compare-baselines live"),
-)
+BEGIN, END = "<!-- importers: written by docs.generate -->", "<!-- end of importers -->"
 
 CLI_HEAD = """# Command line
 
@@ -47,16 +42,62 @@ each metric is stored with its kind: `finite`, `nan`, `inf` or `-inf`.
 """
 
 
+VARIABLES_HEAD = """## Environment variables
+
+A switch understands `off`, `0`, `false`, `no` and `on`, `1`, `true`, `yes` in any case; another word is a warning, and the default holds.
+
+| variable | default | meaning |
+|---|---|---|
+"""
+
+
 def cli_text() -> str:
-    """Return the help of every command as Markdown."""
+    """Return the help of every command, and the environment variables, as Markdown."""
+    from metahp_cli.main import app
+
+    os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
     parts = [CLI_HEAD]
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
-    for command in COMMANDS:
-        words = [sys.executable, "-m", "metahp_cli", *command.split(), "--help"]
-        text = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
+    for words, text in helps(app):
         lines = "\n".join(line.rstrip() for line in text.strip().splitlines())
-        parts.append(f"## metahp {command}".rstrip() + f"\n\n```text\n{lines}\n```\n")
-    return "\n".join(parts)
+        parts.append(f"## {' '.join(words)}\n\n```text\n{lines}\n```\n")
+    return "\n".join([*parts, variables_text()])
+
+
+def helps(app: Any) -> Iterator[tuple[list[str], str]]:
+    """Yield the words of every command of an app, and its help."""
+    from typer.main import get_command
+    from typer.testing import CliRunner
+
+    waiting: list[tuple[list[str], Any]] = [(["metahp"], get_command(app))]
+    while waiting:
+        words, command = waiting.pop(0)
+        yield words, CliRunner().invoke(app, [*words[1:], "--help"], prog_name="metahp").stdout
+        names = command.list_commands(None) if hasattr(command, "list_commands") else []
+        waiting[:0] = [([*words, name], command.get_command(None, name)) for name in names]
+
+
+def variables_text() -> str:
+    """Return the table of the environment variables as Markdown."""
+    from store import switches
+
+    rows = [(switch.name, "on" if switch.default else "off", switch.meaning) for switch in switches.SWITCHES]
+    rows += [(name, "", meaning) for name, meaning in switches.VARIABLES.items()]
+    return VARIABLES_HEAD + "".join(f"| `{name}` | {default} | {meaning} |\n" for name, default, meaning in rows)
+
+
+def importers_text() -> str:
+    """Return the table of the importers as Markdown."""
+    from store.importers.registry import IMPORTERS
+
+    head = "| kind | place | what is read | needs |\n|---|---|---|---|\n"
+    rows = [(f"`{item.name}`", item.place, item.reads, f"extra {item.extra}" if item.extra else "") for item in IMPORTERS.values()]
+    return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def importing_text() -> str:
+    """Return docs/importing.md with its table of importers written anew."""
+    text = (ROOT / "docs" / "importing.md").read_text(encoding="utf-8")
+    return re.sub(f"(?<={BEGIN}\n).*?(?={END})", lambda _: f"\n{importers_text()}\n", text, flags=re.DOTALL)
 
 
 def schema_text() -> str:
@@ -79,10 +120,10 @@ def schema_text() -> str:
 
 
 def main() -> int:
-    """Write both files, or compare them; return the exit code."""
+    """Write the pages, or compare them; return the exit code."""
     only_check = "--check" in sys.argv[1:]
     outdated = []
-    for name, text in (("cli.md", cli_text()), ("schema.md", schema_text())):
+    for name, text in (("cli.md", cli_text()), ("schema.md", schema_text()), ("importing.md", importing_text())):
         path = ROOT / "docs" / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue

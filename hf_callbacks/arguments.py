@@ -145,7 +145,7 @@ def read_arguments(args: TrainingArguments) -> Hyperparameters:
 
 
 def read_settings(args: TrainingArguments, explicit: frozenset[str]) -> dict[str, Setting]:
-    """Return what a recommendation may be asked about: canonical name -> the field's value and who chose it.
+    """Return the tunable fields: canonical name -> the field's value and who chose it.
 
     Args:
         args: The arguments as the user wants them.
@@ -232,7 +232,7 @@ def _check_as_host(args: TrainingArguments, values: Mapping[str, Any]) -> None:
 def _steady_values(args: TrainingArguments) -> dict[str, Any]:
     """Keep a rebuild from tearing down a live accelerator: the host resets it unless the configuration asks to reuse it.
 
-    The host pops that wish from the configuration while building the first arguments, so a rebuild would have lost it.
+    The host pops that entry from the configuration while building the first arguments, so a rebuild would have lost it.
     """
     config = getattr(args, "accelerator_config", None)
     if not is_initialized() or not dataclasses.is_dataclass(config):
@@ -244,13 +244,13 @@ def _steady_values(args: TrainingArguments) -> dict[str, Any]:
 
 def restored(args: TrainingArguments, provenance: Provenance) -> TrainingArguments:
     """Return the arguments as they were before a recommendation rewrote them."""
-    requested = {name: item.requested for name, item in provenance.rewrites.items() if name_in_force(args, provenance, name)}
+    now = argument_values(args)
+    requested = {
+        name: item.requested
+        for name, item in provenance.rewrites.items()
+        if name in now and provenance.rewrite_in_force(name, now[name]) is not None
+    }
     return rewritten(args, requested) if requested else args
-
-
-def name_in_force(args: TrainingArguments, provenance: Provenance, name: str) -> bool:
-    """Say whether a field still holds the value a recommendation gave it."""
-    return hasattr(args, name) and provenance.rewrite_in_force(name, plain_value(getattr(args, name))) is not None
 
 
 def precision_of(args: TrainingArguments) -> str:

@@ -21,14 +21,14 @@ from hf_callbacks.checkpoint_note import note_of_run, stored_run_at, stored_run_
 from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
 from hf_callbacks.objective import PREFIX, Objective, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Provenance, Target, provenance_of
-from hf_callbacks.run_end import DivergenceWatch, ExceptionHook, gpu_seconds, last_caught_exception, peak_gpu_memory
+from hf_callbacks.run_end import DivergenceWatch, ExceptionHook, last_caught_exception
 from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
 from hf_callbacks.trainer_description import describe_model, describe_task, describe_variant, read_model_config
 from hf_callbacks.trainer_host import TrainerHost
 from metahp_tuning.host import check_request, check_task
 from metahp_tuning.lazy_history import PendingRecommendation
 from metahp_tuning.resumption import StoredRun, start_or_continue
-from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning, UnknownRecommendationError
+from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
 from store.statuses import RunStatus
 from store.switches import is_off
 
@@ -102,7 +102,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self._has_own_optimizer = False
         self._has_complained = False
         self._after: _AfterTraining | None = None
-        self._beginning: _Beginning | None = None
+        self._beginning: tuple[Any] | None = None
         self._clear()
 
     @property
@@ -149,7 +149,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             if self._recorder is not None:
                 self._close_abandoned()
             if trial is None:  # a search writes a trial's values only later, so until its loop begins nobody knows them
-                self._beginning = _Beginning(resume_from_checkpoint)
+                self._beginning = (resume_from_checkpoint,)
                 if resume_from_checkpoint:
                     TrainerHost(trainer, check_request()).resume(resume_from_checkpoint)
         except Exception as error:
@@ -162,7 +162,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             if self._recorder is not None:
                 self._record_length(trainer.args, trainer.state)
             elif beginning is not None and trainer.is_world_process_zero():
-                self._open_unbegun(trainer, beginning)
+                self._open_unbegun(trainer, *beginning)
             if self._recorder is not None:
                 self._close(error=error)
         except Exception as problem:  # the user's own exception matters more than ours
@@ -211,12 +211,14 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
                 self._close_abandoned()
             eval_dataset = getattr(trainer, "eval_dataset", None)
             self._open(args, state, model, (_dataset_of(kwargs.get("train_dataloader")), eval_dataset), hyperparameters, stored)
-            self._warn_objective(self._objective)
+            if self._objective.problem is not None:
+                _warn(self._objective.problem, ObjectiveWarning)
         self._loaded = state.train_batch_size
         if self._recorder is not None:
             self._recorder.observe(found.observed)
             self.resumed_from = note_of_run(args, self._recorder.id)
-        self._check_applied(args, found)
+        for sentence in not_applied(args, provenance_of(args), found):
+            _warn(sentence, NotAppliedWarning)
 
     @_guarded
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -317,21 +319,18 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         """Save what was recommended before there was a history."""
         for pending in provenance.pending:
             try:
-                history.recommendation(pending["recommendation"]["id"])
-            except UnknownRecommendationError:
-                try:
-                    PendingRecommendation.from_dict(pending).save(history)
-                except Exception as error:
-                    self._complain("saving the recommendation", error)
+                PendingRecommendation.from_dict(pending).save(history)
+            except Exception as error:  # the run matters more
+                self._complain("saving the recommendation", error)
 
-    def _open_unbegun(self, trainer: Trainer, beginning: _Beginning) -> None:
+    def _open_unbegun(self, trainer: Trainer, resume_from_checkpoint: Any) -> None:
         """Open the run of a training that fails before its loop: nothing is in force yet, so the row holds what was asked for.
 
         A run that was to be resumed stays as it was, and is named as the parent.
         """
         args, model, state = trainer.args, trainer.model, TrainerState()
         hyperparameters = put_in_force(InForce(), args, read_model_config(model, read_arguments(args)), state)
-        stored = stored_run_at(beginning.resume_from_checkpoint, args.output_dir)
+        stored = stored_run_at(resume_from_checkpoint, args.output_dir)
         self._open(args, state, model, (trainer.train_dataset, trainer.eval_dataset), hyperparameters, stored, may_continue=False)
 
     def _target(self, args: TrainingArguments) -> Target:
@@ -377,11 +376,10 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     def _record_length(self, args: TrainingArguments, state: TrainerState) -> None:
         if self._recorder is None:
             return
-        reached: dict[str, Any] = {"epochs_reached": state.epoch, "steps_reached": state.global_step}
-        gpu_s, memory = gpu_seconds(args, time.monotonic() - self._started), peak_gpu_memory()
-        reached |= {} if gpu_s is None else {"gpu_s": gpu_s}
-        reached |= {} if memory is None else {"peak_gpu_memory_bytes": memory}
-        self._recorder.update(**reached)
+        self._recorder.update(epochs_reached=state.epoch, steps_reached=state.global_step)
+        if args.device.type == "cuda":
+            n_gpus = max(1, args.n_gpu) * max(1, args.world_size)
+            self._recorder.update(gpu_s=(time.monotonic() - self._started) * n_gpus)
 
     def _close_abandoned(self) -> None:
         """Close a run whose ``train()`` ended without an event: an exception that the program caught."""
@@ -404,14 +402,6 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             if opened is not None:
                 opened.close()
 
-    def _check_applied(self, args: TrainingArguments, found: InForce) -> None:
-        for sentence in not_applied(args, provenance_of(args), found):
-            _warn(sentence, NotAppliedWarning)
-
-    def _warn_objective(self, objective: Objective) -> None:
-        if objective.problem is not None:
-            _warn(objective.problem, ObjectiveWarning)
-
     def _complain(self, where: str, error: Exception) -> None:
         logger.debug("metahp failed in %s:", where, exc_info=error)
         if not self._has_complained:
@@ -430,13 +420,6 @@ class _AfterTraining:
     state: weakref.ref[TrainerState]
     objective: Objective
     has_outcome: bool
-
-
-@dataclass(frozen=True)
-class _Beginning:
-    """A ``train()`` that was called and whose loop has not begun."""
-
-    resume_from_checkpoint: Any
 
 
 def _watch_caller(*, is_training: bool = False) -> Trainer | None:

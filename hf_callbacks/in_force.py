@@ -67,7 +67,7 @@ def read_back(
         optimizer: The optimizer, None if there is none.
         scheduler: The schedule, None if there is none.
         loader: The training loader, None if unknown.
-        has_own_optimizer: Whether the user passed the optimizer, so that the arguments say nothing about it.
+        has_own_optimizer: Whether the user passed the optimizer, so that the arguments do not describe it.
         model: The model, None if unknown; what was rewritten in it is read back from its modules.
     """
     observed: dict[str, Any] = {}
@@ -171,7 +171,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _optimizer_details(optimizer: Any) -> dict[str, Any]:
-    # Accelerate wraps the optimizer; its class name would say nothing.
+    # Accelerate wraps the optimizer.
     optimizer = getattr(optimizer, "optimizer", optimizer)
     if optimizer is None:
         return {}

@@ -1,8 +1,8 @@
 """Dropout and number of layers: they live in a model's configuration, and a built model has copied them into its modules.
 
 Which modules a name of the configuration drives is found by building the model twice without memory (on torch's ``meta`` device), once
-with another value: the modules that differ are the ones. So ``hidden_dropout_prob`` and ``attention_probs_dropout_prob`` are told
-apart even where both are 0.1, and dropout that a module applies as a function is found as well.
+with another value: the modules that differ are the ones. So ``hidden_dropout_prob`` and ``attention_probs_dropout_prob`` are
+distinguished even where both are 0.1, and dropout that a module applies as a function is found as well.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from store.values import same_value
 logger = logging.getLogger(__name__)
 
 _MARK = 0.12345678901
-"""A dropout nobody has: where it shows up in a model built with it, that place is driven by the name it was given under."""
+"""An unlikely dropout: the modules in which it shows up are driven by the name it was given under."""
 
 NOT_REBUILT = "the model cannot be built from its configuration only, so it is unknown which modules use the value"
-Place = tuple[str, str]
+ModuleAttribute = tuple[str, str]
 """Path of a module, name of its attribute."""
 
 
@@ -93,7 +93,7 @@ def fixed_model_values(model: object, model_init: object, pretrained: str) -> di
                 found[name] = "the model is built already; pass model_init= to the Trainer instead of a model"
             elif _skeleton(base, {}) is None:
                 found[name] = NOT_REBUILT
-        elif not _places(base, setting.raw_name):
+        elif not _attributes_of(base, setting.raw_name):
             found[name] = NOT_REBUILT if _skeleton(base, {}) is None else "no module of the model uses it"
     return found
 
@@ -106,7 +106,7 @@ def base_model(model: object) -> PreTrainedModel | None:
 
 
 def default_config(config: Any) -> dict[str, Any]:
-    """Return what a configuration of this class says by default, empty where it cannot be made without arguments."""
+    """Return the defaults of a configuration's class, empty where it cannot be made without arguments."""
     try:
         values: dict[str, Any] = type(config)().to_dict()
     except Exception:  # a user's own configuration may need arguments; then no value is known to be a default
@@ -170,7 +170,7 @@ def with_values(model: Any, values: Mapping[str, Any]) -> Any:
     if any(is_depth(name, value) and getattr(base.config, name) != value for name, value in values.items()):
         return type(base)(_changed_config(base.config, values))
     for name, value in values.items():
-        for path, attribute in _places(base, name):
+        for path, attribute in _attributes_of(base, name):
             setattr(base.get_submodule(path), attribute, value)
         for module in base.modules():
             config = getattr(module, "config", None)
@@ -194,11 +194,11 @@ def read_model_value(model: object, name: str) -> Any:
         skeleton = _skeleton(base, {})
         is_same = skeleton is not None and {n for n, _ in skeleton.named_parameters()} == {n for n, _ in base.named_parameters()}
         return value if is_same or base is not model else None
-    found = [getattr(base.get_submodule(path), attribute) for path, attribute in _places(base, name)]
+    found = [getattr(base.get_submodule(path), attribute) for path, attribute in _attributes_of(base, name)]
     return found[0] if found and all(same_value(item, found[0]) for item in found) else (None if found else value)
 
 
-def _places(model: PreTrainedModel, name: str) -> list[Place]:
+def _attributes_of(model: PreTrainedModel, name: str) -> list[ModuleAttribute]:
     """Return where in a model's modules a dropout of its configuration ended up."""
     plain, marked = _skeleton(model, {}), _skeleton(model, {name: _MARK})
     if plain is None or marked is None:

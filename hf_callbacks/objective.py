@@ -81,10 +81,10 @@ def _find(args: TrainingArguments, objective: str | None, direction: str | None)
 
 
 def check_objective(objective: str | None, direction: str | None) -> None:
-    """Check what a callback is given, as far as that can be told before there are training arguments.
+    """Check what a callback is given, as far as that is possible before there are training arguments.
 
     Raises:
-        ObjectiveError: If the direction is neither ``min`` nor ``max``, or missing for a name that does not say it.
+        ObjectiveError: If the direction is neither ``min`` nor ``max``, or missing for a name that does not imply it.
     """
     if objective is not None:
         resolve_direction(evaluation_name(objective), direction)
@@ -93,7 +93,7 @@ def check_objective(objective: str | None, direction: str | None) -> None:
 
 
 def find_objective_or_none(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
-    """Find the objective as above, but say a mistake in ``problem`` instead of raising: for use while training."""
+    """Find the objective as above, but name a mistake in ``problem`` instead of raising: for use while training."""
     try:
         return find_objective(args, objective, direction)
     except ObjectiveError as error:

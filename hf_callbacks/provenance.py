@@ -29,7 +29,7 @@ from store.values import same_value
 ID_FIELD = "metahp"
 """Attribute that holds the recommendation's id, or None."""
 NOTE_FIELD = "metahp_note"
-"""Attribute that holds what ``Provenance`` says, as plain data: it must load where our classes do not exist."""
+"""Attribute that holds a ``Provenance`` as plain data: it must load where our classes do not exist."""
 FIELDS = (ID_FIELD, NOTE_FIELD)
 
 _CLASSES: dict[type[TrainingArguments], type[TrainingArguments]] = {}
@@ -37,7 +37,7 @@ _CLASSES: dict[type[TrainingArguments], type[TrainingArguments]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the user said the run is for: task, objective and direction; None where nothing was said."""
+    """What the user passed about the run: task, objective and direction; None where nothing was passed."""
 
     task: str | TaskDescription | None = None
     objective: str | None = None
@@ -151,7 +151,7 @@ def _make_noted_class(base: type[TrainingArguments]) -> type[TrainingArguments]:
         return {name: value for name, value in values.items() if name not in FIELDS}
 
     def to_sanitized_dict(self: Any) -> dict[str, Any]:
-        # What TensorBoard shows of a run; nobody builds arguments from it.
+        # What TensorBoard shows of a run; no arguments are built from it.
         return {**base.to_sanitized_dict(self), ID_FIELD: str(self.metahp)}
 
     def reduce(self: Any, protocol: Any) -> tuple[Any, ...]:

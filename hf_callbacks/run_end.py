@@ -1,4 +1,4 @@
-"""How a Trainer's run ends when the Trainer does not say: it has no event for an exception, and it hides NaN losses."""
+"""How a Trainer's run ends where no event shows it: an exception that ends the program, and NaN losses, which the Trainer hides."""
 
 from __future__ import annotations
 
@@ -12,37 +12,36 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import TrainingArguments
 
 logger = logging.getLogger(__name__)
 
 _MAX_WEIGHTS_LOOKED_AT = 8
-"""NaN gradients poison every weight they reach in one step, so a few small tensors tell as much as all of them."""
+"""NaN gradients poison every weight they reach in one step, so a few small tensors are enough."""
 
 T = TypeVar("T")
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 
 
 class ExceptionHook:
-    """Tells an object about an exception that ends the program, and passes it on to whoever was told before.
+    """Reports an exception that ends the program to an object, and passes it on to the hook before it.
 
     Installed while a run is open. If somebody else installs a hook on top of ours, ours stays in their chain and only passes on.
     The object is not kept alive: once a program has dropped it, its run is over anyway.
 
     Args:
         owner: The object.
-        tell: What to call with the object and the exception.
+        report: What to call with the object and the exception.
     """
 
-    def __init__(self, owner: T, tell: Callable[[T, BaseException], None]) -> None:
+    def __init__(self, owner: T, report: Callable[[T, BaseException], None]) -> None:
         reference = weakref.ref(owner)
 
-        def tell_owner(error: BaseException) -> None:
+        def report_to_owner(error: BaseException) -> None:
             alive = reference()
             if alive is not None:
-                tell(alive, error)
+                report(alive, error)
 
-        self._tell: Callable[[BaseException], None] | None = tell_owner
+        self._report: Callable[[BaseException], None] | None = report_to_owner
         self._dropped = weakref.finalize(owner, self.remove)
         self._dropped.atexit = False
         self._previous: Hook = sys.excepthook
@@ -52,16 +51,16 @@ class ExceptionHook:
 
     def remove(self) -> None:
         """Stop listening, and leave the chain where we are its last link."""
-        self._tell = None
+        self._report = None
         self._dropped.detach()
         if sys.excepthook is self._hook:
             sys.excepthook = self._previous
 
     def _call(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        tell = self._tell
+        report = self._report
         try:
-            if tell is not None:
-                tell(error)
+            if report is not None:
+                report(error)
         except Exception as problem:  # the user's own traceback matters more than ours
             logger.debug("The run's end could not be recorded: %s", problem)
         finally:
@@ -109,25 +108,11 @@ class DivergenceWatch:
         return self._is_bad or (model is not None and _has_bad_weights(model))
 
 
-def peak_gpu_memory() -> int | None:
-    """Return the most memory tensors took on this process's GPUs so far, in bytes; None where CUDA is not in use."""
-    if not (torch.cuda.is_available() and torch.cuda.is_initialized()):  # type: ignore[no-untyped-call]
-        return None
-    return max(int(torch.cuda.max_memory_allocated(index)) for index in range(torch.cuda.device_count()))
-
-
-def gpu_seconds(args: TrainingArguments, wall_s: float) -> float | None:
-    """Return the GPU time a run occupied, in seconds: wall time x GPUs of all processes; None on a CPU."""
-    if args.device.type != "cuda":
-        return None
-    return wall_s * float(max(1, args.n_gpu) * max(1, args.world_size))
-
-
 def _is_finite(value: Any) -> bool:
     try:
         return math.isfinite(value)
     except (TypeError, ValueError, OverflowError):
-        return True  # not a number: says nothing about the training
+        return True  # not a number: no sign of divergence
 
 
 def _has_bad_weights(model: nn.Module) -> bool:

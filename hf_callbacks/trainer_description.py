@@ -23,12 +23,12 @@ from hf_callbacks.objective import Objective
 from metahp_tuning.task_description import (
     data_sets,
     describe_dataset,
-    model_class_name,
-    model_family,
+    describe_module,
     model_variant,
     parameter_count,
     preserved_generators,
     preserved_rng,
+    pretrained_name,
     sample_count,
 )
 from metamodel.data.task import TaskDescription
@@ -37,7 +37,7 @@ from store.statuses import Source
 _LABEL_COLUMNS = frozenset({"label", "label_ids"})
 _PEFT_NOISE = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "runtime_config"})
 _N_SAMPLES = 8
-"""Samples looked at to tell how long the sequences are."""
+"""Samples whose sequence length is looked at."""
 _CONFIG_NOISE = frozenset({"transformers_version", "name_or_path", "torch_dtype"})
 
 
@@ -53,7 +53,7 @@ def describe_task(
     """Describe what is trained.
 
     Args:
-        args: The training arguments; they say whether columns the model does not take are dropped.
+        args: The training arguments; by them columns the model does not take are dropped or not.
         model: The model, None if it does not exist yet.
         train_dataset: The training data, as given to the Trainer or as its loader holds them.
         eval_dataset: The validation data; describe, do not identify.
@@ -73,13 +73,7 @@ def describe_task(
     known["n_val"] = None if eval_dataset is None else sample_count(eval_dataset)
     if model is not None:
         n_classes = known.get("n_classes") or _labels_of(model)
-        known |= {
-            "model_class": model_class_name(model),
-            "model_family": model_family(model),
-            "n_parameters": parameter_count(model),
-            "is_pretrained": bool(pretrained_name(model)),
-            "n_classes": n_classes,
-        }
+        known |= {**describe_module(model), "n_classes": n_classes}
         features |= {"trainable_share": trainable_share(model)}
     known["features"] = features
     return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
@@ -123,12 +117,6 @@ def describe_variant(model: nn.Module) -> str:
     return hashlib.sha256(f"{source} {name}".encode()).hexdigest()[:16]
 
 
-def pretrained_name(model: nn.Module) -> str:
-    """Return the name or path the weights were loaded from, empty for a model that starts from scratch."""
-    config = getattr(model, "config", None)
-    return str(getattr(config, "name_or_path", None) or getattr(config, "_name_or_path", None) or "")
-
-
 def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperparameters:
     """Add the scalars of a model's configuration (layers, width, dropout) to the hyperparameters.
 
@@ -148,7 +136,7 @@ def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperpa
 
 
 def _peft_configs(model: object) -> dict[str, Any]:
-    """Return the adapters PEFT put into a model, told by what they look like: the package itself is not needed."""
+    """Return the adapters PEFT put into a model, recognised by their attributes: the package itself is not needed."""
     configs = getattr(model, "peft_config", None)
     return {str(name): item for name, item in configs.items() if hasattr(item, "peft_type")} if isinstance(configs, dict) else {}
 

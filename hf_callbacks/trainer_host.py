@@ -17,11 +17,11 @@ from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.model_values import base_model, fixed_model_values, set_model_values, trainer_model_settings
 from hf_callbacks.provenance import Provenance, provenance_of, rewrites_of, write_provenance
-from hf_callbacks.trainer_description import pretrained_name
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import TuningRequest
 from metahp_tuning.precedence import Change, Setting
 from metahp_tuning.resumption import StoredRun, plan_resumption
+from metahp_tuning.task_description import pretrained_name
 from store.hyperparameters import names_made_with_optimizer
 
 logger = logging.getLogger(__name__)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import lightning
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_metahp.fixed_settings import mark_built
 from lightning_metahp.guard import guarded, report
-from lightning_metahp.host import call_all_hooks, is_finder_checkpoint, skip_idle_hooks, why_no_run
 from lightning_metahp.objective import check_objective
-from lightning_metahp.refusals import mark_built
 from lightning_metahp.run_log import RunLog
-from lightning_metahp.task_readout import check_task
+from lightning_metahp.trainer_internals import call_all_hooks, is_finder_checkpoint, skip_idle_hooks, why_no_run
+from metahp_tuning.host import check_task
 from store.switches import is_off
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class RecordingCallback(Callback, _OtherCallback):  # type: ignore[misc]
             return
         if not self._records:
             return
-        self.run_log.resumed_from = {}
+        self.run_log.resumed_from = None
         advice = self.run_log.advice
         try:
             self.run_log.prepare(trainer)
@@ -94,9 +94,10 @@ class RecordingCallback(Callback, _OtherCallback):  # type: ignore[misc]
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note which run is being resumed."""
         if self._is_active and self._records and not is_finder_checkpoint(trainer):
-            from lightning_metahp.resuming import our_state  # few runs resume another
+            from lightning_metahp.checkpoint_state import stored_run_in  # few runs resume another
 
-            self.run_log.resumed_from = our_state(checkpoint)
+            stored = stored_run_in(str(trainer.ckpt_path), checkpoint)
+            self.run_log.resumed_from = stored if stored.run_id is not None else None
 
     @guarded
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

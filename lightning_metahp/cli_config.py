@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +11,18 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from torch import nn
 
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import TRAINER_FIELDS
-from metahp_tuning.precedence import Kept, Setting
-from metahp_tuning.task_description import data_identity_hparams, describe_dataset, names_data, preserved_rng
+from metahp_tuning.precedence import Setting
+from metahp_tuning.task_description import data_identity_hparams, describe_dataset, model_family, names_data, parameter_count, preserved_rng
 from metamodel.data.task import TaskDescription
+from store.hyperparameters import names_in_optimizer_state
 from store.names import canonical_name, infer_direction, resolve_direction
 from store.statuses import Source
 
-_OPTIMIZER_FIRST = frozenset({"learning_rate", "weight_decay", "momentum"})
-"""Where both a model and an optimizer have one of these, the optimizer's is what trains."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def settings_in(
     config: Any, given: Collection[str], targets: Collection[str], optimizers: Collection[str], wanted: Collection[str]
-) -> tuple[dict[str, Found], list[Kept]]:
-    """Return what a configuration lets us rewrite, by canonical name, and what nobody could tell apart.
+) -> dict[str, list[Found]]:
+    """Return what a configuration lets us rewrite, by canonical name: one place each, or all that nobody could tell apart.
 
     Args:
         config: Configuration of the subcommand.
@@ -76,27 +78,49 @@ def settings_in(
     for name in TRAINER_FIELDS.keys() & set(wanted):
         path = f"trainer.{TRAINER_FIELDS[name]}"
         found[name] = [Found(path, Setting(TRAINER_FIELDS[name], config.get(path), Source.USER if path in given else Source.DEFAULT))]
-    chosen: dict[str, Found] = {}
-    unclear: list[Kept] = []
     for name, places in found.items():
-        if len(places) > 1 and not (name in _OPTIMIZER_FIRST and places[0].path.split(".")[0] in optimizers):
-            paths = " and ".join(place.path for place in places)
-            setting = places[0].setting
-            unclear.append(Kept(name, setting.raw_name, setting.value, f"{paths} both mean it; link one to the other"))
-        else:
-            chosen[name] = places[0]
-    return chosen, unclear
+        if name in names_in_optimizer_state() and places[0].path.split(".")[0] in optimizers:
+            found[name] = places[:1]  # where both a model and an optimizer have one, the optimizer's is what trains
+    return found
 
 
-def describe_config(config: Any, model_class: type, data_class: type | None, task: Any, tunable: Collection[str]) -> TaskDescription:
+def model_copy(config: Any, model_class: type) -> nn.Module | None:
+    """Return a throw-away copy of the model on torch's ``meta`` device, without weights; None where it cannot be made."""
+    cls, arguments = _resolved(config.get("model"), model_class)
+    try:
+        with preserved_rng(), torch.device("meta"):
+            made = cls(**{name: _made(value) for name, value in arguments.items()})
+    except Exception as error:  # a stranger's model may need more than its arguments, or a real device
+        _log.debug("the model could not be looked at before the start: %s", error)
+        return None
+    return made if isinstance(made, nn.Module) else None
+
+
+def optimizer_in(config: Any, parser: Any) -> str | None:
+    """Return the class name of the optimizer that a configuration names, None where it names none or several."""
+    groups = [config.get(group) for group in parser._optimizers]
+    paths = [str(path) for group in groups if (path := _argument(group, "class_path"))]
+    return paths[0].rpartition(".")[2] if len(paths) == 1 else None
+
+
+def precision_in(config: Any) -> str:
+    """Return how numbers will be held, in the words that a run records."""
+    told = str(config.get("trainer.precision") or "32-true")
+    return {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}.get(told, told)
+
+
+def describe_config(
+    config: Any, model_class: type, data_class: type | None, model: nn.Module | None, task: Any, tunable: Collection[str]
+) -> TaskDescription:
     """Describe what a configuration will train, as ``describe_task`` will when it runs.
 
-    The datamodule is made and set up once for a look at its data, under preserved random states; the model is not made.
+    The datamodule is made and set up once for a look at its data, under preserved random states.
 
     Args:
         config: Configuration of the subcommand.
         model_class: Class of the model, where the configuration names none.
         data_class: Class of the datamodule, where the configuration names none; None without one.
+        model: A copy of the model, None where there is none.
         task: Explicit name or description.
         tunable: Names of the user's space.
     """
@@ -120,6 +144,8 @@ def describe_config(config: Any, model_class: type, data_class: type | None, tas
         name=task,
         data_hparams=hparams,
         model_class=model_class.__qualname__,
+        model_family=None if model is None else model_family(model),
+        n_parameters=None if model is None else parameter_count(model),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_metahp.host import results_of_training, step_items
+from lightning_metahp.trainer_internals import results_of_training, step_items
 
 
 class FreshMetrics:

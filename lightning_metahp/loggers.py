@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.host import is_kind
 from lightning_metahp.settings import datamodule_of
+from lightning_metahp.trainer_internals import is_kind
 from metahp_tuning.messages import describe_change
 
 if TYPE_CHECKING:
-    from lightning_metahp.run_log import Advice
+    from lightning_metahp.run_log import AppliedRecommendation
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ CSV_FILE = "metahp.json"
 """Written beside ``hparams.yaml`` by the CSV logger, which has no tags."""
 
 
-def settle_loggers(trainer: Trainer, module: LightningModule, advice: Advice) -> None:
+def settle_loggers(trainer: Trainer, module: LightningModule, advice: AppliedRecommendation) -> None:
     """Tell the loggers where rewritten values come from. To be called in ``on_fit_start``, on every rank."""
     if not trainer.is_global_zero:
         return
@@ -48,7 +48,7 @@ def settle_loggers(trainer: Trainer, module: LightningModule, advice: Advice) ->
             _log.warning("metahp: %s could not be told where its hyperparameters come from: %s", type(logger).__name__, error)
 
 
-def provenance(advice: Advice) -> dict[str, str]:
+def provenance(advice: AppliedRecommendation) -> dict[str, str]:
     """Return what was rewritten as tags: ``metahp.lr`` -> ``lr 0.001 -> 0.03 (metahp)``."""
     tags = {f"{PREFIX}{change.raw_name}": f"{describe_change(change)} ({change.source})" for change in advice.changes}
     return tags | ({f"{PREFIX}recommendation": advice.recommendation_id} if tags and advice.recommendation_id else {})

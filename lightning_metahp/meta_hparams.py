@@ -4,36 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.applying import Place, apply_changes, fingerprint, take_back, undo
 from lightning_metahp.callback import MetaHPCallback, RecordingCallback
-from lightning_metahp.deciding import MODES, Plan, Reach, Request, Unsaved, check_request, decide
-from lightning_metahp.guard import guarded, report, say, warn
-from lightning_metahp.host import Resume, find_resume, is_finder_checkpoint, methods_out_of_reach
+from lightning_metahp.fit_host import FitHost
+from lightning_metahp.guard import guarded, report
 from lightning_metahp.objective import objective_before_training
-from lightning_metahp.ranks import agree, all_equal
-from lightning_metahp.run_log import Advice
+from lightning_metahp.run_log import AppliedRecommendation
 from lightning_metahp.settings import datamodule_of
-from lightning_metahp.sweeps import running_sweep
-from metahp_tuning.precedence import check_keep
-from store.errors import (
-    HistoryPathError,
-    HistoryTooNewError,
-    InvalidArgumentError,
-    MetaHPError,
-    NotAHistoryError,
-    UnknownRecommendationError,
-)
+from lightning_metahp.trainer_internals import find_resume, is_finder_checkpoint, methods_out_of_reach
+from lightning_metahp.write_targets import take_back
+from metahp_tuning.decision import UNUSABLE_HISTORY, TuningDecision, tune
+from metahp_tuning.host import check_request
+from store.errors import MetaHPError
 
 if TYPE_CHECKING:
-    from lightning_metahp.resuming import Earlier
     from metamodel.data.task import TaskDescription
     from store import History
-
-_UNUSABLE_HISTORY = (HistoryPathError, NotAHistoryError, HistoryTooNewError)
 
 
 class MetaHParams(RecordingCallback):
@@ -86,28 +76,14 @@ class MetaHParams(RecordingCallback):
         max_startup_s: float = 10.0,
     ) -> None:
         super().__init__(objective, direction, task, history)
-        if mode not in MODES:
-            raise InvalidArgumentError(f"mode must be one of {', '.join(MODES)}, but got {mode!r}. Pass one of these.")
-        if isinstance(max_startup_s, bool) or not isinstance(max_startup_s, int | float) or not max_startup_s > 0:
-            raise InvalidArgumentError(
-                f"max_startup_s must be a positive number of seconds, but got {max_startup_s!r}. Pass for example 10."
-            )
-        if space is not None:
-            from metamodel.space.dimensions import parse_space
-
-            parse_space(space)
-        self.space = None if space is None else dict(space)
-        self.mode = mode
-        self.keep = check_keep(keep)
-        self.max_startup_s = float(max_startup_s)
+        # What the run is for is known only once the callbacks beside this one are.
+        self.request = check_request(space, keep=keep, mode=mode, max_startup_s=max_startup_s)
         self._own_log = self.run_log
-        self._places: list[Place] = []
-        self._earlier: Earlier | None = None
-        self._unsaved: Unsaved | None = None
+        self._host: FitHost | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind the places written, which belong to the model of this process."""
-        return {**vars(self), "_places": [], "_earlier": None, "_unsaved": None}
+        """Leave behind the fit, which belongs to this process."""
+        return {**vars(self), "_host": None}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Decide, say it and rewrite.
@@ -122,11 +98,16 @@ class MetaHParams(RecordingCallback):
         super().setup(trainer, pl_module, stage)
         if stage != "fit" or not self._is_active:
             return
-        self._places, self._earlier, self._unsaved = [], None, None
+        self._host = None
         try:
             # A module that was fitted before starts from the user's own values again, not from those of that fit.
             take_back(pl_module, datamodule_of(trainer), trainer)
-            self._rewrite(trainer, pl_module)
+            self._tune(trainer, pl_module)
+        except UNUSABLE_HISTORY as error:
+            if self._own_log.history is not None:
+                raise
+            # A history passed to this callback is a mistake to be told before training; one of the callback beside it must not cost a run.
+            report(self, "opening the history", error)
         except MetaHPError:
             raise
         except Exception as error:
@@ -136,56 +117,37 @@ class MetaHParams(RecordingCallback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Follow the checkpoint where ``setup`` could not read it; only values that change no shape are still in time."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        if not self._is_active or is_finder_checkpoint(trainer) or (self._earlier is not None and self._earlier.is_complete):
+        if not self._is_active or is_finder_checkpoint(trainer):
             return
-        from lightning_metahp.resuming import Earlier, from_checkpoint, plan_resumed  # few runs resume another
+        if self._host is None or (self._host.is_resumed and not self._host.is_checkpoint_late):
+            return
+        self._follow(self._host.resume_late(checkpoint))
 
-        undo(self._places)
-        loaded = from_checkpoint(str(trainer.ckpt_path), checkpoint)
-        self._earlier = Earlier(loaded.path, loaded.state, loaded.hparams, is_complete=False)
-        plan = plan_resumed(self._request(trainer, pl_module, Resume(loaded.path)), self._earlier)
-        self._write(trainer, pl_module, plan)
-
-    def _rewrite(self, trainer: Trainer, module: LightningModule) -> None:
+    def _tune(self, trainer: Trainer, module: LightningModule) -> None:
         if not self._records:
             self.run_log.prepare(trainer)  # the arguments it was lent may change what it looks for
-        resume = find_resume(trainer)
-        request = self._request(trainer, module, resume)
-        check_request(request)
-        self.run_log.advice = Advice(tunable=tuple(self.space or ()))
-        sweep = running_sweep(trainer)
-        if sweep is not None and resume.path is None:
-            if trainer.is_global_zero:
-                say(f"metahp: nothing changed; {sweep} chooses the hyperparameters of this run, which is recorded")
-            return
-        if resume.path is not None:
-            from lightning_metahp.resuming import Earlier, plan_resumed, read_checkpoint
+        own, shared = self._own_log, self.run_log
+        objective = (own.objective, own.direction) if own.objective is not None else (shared.objective, own.direction or shared.direction)
+        request = replace(
+            self.request,
+            task=own.task if own.task is not None else shared.task,
+            history=own.history if own.history is not None else shared.history,
+        )
+        self._host = FitHost(
+            self,
+            trainer,
+            module,
+            request,
+            objective=objective_before_training(trainer, *objective),
+            resume=find_resume(trainer),
+            out_of_reach=methods_out_of_reach(trainer, module, self),
+        )
+        self.run_log.advice = AppliedRecommendation(tunable=request.tunable)
+        self._follow(tune(self._host, request))
 
-            self._earlier = agree(trainer, lambda: read_checkpoint(resume))
-            if not self._earlier.is_complete:
-                return  # on_load_checkpoint comes next, with the checkpoint in its hands
-            plan = agree(trainer, lambda: plan_resumed(request, self._earlier or Earlier(str(resume.path))))
-        else:
-            plan = agree(trainer, lambda: self._decide(request))
-        self._write(trainer, module, plan)
-
-    def _write(self, trainer: Trainer, module: LightningModule, plan: Plan) -> None:
-        """Write the same values on every rank, or on none."""
-        failure: Exception | None = None
-        try:
-            self._places = apply_changes(plan.changes, module, datamodule_of(trainer), trainer)
-        except Exception as error:
-            failure = error
-        if not all_equal(trainer, "failed" if failure is not None else fingerprint(self._places)):
-            undo(self._places)
-            self._places, plan = [], Plan()
-            if failure is None:
-                warn("metahp: nothing changed; the processes of this run did not come to the same values. Is their code the same?")
-        if failure is not None:
-            raise failure
-        self.run_log.advice = Advice(plan.recommendation_id, plan.changes, tuple(self.space or ()), self._unsaved)
-        if trainer.is_global_zero and plan.message:
-            say(plan.message)
+    def _follow(self, decision: TuningDecision) -> None:
+        """Hand on what was decided to the row of the run."""
+        self.run_log.advice = AppliedRecommendation(decision.followed_id, decision.changes, self.request.tunable, decision.pending)
 
     def _adopt(self, trainer: Trainer) -> None:
         """Share the run of a ``MetaHPCallback`` beside this one; each side lends the other the arguments it lacks."""
@@ -200,41 +162,3 @@ class MetaHParams(RecordingCallback):
             self.run_log.objective, self.run_log.direction = own.objective, own.direction
         if self.run_log.task is None:
             self.run_log.task = own.task
-
-    def _request(self, trainer: Trainer, module: LightningModule, resume: Resume) -> Request:
-        own, shared = self._own_log, self.run_log
-        objective = (own.objective, own.direction) if own.objective is not None else (shared.objective, own.direction or shared.direction)
-        return Request(
-            trainer=trainer,
-            module=module,
-            space=self.space,
-            task=own.task if own.task is not None else shared.task,
-            objective=objective_before_training(trainer, *objective),
-            mode=self.mode,
-            keep=self.keep,
-            max_startup_s=self.max_startup_s,
-            out_of_reach=methods_out_of_reach(trainer, module, self),
-            is_resume_known=resume.is_known,
-        )
-
-    def _decide(self, request: Request) -> Plan:
-        given = self._own_log.history if self._own_log.history is not None else self.run_log.history
-        reach: Reach | None = None
-        try:
-            reach = Reach(given)
-            plan = decide(request, reach)
-            self._unsaved = reach.unsaved
-            return plan
-        except UnknownRecommendationError:
-            raise
-        except _UNUSABLE_HISTORY as error:
-            if self._own_log.history is not None:
-                raise
-            # Said to this callback it is a mistake to hear of before training; anywhere else it must not cost a run.
-            report(self, "opening the history", error)
-        except Exception as error:
-            report(self, "the recommendation", error)
-        finally:
-            if reach is not None:
-                reach.close()
-        return Plan()

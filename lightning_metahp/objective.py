@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 
-from lightning_metahp.host import is_kind
+from lightning_metahp.trainer_internals import is_kind
 from store.errors import ObjectiveError
 from store.names import Direction, infer_direction, resolve_direction
 

@@ -15,55 +15,44 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.fresh_metrics import FreshMetrics
 from lightning_metahp.guard import report, say, warn
-from lightning_metahp.host import is_kind, logged_in_this_loop
 from lightning_metahp.objective import PER_LOADER, Objective, no_objective_message, objective_before_training, objective_from_logged
-from lightning_metahp.settings import Reading, loaders_in, read_in_force
+from lightning_metahp.settings import EffectiveHParams, loaders_in, read_in_force
 from lightning_metahp.task_readout import describe_task, forget_look
+from lightning_metahp.trainer_internals import is_kind, logged_in_this_loop
 from metahp_tuning.precedence import Change
+from metahp_tuning.resumption import start_or_continue
 from metahp_tuning.task_description import model_class_name, model_family, model_variant, parameter_count
 from metamodel.data.task import TaskDescription
-from store.errors import InvalidArgumentError, NotAppliedWarning, ObjectiveWarning, UnknownRunError
+from store.errors import NotAppliedWarning, ObjectiveWarning
+from store.hyperparameters import REGISTRY, names_in_optimizer_state
 from store.names import canonical_name
 from store.statuses import RunStatus, Source
 from store.values import same_value
 
 if TYPE_CHECKING:
-    from lightning_metahp.deciding import Unsaved
+    from metahp_tuning.lazy_history import PendingRecommendation
+    from metahp_tuning.resumption import StoredRun
     from store import History, RunRecorder
 
 
 _log = logging.getLogger(__name__)
 
-_GOES_ON = frozenset({RunStatus.INTERRUPTED, RunStatus.FAILED, RunStatus.STALE, RunStatus.OOM})
-"""A resumed run that ended like this goes on in its own row; one that was complete and is trained further gets a row of its own."""
-
-_OPTIMIZED = frozenset({"learning_rate", "weight_decay", "momentum"})
-
-
-_DERIVED = {
-    "learning_rate": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "momentum": "optimizer.momentum",
-    "batch_size": "global_batch_size",
-}
-"""What repeats a knob, and is whoever's the knob is."""
-
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class AppliedRecommendation:
     """What ``MetaHParams`` did before the start, for the row of the run.
 
     Attributes:
         recommendation_id: Recommendation to link, None where none was followed.
         changes: What was rewritten.
         tunable: Names of the user's space; they tell no tasks apart.
-        unsaved: The recommendation, where there was no history yet to save it in.
+        pending: The recommendation, where there was no history yet to save it in.
     """
 
     recommendation_id: str | None = None
     changes: tuple[Change, ...] = ()
     tunable: tuple[str, ...] = ()
-    unsaved: Unsaved | None = None
+    pending: PendingRecommendation | None = None
 
 
 class RunLog:
@@ -83,13 +72,13 @@ class RunLog:
         advice: What was done before the start.
         reading: What was in force at the start.
         last_loss: Loss of the last step, as the Trainer returned it.
-        resumed_from: State of the run that the checkpoint came from, empty for a fresh run.
+        resumed_from: The run that the checkpoint came from, None for a fresh run.
     """
 
     recorder: RunRecorder | None
     found: Objective | None
-    advice: Advice
-    reading: Reading
+    advice: AppliedRecommendation
+    reading: EffectiveHParams
     last_loss: Any
     _opened: History | None
     _description: TaskDescription
@@ -114,7 +103,7 @@ class RunLog:
         self.task = task
         self.history = history
         self.run_id: str | None = None
-        self.resumed_from: Mapping[str, Any] = {}
+        self.resumed_from: StoredRun | None = None
         self._forget_run()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,7 +127,7 @@ class RunLog:
             return
         from store import History, open_history
 
-        self.reading = reading = self._attempt("reading the hyperparameters", read_in_force, trainer, module, otherwise=Reading())
+        self.reading = reading = self._attempt("reading the hyperparameters", read_in_force, trainer, module, otherwise=EffectiveHParams())
         self._follow(reading)
         self._description = self._attempt(
             "the description of the task",
@@ -154,8 +143,8 @@ class RunLog:
         )
         history = open_history(self.history, for_recording=True)
         self._opened = None if isinstance(self.history, History) else history
-        if self.advice.unsaved is not None:
-            self._attempt("saving the recommendation", self.advice.unsaved.save, history, otherwise=None)
+        if self.advice.pending is not None:
+            self._attempt("saving the recommendation", self.advice.pending.save, history, otherwise=None)
         self.recorder = self._open(history, module, reading)
         self.recorder.observe(reading.observed)
         self.run_id = self.recorder.id
@@ -164,7 +153,7 @@ class RunLog:
         if self.found is not None and self.found.doubt is not None:
             warn(self.found.doubt, ObjectiveWarning)
 
-    def _open(self, history: History, module: LightningModule, reading: Reading) -> RunRecorder:
+    def _open(self, history: History, module: LightningModule, reading: EffectiveHParams) -> RunRecorder:
         """Start the row, or go on with that of the run which was interrupted."""
         raw_names = {canonical_name(raw): raw for raw in reversed(reading.values)}
         asked = {raw_names.get(change.name, change.raw_name): change.old for change in self.advice.changes}
@@ -181,22 +170,20 @@ class RunLog:
             "n_parameters": parameter_count(module),
             "variant": self._attempt("reading the model's source", model_variant, module, otherwise=None),
             "description": self._description.to_dict(),
-            "recommendation_id": self.advice.recommendation_id or self.resumed_from.get("recommendation_id"),
+            "recommendation_id": self._followed_id,
         }
-        earlier = self.resumed_from.get("run_id")
-        if earlier is not None:
-            try:
-                if history.run(earlier).status in _GOES_ON:
-                    return history.start_run(**fields, resume=earlier)
-            except (UnknownRunError, InvalidArgumentError) as error:  # another history, or a row that still seems alive
-                _log.debug("a run of its own is started, since %s", error)
-        return history.start_run(**fields, parent_run_id=earlier)
+        return start_or_continue(history, self.resumed_from, **fields)
+
+    @property
+    def _followed_id(self) -> str | None:
+        earlier = self.resumed_from
+        return self.advice.recommendation_id or (None if earlier is None else earlier.recommendation_id)
 
     def verify(self, trainer: Trainer, module: LightningModule) -> None:
         """Compare what is in force with what was written, and say loudly where they differ."""
         if self.recorder is None or not self.advice.changes:
             return
-        from lightning_metahp.reading_back import read_back  # runs in which nothing was rewritten do without
+        from lightning_metahp.observed_values import read_back  # runs in which nothing was rewritten do without
 
         raw_names = {canonical_name(raw): raw for raw in reversed(self.reading.values)}
         for item in read_back(self.advice.changes, trainer, module):
@@ -212,12 +199,13 @@ class RunLog:
         """Return what a run that resumes this one must know, as plain text; empty where no run is open."""
         if self.recorder is None:
             return {}
+        changes, rewrites = self.advice.changes, {} if self.resumed_from is None else self.resumed_from.rewrites
         return {
             "run_id": self.run_id,
-            "recommendation_id": self.advice.recommendation_id or self.resumed_from.get("recommendation_id"),
+            "recommendation_id": self._followed_id,
             # What was first asked for stays what it was, however often a run is resumed.
-            "values": {**self.resumed_from.get("values", {}), **{change.raw_name: change.new for change in self.advice.changes}},
-            "requested": {**{change.raw_name: change.old for change in self.advice.changes}, **self.resumed_from.get("requested", {})},
+            "values": {**{raw: item.applied for raw, item in rewrites.items()}, **{item.raw_name: item.new for item in changes}},
+            "requested": {**{item.raw_name: item.old for item in changes}, **{raw: item.requested for raw, item in rewrites.items()}},
         }
 
     def step(self, trainer: Trainer, outputs: Any, batch_idx: int) -> None:
@@ -286,21 +274,22 @@ class RunLog:
             report(self, doing, error)
             return otherwise
 
-    def _follow(self, reading: Reading) -> None:
+    def _follow(self, reading: EffectiveHParams) -> None:
         """Mark what was rewritten, and what a resumed run brought with it."""
         sources = {change.name: change.source for change in self.advice.changes}
         for change in self.advice.changes:
             if not reading.has(change.name):  # e.g. an argument of a model that keeps no hparams
                 reading.add(change.raw_name, change.new, change.source)
-        if self.resumed_from:
-            sources = dict.fromkeys([*map(canonical_name, self.resumed_from.get("values", {})), *sources], Source.RESUME)
-        for name, derived in _DERIVED.items():
-            if name in sources:
-                sources.setdefault(derived, sources[name])
+        if self.resumed_from is not None:
+            sources = dict.fromkeys([*map(canonical_name, self.resumed_from.rewrites), *sources], Source.RESUME)
+        for row in REGISTRY:
+            for derived in row.readings if row.name in sources else ():
+                sources.setdefault(derived, sources[row.name])
         for raw in reading.values:
             reading.sources[raw] = sources.get(canonical_name(raw), reading.sources[raw])
             observed = reading.observed.get(canonical_name(raw))
-            is_loaded = self.resumed_from and canonical_name(raw) in _OPTIMIZED and isinstance(reading.values[raw], int | float)
+            is_state = canonical_name(raw) in names_in_optimizer_state()
+            is_loaded = self.resumed_from is not None and is_state and isinstance(reading.values[raw], int | float)
             if is_loaded and observed is not None and not same_value(observed, reading.values[raw]):
                 # The optimizer's state came with the checkpoint, and trains on whatever the script says.
                 reading.requested[raw], reading.values[raw], reading.sources[raw] = reading.values[raw], observed, Source.RESUME
@@ -376,8 +365,8 @@ class RunLog:
     def _forget_run(self) -> None:
         self.recorder = None
         self.found = None
-        self.advice = Advice()
-        self.reading = Reading()
+        self.advice = AppliedRecommendation()
+        self.reading = EffectiveHParams()
         self.last_loss = None
         self._opened = None
         self._description = TaskDescription()

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning_metahp.source_reads import later_reads
 from metahp_tuning.precedence import Setting
 from metahp_tuning.task_description import read_optimizer, read_scheduler
+from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, trainer_fields
 from store.names import canonical_name
 from store.statuses import Source
 from store.values import same_value
@@ -22,7 +23,7 @@ _MAX_EPOCHS_DEFAULT = 1000
 """What Lightning trains for where neither epochs nor steps are given."""
 
 
-class Reading:
+class EffectiveHParams:
     """What is in force after the start.
 
     Attributes:
@@ -64,7 +65,7 @@ def own_settings(module: LightningModule, datamodule: LightningDataModule | None
             # A shared default that was set on one side only was set.
             is_users = other is not None and other.source is Source.USER
             found[raw] = other if other is not None and is_users else setting
-        elif canonical_name(raw) == "batch_size":
+        elif canonical_name(raw) == PER_DEVICE_BATCH_SIZE:
             found[f"model.{raw}"], found[raw] = Setting(f"model.{raw}", other.value, other.source), setting
         else:
             found[f"data.{raw}"] = Setting(f"data.{raw}", setting.value, setting.source)
@@ -156,13 +157,8 @@ def _trainer_defaults() -> Mapping[str, Any]:
     return {**dict(zip(by_position[len(by_position) - len(defaults) :], defaults, strict=True)), **(made.__kwdefaults__ or {})}
 
 
-TRAINER_FIELDS = {
-    "num_epochs": "max_epochs",
-    "max_steps": "max_steps",
-    "gradient_accumulation_steps": "accumulate_grad_batches",
-    "max_grad_norm": "gradient_clip_val",
-}
-"""What the Trainer was told and can still be changed in ``setup``, by canonical name. Touched only where a space names it."""
+TRAINER_FIELDS = trainer_fields(LIGHTNING)
+"""Arguments of the Trainer that can still be changed in ``setup``, by canonical name. Touched only where a space names it."""
 
 
 def read_trainer_field(trainer: Trainer, field: str) -> Any:
@@ -180,9 +176,9 @@ def write_trainer_field(trainer: Trainer, field: str, value: Any) -> None:
         setattr(trainer, field, value)
 
 
-def read_in_force(trainer: Trainer, module: LightningModule) -> Reading:
+def read_in_force(trainer: Trainer, module: LightningModule) -> EffectiveHParams:
     """Read every hyperparameter really in force. To be called once optimizers and loaders exist."""
-    reading = Reading()
+    reading = EffectiveHParams()
     for setting in own_settings(module, datamodule_of(trainer)).values():
         reading.add(setting.raw_name, setting.value, setting.source)
     for setting in trainer_settings(trainer).values():
@@ -198,7 +194,7 @@ def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
     return getattr(trainer, "datamodule", None)
 
 
-def _read_optimizers(trainer: Trainer, reading: Reading) -> None:
+def _read_optimizers(trainer: Trainer, reading: EffectiveHParams) -> None:
     for index, optimizer in enumerate(trainer.optimizers):
         defaults = {name: item.default for name, item in inspect.signature(type(optimizer).__init__).parameters.items()}
         for name, value in read_optimizer(optimizer).items():
@@ -224,16 +220,16 @@ def _read_optimizers(trainer: Trainer, reading: Reading) -> None:
         reading.observed[canonical] = value
 
 
-def _read_loader(trainer: Trainer, reading: Reading) -> None:
+def _read_loader(trainer: Trainer, reading: EffectiveHParams) -> None:
     size = loaded_batch_size(trainer.train_dataloader)
     if size is None:
         return
-    if not reading.has("batch_size"):
-        reading.add("batch_size", size, Source.USER)
-    reading.observed["batch_size"] = size
+    if not reading.has(PER_DEVICE_BATCH_SIZE):
+        reading.add(PER_DEVICE_BATCH_SIZE, size, Source.USER)
+    reading.observed[PER_DEVICE_BATCH_SIZE] = size
     accumulation = trainer.accumulate_grad_batches
-    if not reading.has("global_batch_size"):
-        reading.add("global_batch_size", size * accumulation * trainer.world_size, Source.USER)
+    if not reading.has(GLOBAL_BATCH_SIZE):
+        reading.add(GLOBAL_BATCH_SIZE, size * accumulation * trainer.world_size, Source.USER)
 
 
 def loaders_in(loaders: Any) -> list[Any]:

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from lightning.pytorch import LightningDataModule, LightningModule
 
-from lightning_metahp.host import is_kind
+from lightning_metahp.trainer_internals import is_kind
 from metahp_tuning.class_source import class_tree, is_library_class, nodes_of
 
 _log = logging.getLogger(__name__)

@@ -13,39 +13,23 @@ from weakref import WeakKeyDictionary
 
 from lightning.pytorch import LightningModule, Trainer
 
-from lightning_metahp.host import loaders_passed_to_fit, overrides
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import datamodule_of, loaders_in
+from lightning_metahp.trainer_internals import loaders_passed_to_fit, overrides
 from metahp_tuning.task_description import (
     data_identity_hparams,
     describe_dataset,
-    model_class_name,
-    model_family,
+    describe_module,
     names_data,
-    parameter_count,
     preserved_generators,
     preserved_rng,
 )
 from metamodel.data.task import TaskDescription
-from store.errors import InvalidArgumentError
 
 _log = logging.getLogger(__name__)
 
 _looks: WeakKeyDictionary[Trainer, dict[str, Any]] = WeakKeyDictionary()
 """What was seen of the training data before the start, by Trainer."""
-
-
-def check_task(task: object) -> str | TaskDescription | None:
-    """Return a user's ``task`` checked.
-
-    Raises:
-        InvalidArgumentError: If it is neither a name, nor a description, nor None.
-    """
-    if task is None or isinstance(task, TaskDescription) or (isinstance(task, str) and task):
-        return task
-    raise InvalidArgumentError(
-        f"A task must be a name, a TaskDescription or None, but got {task!r:.80}. Pass task='my-task', or leave it out."
-    )
 
 
 def describe_task(
@@ -85,9 +69,7 @@ def describe_task(
             **data_identity_hparams({key: value for key, value in module.hparams.items() if names_data(key)}, tunable),
             **({} if datamodule is None else data_identity_hparams(dict(datamodule.hparams), tunable)),
         },
-        model_class=model_class_name(module),
-        model_family=model_family(module),
-        n_parameters=parameter_count(module),
+        **describe_module(module),
         objective=name,
         direction=direction,
     )

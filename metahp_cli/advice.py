@@ -21,26 +21,25 @@ def recommend(
         Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space; default: from the history.")
     ] = None,
     k: Annotated[int, typer.Option("--k", min=1, help="How many configurations.")] = 1,
-    mode: Annotated[Mode, typer.Option("--mode", help="Best on average, or most worth trying.")] = Mode.BEST,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="KIND", help="metahp, direct, maml or reptile; default: that of the last refit.")
-    ] = None,
+    mode: Annotated[Mode, typer.Option("--mode", help="best: highest expected result; explore: highest expected improvement.")] = Mode.BEST,
+    model: Annotated[str | None, typer.Option("--model", metavar="KIND", help="{kinds}; default: that of the last refit.")] = None,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Say which configuration to try, and why.
+    """Recommend a configuration, and give the reason.
 
     It is stored in the history under the id shown; METAHP_PIN=<id> makes a run use exactly this one.
 
     Example: metahp recommend --task digits --k 3 --mode explore
     """
-    from metamodel import recommend as recommend_
-    from metamodel.recommendation import save_recommendation
-    from metamodel.space.dimensions import load_space_file
     from store import History
 
-    with History(history, create=False) as opened, output.progress("thinking"):
+    with History(history, create=False) as opened, output.progress("predicting"):
+        from metamodel import recommend as recommend_  # torch is loaded for a history that exists
+        from metamodel.recommendation import save_recommendation
+        from metamodel.space.dimensions import load_space_file
+
         names = None if space is None else load_space_file(space)
         found = recommend_(opened, task=task, space=names, k=k, mode=mode.value, model=model)
         for recommendation in found:
@@ -66,7 +65,7 @@ def print_recommendations(recommendations: Sequence[Recommendation], format: For
                 "decision": given.decision,
                 "configuration": given.config or "none",
                 "prediction": describe_prediction(given),
-                "finishes": f"{given.finish_probability:.0%} sure",
+                "P(completes)": f"{given.finish_probability:.0%}",
                 "evidence": describe_evidence(given.evidence),
                 "reason": given.reason,
             }

@@ -1,4 +1,4 @@
-"""Whether the intervals of a meta-model hold what they claim: as lines on the terminal, and as a picture."""
+"""Calibration of a meta-model's intervals: as lines on the terminal, and as a picture."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ BAR_WIDTH = 40
 
 
 def print_calibration(info: Mapping[str, Any]) -> None:
-    """Print how often intervals held the outcome before they were corrected, and by how much they are scaled now; nothing if unmeasured.
+    """Print the coverage of intervals before they were corrected, and by how much they are scaled now; nothing if unmeasured.
 
     Args:
-        info: What is noted of a model.
+        info: Recorded facts of a model.
     """
     coverage = info.get("coverage") or {}
     if not coverage.get("half_widths"):
         return
     output.print_line("")
-    title = f"Calibration: each of {coverage['n_tasks']} past tasks predicted from the others; = what intervals held, | what they claim"
+    title = f"Calibration: each of {coverage['n_tasks']} past tasks predicted from the others; = coverage, | nominal"
     output.print_table(*calibration_rows(coverage), title=title)
     if coverage.get("trust", 1.0) < 1:
         output.print_line(
-            f"The tasks foretell each other only in part, so the history starts with {coverage['trust']:.0%} of its usual weight."
+            f"Past tasks predict each other only weakly; the prior weight of the history is reduced to {coverage['trust']:.0%}."
         )
 
 
 def calibration_rows(coverage: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return column names and rows, a row for each number of own runs and each level.
+    """Return column names and rows, a row for each number of runs of the task and each level.
 
     Args:
-        coverage: As ``metamodel.gp.calibration`` notes it: levels, and by number of own runs half widths in standard deviations and what
-            the intervals held before they were corrected.
+        coverage: As ``metamodel.gp.calibration`` records it: levels, and by number of runs of the task the half widths in standard
+            deviations and the coverage before they were corrected.
     """
     from statistics import NormalDist
 
@@ -43,8 +43,8 @@ def calibration_rows(coverage: Mapping[str, Any]) -> tuple[list[str], list[list[
         values = zip(coverage["levels"], coverage["coverage_before"][n], coverage["half_widths"][n], strict=True)
         for level, held, width in values:
             scale = width / NormalDist().inv_cdf(0.5 + level / 2)
-            rows.append([f"{n} own runs", f"{level:.0%}", f"{held:.0%}", bar(held, level), f"x {scale:.2f}"])
-    return ["known", "claimed", "held", "", "now scaled by"], rows
+            rows.append([f"{n} runs of the task", f"{level:.0%}", f"{held:.0%}", bar(held, level), f"x {scale:.2f}"])
+    return ["known", "nominal", "coverage", "", "now scaled by"], rows
 
 
 def bar(held: float, claimed: float) -> str:
@@ -58,11 +58,11 @@ def save_calibration(info: Mapping[str, Any], path: Path) -> Path:
     """Draw the same as a picture.
 
     Args:
-        info: What is noted of a model.
+        info: Recorded facts of a model.
         path: A PNG file; its folder must exist.
 
     Raises:
-        NotEnoughHistoryError: If the model was learned from too few tasks to measure its intervals.
+        NotEnoughHistoryError: If the model was trained on too few tasks to calibrate its intervals.
         InvalidArgumentError: If the file is no PNG.
         HistoryPathError: If it cannot be written.
     """
@@ -75,7 +75,7 @@ def save_calibration(info: Mapping[str, Any], path: Path) -> Path:
         raise InvalidArgumentError(f"A picture must be a file ending in .png, but got {path.name!r}. Name one, e.g. --png calibration.png")
     if not coverage.get("half_widths"):
         raise NotEnoughHistoryError(
-            f"Intervals are measured by leaving out past tasks one by one, but this model of kind {info.get('kind')!r} has no such "
-            "measurement: it learned from too few tasks, or makes no intervals. Call metahp refit once the history has more tasks."
+            f"Intervals are calibrated on held-out tasks, but this model of kind {info.get('kind')!r} has no calibration: it was trained "
+            "on too few tasks, or predicts no intervals. Call metahp refit once the history has more tasks."
         )
     return save_picture(calibration_plot(coverage), path)

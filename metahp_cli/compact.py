@@ -24,7 +24,8 @@ def compact(
     keep_points: Annotated[int, typer.Option("--keep-points", help="Rows that a step curve keeps at most.")] = 200,
     yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
     vacuum: Annotated[
-        bool, typer.Option("--vacuum", help="Then shrink the file, for which nobody else may write; else later runs use the space.")
+        bool,
+        typer.Option("--vacuum", help="Then VACUUM the file (needs exclusive access). Without it, freed pages are reused by later runs."),
     ] = False,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
@@ -32,8 +33,8 @@ def compact(
 ) -> None:
     """Shorten the step curves of ended runs.
 
-    Says what that would free, and does it only with --yes or after asking on a terminal. Objectives, validation metrics, metrics with
-    one row an epoch, and the first, last, smallest and largest value of each curve stay, and so does its shape.
+    Shows what that would free, and does it only with --yes or after asking on a terminal. Objectives, validation metrics, metrics with
+    one row an epoch, and the first, last, smallest and largest value of each curve are kept, and so is its shape.
 
     Example: metahp compact --older-than 30d --keep-points 200
     """

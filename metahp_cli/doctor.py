@@ -11,12 +11,12 @@ from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption
 
 
 def doctor(
-    full: Annotated[bool, typer.Option("--full", help="Compare every index with its table, too; reads everything twice.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Also compare every index with its table; reads everything twice.")] = False,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Look the history over: what is wrong with it, and what to do about it. Changes nothing.
+    """Check the history: what is wrong with it, and what to do about it. Changes nothing.
 
     Exit code 1 if something needs doing.
 
@@ -24,7 +24,7 @@ def doctor(
     """
     from store.upkeep.doctor import Level, examine
 
-    with output.progress("looking") as report:
+    with output.progress("checking") as report:
         findings = examine(history, full=full, progress=report)
     if format is Format.JSON:
         output.print_json([output.record_dict(finding) for finding in findings])

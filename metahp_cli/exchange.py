@@ -25,10 +25,10 @@ def merge(
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Take over everything another history has; doing it twice changes nothing.
+    """Merge another history into this one; doing it twice changes nothing.
 
-    Of a run that both know, the further advanced state stays. Tasks merged or split by hand travel along, but what was
-    corrected here stands. Meta-models stay where they were learned: run 'metahp refit' afterwards, or let it happen by itself.
+    Of a run in both, the further advanced state is kept. Tasks merged or split by hand are merged too, but corrections made here win.
+    Meta-models are not merged: the next run fits one, or 'metahp refit' does.
 
     Example: metahp merge /mnt/laptop/history.db
     """
@@ -43,7 +43,7 @@ def merge(
 
 def export(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="File ending in .jsonl, or a folder for Parquet tables.")],
-    to: Annotated[ExportFormat | None, typer.Option("--to", help="jsonl or parquet; default: told by the name.")] = None,
+    to: Annotated[ExportFormat | None, typer.Option("--to", help="jsonl or parquet; default: from the name.")] = None,
     task: Annotated[str | None, typer.Option("--task", help="Only this task: name, id or start of an id.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export of the same name.")] = False,
     history: HistoryOption = None,
@@ -74,20 +74,20 @@ def import_history(
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Take an export of a history in; doing it twice changes nothing. A new history becomes equal to the exported one.
+    """Import an export of a history; doing it twice changes nothing. A new history becomes equal to the exported one.
 
     Example: metahp import history runs.jsonl
     """
     from store import History
-    from store.importers.export import import_history as take_in
+    from store.importers.export import import_history as import_export
 
     with History(history) as opened, output.progress("reading") as report:
-        counts = take_in(opened, source, progress=report)
+        counts = import_export(opened, source, progress=report)
     print_counts(counts, format)
 
 
 def print_counts(counts: dict[str, int], format: Format) -> None:
-    """Print how many rows came in, by table."""
+    """Print how many rows were imported, by table."""
     if format is Format.JSON:
         output.print_json(counts)
         return
@@ -97,4 +97,4 @@ def print_counts(counts: dict[str, int], format: Format) -> None:
         for name, count in counts.items()
         if name != "runs_updated"
     ]
-    output.print_table(("table", "rows that came in"), rows)
+    output.print_table(("table", "rows imported"), rows)

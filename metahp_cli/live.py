@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metahp_cli import output
-from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
+from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, names_of, split_list
 
 if TYPE_CHECKING:
     from compare_baselines.live import ComparisonResult
 
-ALL_TASKS = "text,image,tabular,series,cnn,rnn,transformer,regression"
-ALL_METHODS = "default,grid,random,tpe,gp,metahp,direct,maml,reptile"
-"""What is trained, and by whom, unless somebody says otherwise."""
-
 
 def live(
     context: typer.Context,
-    tasks: Annotated[str, typer.Option("--tasks", metavar="LIST", help="What is trained.")] = ALL_TASKS,
-    methods: Annotated[str, typer.Option("--methods", metavar="LIST", help="Who chooses the hyperparameters.")] = ALL_METHODS,
+    tasks: Annotated[str | None, typer.Option("--tasks", metavar="LIST", help="Tasks of {live_tasks}; default: all.")] = None,
+    methods: Annotated[str | None, typer.Option("--methods", metavar="LIST", help="Methods of {live_methods}; default: all.")] = None,
     budget: Annotated[int, typer.Option("--budget", help="Evaluations of each method on each task.")] = 4,
     max_seconds: Annotated[
         float | None, typer.Option("--max-seconds", help="Seconds after which a method starts no further evaluation of a task.")
@@ -30,9 +26,9 @@ def live(
     size: Annotated[str, typer.Option("--size", help="tiny, small, or full: the real models and data, for a GPU.")] = "tiny",
     data_dir: Annotated[Path | None, typer.Option("--data-dir", metavar="DIR", help="Data files; default: the hub.")] = None,
     past: Annotated[
-        str, typer.Option("--past", help="What the meta-models learn from: history, starter, tasks, or auto: the first there is.")
+        str, typer.Option("--past", help="Source tasks of the meta-models: history, starter, tasks, or auto: the first there is.")
     ] = "auto",
-    comparison: Annotated[str | None, typer.Option("--comparison", metavar="ID", help="Name it, or go on with the one so named.")] = None,
+    comparison: Annotated[str | None, typer.Option("--comparison", metavar="ID", help="Name it, or continue the one of that name.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", help="Processes side by side.")] = 1,
     ray: Annotated[str | None, typer.Option("--ray", metavar="ADDRESS|local", help="Work on a Ray cluster (extra ray).")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw regret against evaluations here.")] = None,
@@ -42,7 +38,7 @@ def live(
 ) -> None:
     """Train real tuning tasks by each method, with every cost counted.
 
-    Everything is recorded as runs: called again, an interrupted comparison goes on where it stopped.
+    Everything is recorded as runs: called again, an interrupted comparison continues.
 
     Example: metahp compare-baselines live --tasks tabular,series,cnn,transformer --data-dir data --jobs 2
     """
@@ -50,11 +46,21 @@ def live(
 
     chosen = history if history is not None else context.obj
     settings = Settings(
-        tuple(split_list(tasks) or ()), tuple(split_list(methods) or ()), budget, seeds, size, max_seconds, jobs, data_dir, ray, past,
-        chosen is not None, comparison,
-    )  # fmt: skip
+        tasks=tuple(names_of("live_tasks") if tasks is None else split_list(tasks) or ()),
+        methods=tuple(names_of("live_methods") if methods is None else split_list(methods) or ()),
+        budget=budget,
+        seeds=seeds,
+        size=size,
+        max_seconds=max_seconds,
+        jobs=jobs,
+        data_dir=data_dir,
+        ray=ray,
+        past=past,
+        has_own_history=chosen is not None,
+        comparison=comparison,
+    )
     with output.progress("training") as report:
-        result = run_live(chosen, settings, progress=report, say=output.note)
+        result = run_live(chosen, settings, progress=report, remark=output.note)
     print_result(result, format)
     if picture is not None:
         from compare_baselines.live.report import save_picture

@@ -6,41 +6,63 @@ import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from metahp_cli import advice, compact, doctor, exchange, import_sources, importing, learning, live, replay, report, runs, tasks
+from metahp_cli import advice, compact, doctor, exchange, imports, live, models, replay, report, runs, table_import, tasks
+from metahp_cli.options import ListingCommand
 
 # Plain help texts: rich markup would cost start-up time and make the generated documentation depend on the terminal.
 app = typer.Typer(
     name="metahp",
-    help="Look at the history of your training runs, and learn from it.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("refit")(learning.refit)
-app.command("recommend")(advice.recommend)
+app.command("refit", cls=ListingCommand)(models.refit)
+app.command("recommend", cls=ListingCommand)(advice.recommend)
 app.command("runs")(runs.runs)
 app.command("show")(runs.show)
-app.command("model")(learning.model)
+app.command("model")(models.model)
 app.command("merge")(exchange.merge)
 app.command("export")(exchange.export)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("compact")(compact.compact)
-importing.app.command("history")(exchange.import_history)
-for command in import_sources.COMMANDS:
-    importing.app.command(command.__name__)(command)
 app.add_typer(tasks.app, name="tasks")
-app.add_typer(importing.app, name="import")
-replay.app.command("live")(live.live)
+imports.app.command("table")(table_import.command)
+imports.app.command("history")(exchange.import_history)
+app.add_typer(imports.app, name="import")
+replay.app.command("live", cls=ListingCommand)(live.live)
 app.add_typer(replay.app, name="compare-baselines")
 
 
+def print_version(is_asked: bool) -> None:
+    """Print the version, and end."""
+    if is_asked:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as version_of
+
+        try:
+            found = version_of("lightning-metahp")
+        except PackageNotFoundError:
+            found = "of a folder that is not installed"
+        sys.stdout.write(f"metahp {found}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def metahp(
+    version: Annotated[bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Look at the history of your training runs, and learn from it."""
+
+
 def is_expected(error: BaseException) -> bool:
-    """Say whether an error is the user's to solve: one of ours, of the file system, or of SQLite."""
+    """Whether an error is the user's to solve: one of ours, of the file system, or of SQLite."""
     # By name, since the root class may exist twice while a file hides `store`.
     is_ours = any(cls.__name__ == "MetaHPError" for cls in type(error).__mro__)
     sqlite3 = sys.modules.get("sqlite3")

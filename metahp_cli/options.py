@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 
 class Format(StrEnum):
@@ -29,6 +33,33 @@ HistoryOption = Annotated[
 ]
 FormatOption = Annotated[Format, typer.Option("--format", help="A table to read, or JSON for scripts.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+_LISTS = {
+    "kinds": "metamodel.kinds:KINDS",
+    "methods": "compare_baselines.methods:METHODS",
+    "live_methods": "compare_baselines.methods:LIVE_METHODS",
+    "live_tasks": "compare_baselines.live.tasks:TASKS",
+}
+
+
+def names_of(which: str) -> list[str]:
+    """Return the names of a list that another package holds, which is loaded for it."""
+    module, _, attribute = _LISTS[which].partition(":")
+    found: Iterable[str] = getattr(import_module(module), attribute)
+    return list(found)
+
+
+class ListingCommand(TyperCommand):
+    """A command whose help lists names that other packages hold: ``{kinds}`` and the like, filled in when the help is shown."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        for parameter in self.params:
+            text = getattr(parameter, "help", None)
+            if text:
+                parameter.help = re.sub(r"\{(\w+)\}", lambda found: ", ".join(names_of(found[1])), text)  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
 
 
 def split_list(text: str | None) -> list[str] | None:

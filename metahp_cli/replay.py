@@ -9,14 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from metahp_cli import output
-from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
+from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, ListingCommand, split_list
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
-
-FAST_METHODS = "random,grid,tpe,cmaes,plain-gp,best-of-past,quantile,zero-shot,rgpe,metahp"
-"""What is compared unless somebody says otherwise: all but gp, which takes longer than all others together."""
-DAY_ONE_METHODS = "random,defaults,tpe,cmaes,plain-gp,starter"
-"""The same without a past."""
 
 
 @app.callback()
@@ -26,48 +21,49 @@ def compare_baselines(
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Compare tuning methods on your own finished runs, without training anything.
+    """Compare tuning methods on your finished runs, without training anything.
 
-    With too few runs it says how many are missing.
+    With too few runs it shows how many are missing.
 
     Example: metahp compare-baselines
     """
-    from compare_baselines.replay import own_runs_protocol
     from store import History
 
     context.obj = history
     if context.invoked_subcommand is not None:
         return
     with History(history, create=False) as opened:
+        from compare_baselines.replay import own_runs_protocol
+
         protocol = own_runs_protocol(opened)
         output.note(f"{protocol.n_hist} past runs a task, {protocol.budget} evaluations; `metahp compare-baselines replay` sets others.")
-        report = replayed(opened, protocol, FAST_METHODS, None)
+        report = replayed(opened, protocol, None, None)
     print_report(report, format)
 
 
-@app.command("replay")
+@app.command("replay", cls=ListingCommand)
 def replay(
     context: typer.Context,
     objective: Annotated[str | None, typer.Option("--objective", help="Metric; default: the one most tasks have.")] = None,
-    holdout: Annotated[str | None, typer.Option("--holdout", metavar="LIST", help="Tasks to test on; the others are the past.")] = None,
+    holdout: Annotated[str | None, typer.Option("--holdout", metavar="LIST", help="Target tasks; the others are source tasks.")] = None,
     folds: Annotated[str, typer.Option("--folds", metavar="N|loo", help="Number of folds, or loo: one task at a time.")] = "3",
-    n_hist: Annotated[int, typer.Option("--n-hist", help="Random runs known of every past task.")] = 50,
-    budget: Annotated[int, typer.Option("--budget", help="Evaluations on a new task.")] = 32,
+    n_hist: Annotated[int, typer.Option("--n-hist", help="Random runs known of every source task.")] = 50,
+    budget: Annotated[int, typer.Option("--budget", help="Evaluations on a target task.")] = 32,
     seeds: Annotated[int, typer.Option("--seeds", help="Number of seeds.")] = 3,
     methods: Annotated[
-        str,
-        typer.Option("--methods", metavar="LIST", help="Also direct, maml, reptile, scratch; gp, which is slow; module:Class of your own."),
-    ] = FAST_METHODS,
+        str | None,
+        typer.Option("--methods", metavar="LIST", help="{methods}, or module:Class of yours; default: the fast ones."),
+    ] = None,
     space: Annotated[
         Path | None, typer.Option("--space", metavar="FILE", help="JSON file of a search space; default: from the runs.")
     ] = None,
     scenario: Annotated[
         str | None,
-        typer.Option("--scenario", metavar="NAME", help="Another kind of past, e.g. few-2 or failures; docs/replay.md lists them."),
+        typer.Option("--scenario", metavar="NAME", help="Other source tasks, e.g. few-2 or failures; docs/replay.md lists them."),
     ] = None,
     starter: Annotated[
         Path | None,
-        typer.Option("--starter", metavar="FILE", help="No past: the starter history alone; FILE maps names, docs/starter.md shows one."),
+        typer.Option("--starter", metavar="FILE", help="Only the starter history; FILE maps names, docs/starter.md shows one."),
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default: one a core.")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw regret against evaluations here.")] = None,
@@ -83,9 +79,7 @@ def replay(
     from store import History
 
     tested = tuple(split_list(holdout) or ())
-    if starter is not None:
-        n_hist, methods = 1, DAY_ONE_METHODS if methods == FAST_METHODS else methods
-    protocol = Protocol(n_hist, budget, seeds, number_of_folds(folds), tested, objective)
+    protocol = Protocol(n_hist if starter is None else 1, budget, seeds, number_of_folds(folds), tested, objective)
     with History(history if history is not None else context.obj, create=False) as opened:
         report = replayed(opened, protocol, methods, space, workers, scenario, starter)
     print_report(report, format)
@@ -111,20 +105,21 @@ def number_of_folds(text: str) -> int:
 def replayed(
     history: Any,
     protocol: Any,
-    methods: str,
+    methods: str | None,
     space: Path | None,
     workers: int | None = None,
     scenario: str | None = None,
     starter: Path | None = None,
 ) -> dict[str, Any]:
     """Carry a replay out, with a progress bar and each note on a line of stderr."""
+    from compare_baselines.methods import DAY_ONE_METHODS, DEFAULT_METHODS, find_method
     from compare_baselines.replay import load_benchmark, run_replay
-    from compare_baselines.replay.day_one import Table, day_one
-    from compare_baselines.replay.runner import find_method
+    from compare_baselines.replay.day_one import TableMapping, day_one
     from compare_baselines.replay.scenarios import find_scenario, with_scenario
     from metamodel.space.dimensions import load_space_file
 
-    names = split_list(methods) or []
+    default = DEFAULT_METHODS if starter is None else DAY_ONE_METHODS
+    names = list(default) if methods is None else split_list(methods) or []
     for name in names:
         find_method(name)  # refused before minutes of reading
     about = None if scenario is None else find_scenario(scenario).about
@@ -133,7 +128,7 @@ def replayed(
         benchmark = with_scenario(history, benchmark, scenario)
         output.note(f"Scenario {scenario}: {about}.")
     if starter is not None:
-        benchmark = day_one(benchmark, Table.load(starter))
+        benchmark = day_one(benchmark, TableMapping.load(starter))
     for line in benchmark.notes:
         output.note(line)
     with output.progress("replaying") as report:

@@ -34,9 +34,9 @@ def report(
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Make a page that shows what your runs taught, to look at or to send to somebody.
+    """Make a page of the history, to look at or to send to somebody.
 
-    One HTML file that needs no network: the best of each task, what mattered, what recommendations were worth, what it cost.
+    One HTML file that needs no network: the best of each task, what mattered, what recommendations gained, what it cost.
 
     Example: metahp report --out report.html
     """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from store import MetricRecord, ResourceTotals, RunRecord
 
 SHOWN_HPARAMS = ("learning_rate", "batch_size", "weight_decay", "dropout", "num_layers", "num_epochs", "optimizer")
-"""What the table of runs shows of a configuration: the knobs most people turn. JSON has them all."""
+"""What the table of runs shows of a configuration: the most common ones. JSON has them all."""
 
 
 def runs(
@@ -34,7 +34,7 @@ def runs(
     from store import History
 
     with History(history, create=False) as opened:
-        # One more than asked for tells whether there are more.
+        # One more than asked for shows whether there are more.
         found = opened.runs(task, status=split_list(status), limit=limit + 1 if limit else None, newest_first=True)
         path = opened.path
     print_runs(found[: limit or None], format)
@@ -52,9 +52,9 @@ def show(
 ) -> None:
     """Show one run and what came of it.
 
-    Hyperparameters and who chose them, outcome, cost, metrics, and the advice it was given.
+    Hyperparameters and who chose them, outcome, cost, metrics, and its recommendation.
 
-    Example: metahp show 01K9 --format json
+    Example: metahp show 251122-155601123-9f3a21c4 --format json
     """
     from store import History, resource_totals
 
@@ -114,7 +114,7 @@ def print_run(
         output.print_json({**run_dict(record), **more})
         return
     output.print_fields(run_summary(record, totals))
-    # What somebody chose comes before the defaults.
+    # Set values come before the defaults.
     ordered = sorted(record.provenance.values(), key=lambda param: (str(param.source) == "default", param.name))
     rows = [(p.name, p.raw_name, p.value, p.source, p.requested, p.observed) for p in ordered]
     output.print_table(("name", "raw name", "value", "source", "requested", "observed"), rows, title="\nHyperparameters")
@@ -125,7 +125,7 @@ def print_run(
         sampled = [(used.name, used.device, used.n_samples, used.mean, used.highest) for used in totals.usage]
         output.print_table(("name", "device", "samples", "mean", "highest"), sampled, title="\nResources")
     if advice:
-        output.print_line("\nAdvice")
+        output.print_line("\nRecommendation")
         output.print_fields(advice_summary(record, advice))
 
 
@@ -148,7 +148,7 @@ def energy_summary(totals: ResourceTotals) -> str | None:
 
 
 def run_summary(record: RunRecord, totals: ResourceTotals) -> dict[str, Any]:
-    """Return what the table of one run says first: name -> value, None where unknown."""
+    """Return the first lines of one run: name -> value, None where unknown."""
     last = None if record.objective_last is None else f"{record.objective_last:.4g} at step {record.objective_last_step}"
     best = None if record.objective_best is None else f"{record.objective_best:.4g} at step {record.objective_best_step}"
     return {
@@ -181,11 +181,12 @@ def run_summary(record: RunRecord, totals: ResourceTotals) -> dict[str, Any]:
 
 
 def describe_origin(origin: Any) -> str | None:
-    """Say where an imported run comes from; None for one that was recorded here."""
+    """Return where an imported run comes from; None for one that was recorded here."""
     if not isinstance(origin, dict):
         return None
-    told = {name: value for name, value in origin.items() if name not in {"importer", "place", "run", "digest"} and value not in (None, "")}
-    return f"{origin.get('importer')}, {origin.get('place')}: {output.show_value(told) or origin.get('run')}"
+    hidden = {"importer", "place", "run", "digest"}
+    facts = {name: value for name, value in origin.items() if name not in hidden and value not in (None, "")}
+    return f"{origin.get('importer')}, {origin.get('place')}: {output.show_value(facts) or origin.get('run')}"
 
 
 def show_hours(seconds: float | None, source: str | None) -> str | None:

@@ -76,9 +76,9 @@ def split(
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
 ) -> None:
-    """Move runs into a new task of their own.
+    """Move runs into a new task.
 
-    Example: metahp tasks split 01K9A 01K9B --name digits-cleaned
+    Example: metahp tasks split 251122-155601123-9f3a21c4 251122-161210554-07be45d1 --name digits-cleaned
     """
     from store import History
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metahp_report.comparison import comparison_report
+    from metahp_report.comparison.report import comparison_report
     from metahp_report.history import history_report
     from metahp_report.page import render_page, write_page
     from metahp_report.parts import Report
@@ -16,7 +16,7 @@ __all__ = ["Report", "comparison_report", "history_report", "render_page", "save
 
 _MODULE_OF = {
     "Report": "metahp_report.parts",
-    "comparison_report": "metahp_report.comparison",
+    "comparison_report": "metahp_report.comparison.report",
     "history_report": "metahp_report.history",
     **dict.fromkeys(("render_page", "write_page"), "metahp_report.page"),
     "save_pictures": "metahp_report.pictures",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta, norm
 
-from metahp_report.facts import BROKEN, Advice, Facts, TaskFacts
+from metahp_report.facts import BROKEN, AdviceOutcome, Facts, TaskFacts
 from metahp_report.parts import DASHES, SEQUENCE, SYMBOLS, Gallery, Kind, Part, Plot, Prose, Section, Series, Table, Tone
 from metahp_report.wording import NOTHING, clean, count, show_number, show_share, show_value
 from metamodel.recommendation import Decision, Unit
@@ -169,7 +169,7 @@ def _advice_table(facts: Facts) -> Table | None:
     )
 
 
-def _expected(item: Advice) -> str:
+def _expected(item: AdviceOutcome) -> str:
     if math.isnan(item.prediction):
         return NOTHING
     show = show_share if item.unit == Unit.RANK else show_number
@@ -255,7 +255,7 @@ def held_interval(n_held: int, n: int) -> tuple[float, float]:
     return low, high
 
 
-def _outcome_parts(facts: Facts, outcomes: Sequence[Advice]) -> list[Part]:
+def _outcome_parts(facts: Facts, outcomes: Sequence[AdviceOutcome]) -> list[Part]:
     n_held = sum(min(item.interval) <= (item.outcome or 0.0) <= max(item.interval) for item in outcomes)
     low, high = held_interval(n_held, len(outcomes))
     text = (
@@ -263,7 +263,7 @@ def _outcome_parts(facts: Facts, outcomes: Sequence[Advice]) -> list[Part]:
         f"80 % interval given before: {show_share(n_held / len(outcomes))} (95 % interval {show_share(low)} to {show_share(high)})."
     )
     by_id = {run.id: task for task in facts.tasks for run in task.runs}
-    groups: dict[tuple[str, str], list[Advice]] = {}
+    groups: dict[tuple[str, str], list[AdviceOutcome]] = {}
     for item in outcomes:
         task = by_id[item.run_id]
         groups.setdefault((task.name, task.objective), []).append(item)
@@ -275,7 +275,7 @@ def _outcome_parts(facts: Facts, outcomes: Sequence[Advice]) -> list[Part]:
     return [Prose(text), Gallery("Task", tuple(plots))]
 
 
-def _as_pair(item: Advice) -> tuple[float, float, float, float, str]:
+def _as_pair(item: AdviceOutcome) -> tuple[float, float, float, float, str]:
     return item.prediction, min(item.interval), max(item.interval), item.outcome or 0.0, f"run {item.run_id}"
 
 

@@ -72,7 +72,7 @@ class TaskFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Advice:
+class AdviceOutcome:
     """A recommendation that a run met, and what came of it.
 
     Attributes:
@@ -117,7 +117,7 @@ class Facts:
     tasks: tuple[TaskFacts, ...]
     n_runs: int
     n_by_status: Mapping[RunStatus, int]
-    advice: tuple[Advice, ...]
+    advice: tuple[AdviceOutcome, ...]
     totals: Mapping[str, ResourceTotals]
     model: Mapping[str, Any] = field(default_factory=dict)
     n_comparisons: int = 0
@@ -228,7 +228,7 @@ def _stored_advice(history: History, run: RunRecord) -> dict[str, Any] | None:
         return None
 
 
-def _advice(run: RunRecord, entry: Mapping[str, Any] | None, standing: float) -> Advice | None:
+def _advice(run: RunRecord, entry: Mapping[str, Any] | None, standing: float) -> AdviceOutcome | None:
     if entry is None:
         return None
     given = entry["recommendation"]
@@ -239,7 +239,7 @@ def _advice(run: RunRecord, entry: Mapping[str, Any] | None, standing: float) ->
         for change in entry["changes"] or ()
         if isinstance(change, Mapping)
     )
-    return Advice(
+    return AdviceOutcome(
         id=str(given.get("id", run.recommendation_id)),
         run_id=run.id,
         decision=str(given.get("decision", "")),

@@ -35,7 +35,7 @@ N_TREES = 24
 
 
 @dataclass(frozen=True)
-class Column:
+class ValueColumn:
     """The values of one hyperparameter over ``n`` runs.
 
     Attributes:
@@ -61,7 +61,7 @@ class Column:
         return np.asarray((numbers - low) / (high - low) if high > low else np.full(len(numbers), 0.5))
 
 
-def columns(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Column]:
+def columns(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[ValueColumn]:
     """Return the hyperparameters that can be looked at.
 
     Left out are texts with too many values, and what follows from another one: it orders the runs in the same way.
@@ -70,7 +70,7 @@ def columns(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[
         configs: ``n`` configurations.
         names: Those that varied.
     """
-    found: list[Column] = []
+    found: list[ValueColumn] = []
     for name in sorted(names, key=lambda name: ("." in name, name)):  # of two of a kind the user's knob stays, not `optimizer.lr`
         column = _column(name, [config.get(name) for config in configs])
         if column is not None and not any(_is_same(column, other) for other in found):
@@ -78,15 +78,15 @@ def columns(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[
     return found
 
 
-def _column(name: str, values: Sequence[Any]) -> Column | None:
+def _column(name: str, values: Sequence[Any]) -> ValueColumn | None:
     known = [value for value in values if value is not None]
     if len(known) < MIN_KNOWN * len(values) or len(set(map(repr, known))) < 2:
         return None
     if all(isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) for value in known):
-        return Column(name, tuple(values), _is_log([float(value) for value in known]))
+        return ValueColumn(name, tuple(values), _is_log([float(value) for value in known]))
     texts = tuple(None if value is None else str(value) for value in values)
     labels = tuple(sorted({text for text in texts if text is not None}))
-    return Column(name, texts, labels=labels) if len(labels) <= MAX_LABELS else None
+    return ValueColumn(name, texts, labels=labels) if len(labels) <= MAX_LABELS else None
 
 
 def _is_log(values: Sequence[float]) -> bool:
@@ -97,7 +97,7 @@ def _is_log(values: Sequence[float]) -> bool:
     return abs(math.log(middle / low) / math.log(high / low) - 0.5) < abs((middle - low) / (high - low) - 0.5)
 
 
-def _is_same(one: Column, other: Column) -> bool:
+def _is_same(one: ValueColumn, other: ValueColumn) -> bool:
     """Say whether two columns order the runs in the same or the reverse way, or cut them into the same few groups."""
     if not one.labels and not other.labels:
         left, right = (rankdata([math.nan if value is None else float(value) for value in column.values]) for column in (one, other))
@@ -139,7 +139,7 @@ def importances(configs: Sequence[Mapping[str, Any]], standing: FloatArray, name
     return {name: share / total for name, share in sorted(shares.items(), key=lambda pair: -pair[1])} if total > 0 else {}
 
 
-def _fanova(found: Sequence[Column], rows: Sequence[int], values: Sequence[float], seed: int) -> dict[str, float]:
+def _fanova(found: Sequence[ValueColumn], rows: Sequence[int], values: Sequence[float], seed: int) -> dict[str, float]:
     import optuna
     from optuna.importance import FanovaImportanceEvaluator
 
@@ -153,7 +153,7 @@ def _fanova(found: Sequence[Column], rows: Sequence[int], values: Sequence[float
         return {name: float(share) for name, share in evaluator.evaluate(study).items()}
 
 
-def _distribution(column: Column) -> Any:
+def _distribution(column: ValueColumn) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if column.labels:

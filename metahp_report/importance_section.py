@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metahp_report.facts import Facts, TaskFacts
-from metahp_report.importance import MIN_RUNS, Column, columns, importances, mean_importances
+from metahp_report.importance import MIN_RUNS, ValueColumn, columns, importances, mean_importances
 from metahp_report.parts import Gallery, Kind, Part, Plot, Prose, Section, Series, Tone, slugs
 from metahp_report.runs_section import MAX_TASKS
 from metahp_report.wording import clean, count, show_number, show_share, show_value
@@ -129,7 +129,7 @@ def parallel_plot(task: TaskFacts, names: Sequence[str], name: str) -> Plot | No
     axes = [by_name[key] for key in names if key in by_name][:MAX_AXES]
     if not axes:
         return None
-    axes.append(Column(task.objective, tuple(float(task.values[i]) for i in drawn)))
+    axes.append(ValueColumn(task.objective, tuple(float(task.values[i]) for i in drawn)))
     height = np.array([column.position() for column in axes])
     if task.direction == "min":
         height[-1] = 1 - height[-1]  # good is up on the last axis
@@ -161,7 +161,7 @@ def parallel_plot(task: TaskFacts, names: Sequence[str], name: str) -> Plot | No
 
 
 def _lines(
-    task: TaskFacts, drawn: Sequence[int], axes: Sequence[Column], height: np.ndarray, label: str, rows: range, tone: Tone
+    task: TaskFacts, drawn: Sequence[int], axes: Sequence[ValueColumn], height: np.ndarray, label: str, rows: range, tone: Tone
 ) -> Series:
     """Return the lines of a group of runs as one series, with a gap after each."""
     x: list[float | None] = []
@@ -186,7 +186,7 @@ def _rules(n: int) -> Series:
     return Series("axes", x, [0.0, 1.0, None] * n, Kind.LINE, Tone.MUTED, hover=[""] * (3 * n), in_legend=False)
 
 
-def _scale(column: Column, at: int, *, is_turned: bool) -> Series:
+def _scale(column: ValueColumn, at: int, *, is_turned: bool) -> Series:
     """Return the values written along an axis."""
     if column.labels:
         chosen = column.labels if len(column.labels) <= _TICKED_LABELS else (column.labels[0], column.labels[-1])

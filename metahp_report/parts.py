@@ -146,7 +146,7 @@ class Table:
 
     Attributes:
         title: What it shows.
-        columns: Column names.
+        columns: ValueColumn names.
         rows: Cells as text.
         best: For each row, the columns whose cell is the best of its kind and set in bold.
         note: What a reader must know, below.

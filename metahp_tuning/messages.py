@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from metahp_tuning.precedence import Change, Kept
 from metamodel.explanation import describe_prediction, format_value
@@ -58,14 +59,19 @@ def start_message(
         lines.append(nothing_changed("no value of the pinned recommendation can be applied here"))
     else:
         lines.append(nothing_changed(recommendation.reason))
-    missing = {item.name for item in not_applied}
-    lines += [f"  {item.raw_name} {format_value(item.value)} was not applied: {item.reason}" for item in not_applied]
-    lines += _kept_lines([item for item in kept if item.name not in missing])
+    left = {item.name: item for item in kept}
+    lines += [
+        f"  {item.raw_name} {format_value(item.value)} was not applied: {item.reason}" for item in not_applied if item.name not in left
+    ]
+    lines += _kept_lines(kept, {item.name: item.value for item in not_applied})
     if note:
         lines.append(f"  {note}")
     lines.append(f"  recommendation {recommendation.id} (METAHP_PIN={recommendation.id} repeats it, METAHP=off switches this off)")
     return "\n".join(lines)
 
 
-def _kept_lines(kept: Sequence[Kept]) -> list[str]:
-    return [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept]
+def _kept_lines(kept: Sequence[Kept], pinned: Mapping[str, Any] | None = None) -> list[str]:
+    lines = [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept]
+    values = pinned or {}
+    added = [f"; {format_value(values[item.name])} was not applied" if item.name in values else "" for item in kept]
+    return [line + text for line, text in zip(lines, added, strict=True)]

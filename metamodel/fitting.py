@@ -21,6 +21,7 @@ from metamodel.gp.meta_model import MIN_TASKS, LearnedModel, is_teaching
 from metamodel.kinds import DEFAULT, KINDS, check_kind, class_of
 from store.errors import InvalidArgumentError, MetaHPError, ModelFileError, NotEnoughHistoryError
 from store.ids import new_id
+from store.records import OUTDATED_BY
 from store.switches import REFIT
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OUTDATED_BY = 1.2
-"""A model is outdated once the history holds this many times the finished runs it has seen."""
 MIN_STEPS_TO_REPLACE = 0.25
 """Share of the steps an automatic fit must reach before it may replace an existing model."""
 KEPT_MODELS = 3

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from store.names import Direction, canonical_name, infer_direction, resolve_direction
     from store.paths import default_history_path
     from store.recording.recorder import RunRecorder
-    from store.records import FINISHED, HParam, MetricRecord, RunRecord, RunStatus, Source, TaskLike, TaskRecord
+    from store.records import FINISHED, HParam, MetricRecord, RunRecord, RunStatus, Source, TaskLike, TaskRecord, TunedConfiguration
     from store.sqlite.bulk import Curve, FinishedRun
     from store.upkeep.compaction import Compaction, compact, vacuum_history
     from store.usage import ResourceTotals, Usage, resource_totals
@@ -74,6 +74,7 @@ __all__ = [
     "StorageWarning",
     "TaskLike",
     "TaskRecord",
+    "TunedConfiguration",
     "UnknownHyperparameterError",
     "UnknownRecommendationError",
     "UnknownRunError",
@@ -95,7 +96,8 @@ _MODULE_OF = {
     **dict.fromkeys(("Curve", "FinishedRun"), "store.sqlite.bulk"),
     **dict.fromkeys(("History", "open_history"), "store.history"),
     **dict.fromkeys(("Direction", "canonical_name", "infer_direction", "resolve_direction"), "store.names"),
-    **dict.fromkeys(("FINISHED", "HParam", "MetricRecord", "RunRecord", "RunStatus", "Source", "TaskLike", "TaskRecord"), "store.records"),
+    **dict.fromkeys(("FINISHED", "HParam", "MetricRecord", "RunRecord", "RunStatus", "Source"), "store.records"),
+    **dict.fromkeys(("TaskLike", "TaskRecord", "TunedConfiguration"), "store.records"),
     "RunRecorder": "store.recording.recorder",
     "default_history_path": "store.paths",
 }

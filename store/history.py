@@ -5,28 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
-from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, UnknownRunError
+from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, StorageWarning, UnknownRunError
 from store.history_reader import HistoryReader
 from store.ids import new_id, utc_now
 from store.names import resolve_direction
 from store.paths import resolve_path
 from store.recording.recorder import RunRecorder
+from store.recording.resumption import EarlierAttempt, read_attempt
 from store.recording.run_state import RunState
 from store.recording.writer import flush_own, writer_for
+from store.records import Source, TaskLike
+from store.sqlite.bulk import FinishedRun, write_finished_runs
 from store.sqlite.connection import HistoryConnection, set_busy_timeout, transaction
 from store.sqlite.operations import resolve_merged
 from store.upkeep import curation
+from store.upkeep.merge import COUNTED, merge_history, source_file
 from store.values import encode_value, storable_text
-
-if TYPE_CHECKING:  # imported where they are used: the start of a training does not need them
-    from store.recording.resumption import EarlierAttempt
-    from store.records import TaskLike
-    from store.sqlite.bulk import FinishedRun
-    from store.statuses import Source
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +65,10 @@ class History(HistoryReader):
 
         Args:
             task: Name of an existing or a new task, or a description; None: the script's name with the objective.
-            hparams: Raw name -> value.
+            hparams: Raw name -> value. What ``metahp_tuning.suggest`` returned (a ``TunedConfiguration``) brings its recommendation,
+                sources and requested values along.
             objective: Metric that decides.
-            direction: ``min`` or ``max``; needed only where the objective's name does not say it.
+            direction: ``min`` or ``max``; needed only where the objective's name does not imply it.
             sources: Raw name -> who decided the value; default ``user``.
             requested: Raw name -> what the user's code asked for, where that differs.
             framework: ``lightning``, ``transformers`` or ``python``.
@@ -90,6 +90,10 @@ class History(HistoryReader):
             HistoryClosedError: If the history is closed.
         """
         _check_start(task, hparams)
+        tuned = _tuned_parts(hparams)
+        sources = tuned.get("sources") if sources is None else sources
+        requested = tuned.get("requested") if requested is None else requested
+        recommendation_id = tuned.get("recommendation_id") if recommendation_id is None else recommendation_id
         row: dict[str, Any] = {"framework": framework, "objective": None, "direction": None}
         if objective is not None:
             row |= {"objective": storable_text(objective), "direction": str(resolve_direction(objective, direction))}
@@ -103,12 +107,23 @@ class History(HistoryReader):
         given = {"model_class": model_class, "model_family": model_family, "n_parameters": n_parameters, "variant": variant}
         known = {**given, "description": description, "recommendation_id": recommendation_id}
         state.update({name: value for name, value in known.items() if value is not None})
+        self._save_tuned(tuned)
         writer = writer_for(self._path)
         recorder = RunRecorder(state, writer)
         writer.register(state)
         writer.flush(is_last_try=True)
         writer.warn_if_needed()
         return recorder
+
+    def _save_tuned(self, tuned: Mapping[str, Any]) -> None:
+        """Have a tuned configuration save its recommendation; a run is recorded whatever comes of it."""
+        try:
+            tuned.get("save_into", lambda _: None)(self)
+        except Exception as error:  # the edge: foreign code, or a history that cannot be written now
+            message = f"The recommendation that this run follows could not be saved into {self._path}: {error}. The run is recorded."
+            logger.debug(message, exc_info=error)
+            with suppress(StorageWarning):  # warnings are errors in this program; the training goes on all the same
+                warnings.warn(message, StorageWarning, stacklevel=3)
 
     def merge_tasks(self, into: str, *others: str) -> None:
         """Make several tasks one; later runs with the others' identities join it as well.
@@ -156,8 +171,6 @@ class History(HistoryReader):
             NotAHistoryError: If it is something else.
             HistoryTooNewError: If a newer version wrote it.
         """
-        from store.upkeep.merge import COUNTED, merge_history, source_file
-
         path = other.path if isinstance(other, History) else resolve_path(other)
         flush_own(path)
         with source_file(path) as source, self._writing() as connection:
@@ -179,8 +192,6 @@ class History(HistoryReader):
             InvalidArgumentError: If a run has no value of its objective.
             StorageError: If the history cannot be written.
         """
-        from store.sqlite.bulk import write_finished_runs
-
         with self._writing() as connection, transaction(connection):
             return write_finished_runs(connection, runs, descriptions or {})
 
@@ -261,8 +272,6 @@ class History(HistoryReader):
         return self._asked(find, otherwise=None)
 
     def _earlier(self, run_id: str) -> EarlierAttempt | None:
-        from store.recording.resumption import read_attempt
-
         flush_own(self._path)
         return self._asked(lambda connection: read_attempt(connection, run_id), otherwise=None)
 
@@ -291,6 +300,14 @@ def _check_start(task: object, hparams: object) -> None:
     if hparams is not None and not isinstance(hparams, Mapping):
         hint = "Pass vars(...) of it." if hasattr(hparams, "__dict__") else "Pass hparams={'lr': 0.1}."
         raise InvalidArgumentError(f"hparams must be a mapping of names to values, but got {type(hparams).__name__}. {hint}")
+
+
+def _tuned_parts(hparams: object) -> dict[str, Any]:
+    """Return what a ``TunedConfiguration`` has beside its values; a key of that name is a hyperparameter, whatever else it looks like."""
+    kinds = {"recommendation_id": str, "requested": Mapping, "sources": Mapping, "save_into": Callable}
+    names = [name for name in kinds if not isinstance(hparams, Mapping) or name not in hparams]
+    found = {name: getattr(hparams, name, None) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, kinds[name])}  # type: ignore[arg-type]
 
 
 def open_history(history: History | str | os.PathLike[str] | None, *, for_recording: bool = False) -> History:

@@ -11,12 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError
+from store.forks import using_sqlite
 from store.paths import resolve_path
 from store.recording import spool
 from store.recording.writer import flush_own
+from store.records import MetricRecord, RunRecord, TaskRecord
 from store.sqlite import row_reader
 from store.sqlite.connection import (
     HistoryConnection,
@@ -27,9 +29,6 @@ from store.sqlite.connection import (
     snapshot,
     storage_error,
 )
-
-if TYPE_CHECKING:
-    from store.records import MetricRecord, RunRecord, TaskRecord
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,8 @@ class HistoryReader:
         self._problem: MetaHPError | None = None
         self._retry_at = 0.0
         try:
-            self._connection = open_database(self._path, create=create, busy_timeout_s=_BUSY_AT_START_S if for_recording else None)
+            with using_sqlite():
+                self._connection = open_database(self._path, create=create, busy_timeout_s=_BUSY_AT_START_S if for_recording else None)
         except MetaHPError as error:
             if not for_recording or is_wrong_path(self._path, error):
                 raise
@@ -72,7 +72,8 @@ class HistoryReader:
             self._problem, self._retry_at = error, time.monotonic() + _RETRY_S
             return
         self._take_in_spool()
-        set_busy_timeout(self._connection)
+        with using_sqlite():
+            set_busy_timeout(self._connection)
 
     @property
     def path(self) -> Path:
@@ -204,7 +205,8 @@ class HistoryReader:
             connection, self._connection = self._connection, None
             self._is_closed = True
             if connection is not None and self._pid == os.getpid():
-                connection.close()
+                with using_sqlite():
+                    connection.close()
 
     def __enter__(self) -> Self:
         """Return the history."""
@@ -229,7 +231,7 @@ class HistoryReader:
             # a connection must not cross a fork; the parent's is kept but never used, since closing it could harm its locks
             self._inherited += [self._connection, self._lock]
             self._lock, self._pid, self._connection = threading.RLock(), os.getpid(), None
-        with self._lock:
+        with self._lock, using_sqlite():
             if self._connection is None and not self._is_closed:
                 self._open_again()
             if self._connection is None:
@@ -248,7 +250,7 @@ class HistoryReader:
             yield connection
 
     def _open_again(self) -> None:
-        """Open what could not be opened before; where that failed a moment ago, say so at once."""
+        """Open what could not be opened before; where that failed a moment ago, raise the same error at once."""
         if self._problem is not None and time.monotonic() < self._retry_at:
             raise self._problem
         try:

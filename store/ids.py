@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from store.forks import call_in_child
+
 _lock = threading.Lock()
 _last_ms = 0
 
@@ -60,3 +62,12 @@ def utc_age_s(moment: str | None) -> float:
     if then.tzinfo is None:
         then = then.replace(tzinfo=UTC)
     return (datetime.now(UTC) - then).total_seconds()
+
+
+def _forget_inherited() -> None:
+    """After a fork: another thread of the parent may have held the lock."""
+    global _lock
+    _lock = threading.Lock()
+
+
+call_in_child(_forget_inherited)

@@ -11,12 +11,13 @@ import json
 import logging
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from store.outcome import value_of_kind
-from store.sqlite.cache import are_alike, coded, decoded, is_coded, origin_of, read_cache, write_cache
+from store.sqlite.cache import DAMAGED, MIN_CACHED_RUNS, WORTH_WRITING, from_columns, origin_of, read_cache, to_columns, write_cache
 from store.statuses import FINISHED, RunStatus
 from store.values import decode_value
 
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CACHE_FILE = "hyperparameters.cache"
-FORMAT = 1
-MIN_CACHED_RUNS = 500
-"""A smaller history is read as fast without a cache."""
-WORTH_WRITING = 0.05
-"""Share of the runs that must have been read from the history before the cache is written anew."""
+HPARAMS_CACHE = "hyperparameters.cache"
+HPARAMS_FORMAT = 2
 
 ENDED = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
 """Runs whose hyperparameters are read: those that may teach something."""
@@ -39,7 +36,8 @@ _Known = dict[str, tuple[str, Mapping[str, Any]]]
 """Run id -> what its hyperparameters depend on, and the hyperparameters by canonical name."""
 
 
-class LearningRun(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class LearningRun:
     """The part of a run that learning looks at; fields as in ``RunRecord``. A run that is not over has no hyperparameters here."""
 
     id: str
@@ -57,7 +55,7 @@ class LearningRun(NamedTuple):
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run's outcome says something about its hyperparameters."""
+        """Whether the run's outcome is evidence for its hyperparameters."""
         return self.status in FINISHED
 
 
@@ -71,7 +69,7 @@ def learning_runs(history: HistoryReader, task_ids: Collection[str] | None = Non
     with history._reading() as connection:
         rows = _read_rows(connection, task_ids)
         ended = {row[0]: f"{row[12]}|{row[8]}" for row in rows if row[2] in ENDED}
-        path = history.models_path / CACHE_FILE
+        path = history.models_path / HPARAMS_CACHE
         origin = origin_of(connection) if len(ended) >= MIN_CACHED_RUNS else None
         known = {} if origin is None else _read_cache(path, origin)
         missing = [run_id for run_id, depends_on in ended.items() if run_id not in known or known[run_id][0] != depends_on]
@@ -150,38 +148,23 @@ def _read_cache(path: Path, origin: str) -> _Known:
     """Read the cache; nothing where there is none, it belongs to another database, or it is damaged."""
     known: _Known = {}
     try:
-        for block in (read_cache(path, FORMAT, origin) or {"blocks": []})["blocks"]:
-            same = {name: decoded(value) for name, value in block["same"].items()}
-            each = [[decoded(value) for value in column] if name in block["coded"] else column for name, column in block["each"].items()]
-            names = tuple(block["each"])
-            rows = zip(*each, strict=True) if each else repeat((), len(block["ids"]))
-            for run_id, depends_on, values in zip(block["ids"], block["depends_on"], rows, strict=each != []):
-                known[run_id] = (depends_on, {**same, **dict(zip(names, values, strict=True))})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        for block in (read_cache(path, HPARAMS_FORMAT, origin) or {"blocks": []})["blocks"]:
+            n, same, each = from_columns(block["configs"])
+            rows = zip(*each.values(), strict=True) if each else repeat((), n)
+            for run_id, depends_on, values in zip(block["ids"], block["depends_on"], rows, strict=True):
+                known[run_id] = (depends_on, {**same, **dict(zip(each, values, strict=True))})
+    except DAMAGED as error:
         logger.debug("The cache %s is damaged and is made anew: %s", path, error)
         return {}
     return known
 
 
 def _write_cache(path: Path, origin: str, known: _Known) -> None:
-    groups: dict[tuple[str, ...], list[str]] = {}
+    groups: dict[tuple[str, ...], list[str]] = {}  # runs with the same names, so that no column has gaps
     for run_id, (_, config) in known.items():
         groups.setdefault(tuple(sorted(config)), []).append(run_id)
-    write_cache(path, FORMAT, origin, {"blocks": [_block(names, ids, known) for names, ids in groups.items()]})
-
-
-def _block(names: tuple[str, ...], ids: list[str], known: _Known) -> dict[str, Any]:
-    """Return the columns of runs that have the same names; one value where all runs share it."""
-    same: dict[str, Any] = {}
-    each: dict[str, list[Any]] = {}
-    with_coded = []
-    for name in names:
-        column = [known[run_id][1][name] for run_id in ids]
-        if are_alike(column):
-            same[name] = coded(column[0])
-            continue
-        if any(is_coded(value) for value in column):
-            with_coded.append(name)
-            column = [coded(value) for value in column]
-        each[name] = column
-    return {"ids": ids, "depends_on": [known[run_id][0] for run_id in ids], "same": same, "each": each, "coded": with_coded}
+    blocks = [
+        {"ids": ids, "depends_on": [known[run_id][0] for run_id in ids], "configs": to_columns([known[run_id][1] for run_id in ids])}
+        for ids in groups.values()
+    ]
+    write_cache(path, HPARAMS_FORMAT, origin, {"blocks": blocks})

@@ -9,8 +9,6 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import lru_cache
-from itertools import pairwise
-from string import ascii_lowercase, ascii_uppercase, digits
 
 from store.errors import ObjectiveError
 from store.hyperparameters import BY_ALIAS
@@ -27,7 +25,7 @@ class Direction(StrEnum):
 def canonical_name(raw_name: str) -> str:
     """Return the canonical name of a hyperparameter, or the raw name where the field has no common one.
 
-    Dotted names (``optimizer.lr``) are scoped readings, not knobs, and stay as they are.
+    Dotted names (``optimizer.lr``) are read per group of the optimizer, and stay as they are.
     """
     key = raw_name.strip().lower().replace("-", "_")
     return BY_ALIAS.get(key, raw_name)
@@ -36,7 +34,7 @@ def canonical_name(raw_name: str) -> str:
 def canonical_names(raw_names: list[str]) -> dict[str, str]:
     """Map raw names to canonical ones so that no two share one.
 
-    Where two raw names mean the same knob (``lr`` and ``learning_rate``), the canonical spelling wins and the other one keeps
+    Where two raw names mean the same hyperparameter (``lr`` and ``learning_rate``), the canonical spelling wins and the other one keeps
     its raw name.
 
     Args:
@@ -71,20 +69,15 @@ _MINIMISED = frozenset(
 )
 
 
-_WORD_LETTERS = frozenset(ascii_lowercase + digits)
-
-
 def _metric_words(metric: str) -> list[str]:
     """``valF1/macro`` -> ``val f1 macro``."""
-    # By hand: compiling two patterns takes longer than the start of a run has for this.
-    parted = "".join(f" {now}" if before in ascii_lowercase and now in ascii_uppercase else now for before, now in pairwise(f"_{metric}"))
-    return "".join(letter if letter in _WORD_LETTERS else " " for letter in parted.lower()).split()
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", metric).lower())
 
 
 def infer_direction(metric: str) -> Direction | None:
     """Return the direction of a well-known metric name, or None for a name nobody could know.
 
-    A name that says both (``accuracy_loss``) takes the last word, which is the noun.
+    A name that contains both (``accuracy_loss``) takes the last word, which is the noun.
     """
     words = _metric_words(metric)
     is_negated = "neg" in words or "negative" in words
@@ -123,13 +116,13 @@ def resolve_direction(objective: str, direction: str | None) -> Direction:
     """Return the given direction checked, or the one the objective's name implies.
 
     Raises:
-        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``, or is None for a name that does not say it.
+        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``, or is None for a name that does not imply it.
     """
     if direction is None:
         inferred = infer_direction(objective)
         if inferred is None:
             raise ObjectiveError(
-                f"The direction of an objective must be known, but the name {objective!r} does not say it; "
+                f"The direction of an objective must be known, but the name {objective!r} does not imply it; "
                 "possible are 'min' and 'max'. Pass direction='min' or direction='max'."
             )
         return inferred
@@ -158,7 +151,7 @@ _ACCESS_TOKENS = frozenset(str.split("access auth api hub hf refresh session bot
 
 @lru_cache(maxsize=4096)
 def is_secret_name(name: str) -> bool:
-    """Say whether a value under this name looks like a credential and must not reach the disk.
+    """Return whether a value under this name looks like a credential and must not reach the disk.
 
     Names such as ``pad_token_id`` or ``num_tokens`` are about text, not about access, and are kept.
     """

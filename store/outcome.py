@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from store.names import Direction
+from store.privacy import scrub_message
 from store.statuses import RunStatus
 
 _MAX_ERROR_CHARS = 2_000
@@ -14,7 +15,7 @@ _MAX_ERROR_CHARS = 2_000
 def classify_exception(error: BaseException) -> RunStatus:
     """Return the status of a run that an exception ended.
 
-    Out of memory is told by the class name (``torch.cuda.OutOfMemoryError``) or the text of CUDA, MPS and allocators; causes
+    Out of memory is recognised by the class name (``torch.cuda.OutOfMemoryError``) or the text of CUDA, MPS and allocators; causes
     are looked into, since frameworks wrap.
     """
     seen: set[int] = set()
@@ -43,8 +44,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 def describe_error(error: BaseException | str) -> str:
     """Return an error as one bounded text: class and message, without credentials, absolute paths and the host's name."""
-    from store.privacy import scrub_message
-
     try:
         text = error if isinstance(error, str) else f"{type(error).__name__}: {error}".rstrip(": ")
     except Exception:  # an error of a foreign library whose text cannot be made
@@ -54,7 +53,7 @@ def describe_error(error: BaseException | str) -> str:
 
 
 def is_divergence(last_values: Mapping[str, float], objective: str | None) -> bool:
-    """Say whether the last logged values tell of a diverged run: the objective or a loss is not finite.
+    """Return whether the last logged values are those of a diverged run: the objective or a loss is not finite.
 
     Args:
         last_values: Metric name -> last value logged.
@@ -64,7 +63,7 @@ def is_divergence(last_values: Mapping[str, float], objective: str | None) -> bo
 
 
 def is_better(value: float, best: float | None, direction: str) -> bool:
-    """Say whether a value beats the best one so far; what is not finite never does."""
+    """Return whether a value beats the best one so far; what is not finite never does."""
     if not math.isfinite(value):
         return False
     if best is None or not math.isfinite(best):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import platformdirs
+
 from store.errors import HistoryPathError
 
 
@@ -13,8 +15,6 @@ def default_history_path() -> Path:
     chosen = os.environ.get("METAHP_HISTORY")
     if chosen:
         return Path(chosen).expanduser()
-    import platformdirs
-
     return platformdirs.user_data_path("metahp") / "history.db"
 
 
@@ -38,7 +38,7 @@ def resolve_path(path: str | os.PathLike[str] | None) -> Path:
 
 
 def is_new_history(path: Path) -> bool:
-    """Say whether nothing is there yet and a history can be made, as far as a look tells; where that is doubtful, opening it will tell.
+    """Return whether nothing is there yet and a history can be made, as far as a look tells; where that is doubtful, opening it will tell.
 
     Args:
         path: Absolute path.

@@ -29,7 +29,7 @@ _NO_CREDENTIAL = frozenset({"none", "null", "true", "false", "nan"})
 
 
 def records_paths() -> bool:
-    """Say whether the user asked for paths and the host's name: ``METAHP_RECORD_PATHS=1``."""
+    """Return whether the user asked for paths and the host's name: ``METAHP_RECORD_PATHS=1``."""
     return RECORD_PATHS.is_on
 
 
@@ -88,7 +88,7 @@ def secret_positions(items: Sequence[Any]) -> set[int]:
 
 
 def has_secret_value(mapping: Mapping[Any, Any]) -> bool:
-    """Say whether a mapping spells a credential as ``{"name": "api_key", "value": ...}``."""
+    """Return whether a mapping spells a credential as ``{"name": "api_key", "value": ...}``."""
     named = mapping.get("name", mapping.get("key"))
     return "value" in mapping and isinstance(named, str) and is_secret_name(named)
 

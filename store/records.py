@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from store.statuses import FINISHED as FINISHED
 from store.statuses import RunStatus as RunStatus
 from store.statuses import Source as Source
+
+if TYPE_CHECKING:
+    from store.history import History
+
+OUTDATED_BY = 1.2
+"""A meta-model is outdated once its history has so many times the finished runs that it was fitted to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class RunRecord:
     description: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, HParam] = field(default_factory=dict)
     original_task_id: str = ""
-    """The task its own identity says, where the grouping was corrected by hand; else equal to ``task_id``."""
+    """The task of its own identity, where the grouping was corrected by hand; else equal to ``task_id``."""
 
     @property
     def hparams(self) -> dict[str, Any]:
@@ -91,7 +97,7 @@ class RunRecord:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the outcome says something about the hyperparameters."""
+        """Whether the outcome is evidence for the hyperparameters."""
         return self.status in FINISHED
 
 
@@ -127,3 +133,25 @@ class TaskLike(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole description, JSON-compatible."""
+
+
+class TunedConfiguration(Protocol):
+    """What ``start_run`` looks for in ``hparams`` beside the values; ``metahp_tuning.suggest`` returns one.
+
+    Each of these may be missing, and counts only where the caller of ``start_run`` gave nothing itself.
+    """
+
+    @property
+    def recommendation_id(self) -> str | None:
+        """The recommendation that the configuration follows, None where it follows none."""
+
+    @property
+    def requested(self) -> Mapping[str, Any]:
+        """Raw name -> the value that the user's code asked for."""
+
+    @property
+    def sources(self) -> Mapping[str, Source | str]:
+        """Raw name -> who decided the value."""
+
+    def save_into(self, history: History) -> None:
+        """Save the recommendation into the history in which the run is about to stand."""

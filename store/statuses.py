@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class RunStatus(StrEnum):
-    """How a run stands. ``stale`` is computed when reading (a silent heartbeat) and never stored."""
+    """How a run stands. ``stale`` is computed when reading (no heartbeat for a while) and never stored."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -19,7 +19,7 @@ class RunStatus(StrEnum):
 
 
 FINISHED = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM})
-"""Statuses of runs whose outcome says something about their hyperparameters."""
+"""Statuses of runs whose outcome is evidence for their hyperparameters."""
 
 
 class Source(StrEnum):

@@ -51,11 +51,14 @@ RECORD_PATHS = Switch("METAHP_RECORD_PATHS", False, "recording of host name, use
 SWITCHES = (ENABLED, REFIT, STARTER, AUTOLOG, RECORD_PATHS)
 
 PIN_VARIABLE = "METAHP_PIN"
-"""Id of a stored recommendation that is applied again."""
 HISTORY_VARIABLE = "METAHP_HISTORY"
-"""Path of the default history."""
 RESOURCES_VARIABLE = "METAHP_RESOURCES_S"
-"""Seconds between two samples of CPU, memory and GPU; an off-word switches sampling off."""
+VARIABLES = {
+    HISTORY_VARIABLE: "path of the default history; unset: in the user data folder",
+    PIN_VARIABLE: "id of a stored recommendation that is applied again",
+    RESOURCES_VARIABLE: "seconds between two samples of CPU, memory and GPU; an off-word switches sampling off",
+}
+"""Variables that are no switches -> their meaning, for documentation."""
 
 
 def is_off() -> bool:

@@ -36,7 +36,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ResourceTotals:
-    """Totals of one run; None where nothing says.
+    """Totals of one run; None where unknown.
 
     Attributes:
         cpu_s: CPU time of the process and everything it started, in seconds.

@@ -1,7 +1,7 @@
 """Hyperparameter values as text and back, with their types.
 
 Plain values are plain JSON, so a history can be queried by hand (``value_json = '0.001'``). What JSON does not have is tagged:
-``{"$type": "tuple", "value": [1, 2]}``. Things that have no value to speak of (functions, modules, tensors) become a short,
+``{"$type": "tuple", "value": [1, 2]}``. Things without a value (functions, modules, tensors) become a short,
 stable text and come back as ``Opaque``.
 """
 
@@ -43,7 +43,7 @@ class Opaque:
 
     Attributes:
         kind: ``function``, ``class``, ``module``, ``tensor``, ``array``, ``dtype``, ``hidden_path``, ``truncated`` or ``object``.
-        text: Short text that is equal for equal things as far as that can be said, e.g. ``torch.nn.functional.relu``.
+        text: Short text that is equal for equal things as far as possible, e.g. ``torch.nn.functional.relu``.
     """
 
     kind: str
@@ -226,7 +226,7 @@ def _safe_repr(value: Any) -> str:
     """Return a bounded text without memory addresses, so that equal objects of two runs look equal."""
     try:
         text = _ADDRESS.sub("", repr(value))
-    except Exception:  # foreign code; the type still says something
+    except Exception:  # foreign code; the type is known
         text = _class_name(value)
     return scrub_message(text if len(text) <= _MAX_REPR_CHARS else text[:_MAX_REPR_CHARS] + "...")
 

@@ -34,7 +34,6 @@ HEAVY = ("torch", "optuna", "pandas", "numpy", "scipy", "sqlite_utils", "lightni
 NEEDED_THROUGH_A_HOST = {"accelerate": "hf_callbacks", "torchmetrics": "lightning_metahp", "cmaes": "compare_baselines"}
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
-    "sqlite-utils": "sqlite_utils",
     "pillow": "PIL",
     "pyyaml": "yaml",
     "liac-arff": "arff",
@@ -199,13 +198,6 @@ def test_reading_and_writing_a_history_again_loads_nothing_heavy(tmp_path: Path)
     assert not loaded_after(use + f"with History({path!r}) as h: assert len(h.runs()) == 2") & set(HEAVY)
 
 
-def test_recording_a_run_does_not_build_what_reading_gives_back(tmp_path: Path) -> None:
-    path = str(tmp_path / "history.db")
-    loaded = modules_after(f"from store import History\nwith History({path!r}) as h: h.start_run(task='t', hparams={{'lr': 0.1}}).finish()")
-    assert "store.recording.writer" in loaded
-    assert "store.records" not in loaded
-
-
 def test_a_start_that_the_starter_history_has_no_say_in_does_not_load_it(tmp_path: Path) -> None:
     path = str(tmp_path / "history.db")
     use = "import os\nos.environ['METAHP_STARTER'] = 'off'\nfrom metamodel import recommend\n"
@@ -226,3 +218,18 @@ def test_everyday_commands_load_nothing_heavy(words: list[str], tmp_path: Path) 
     assert not loaded & set(HEAVY)
     # What a look at the history takes is read; the half second that it may take is measured by benchmarks/bench_store.py.
     assert not loaded & (set(PACKAGES) - {"store", "metahp_cli"})
+
+
+WITHOUT_HISTORY = ["runs", "tasks", "show x", "model", "doctor", "compact", "export FILE", "recommend --task t", "refit", "report"]
+
+
+@pytest.mark.parametrize("words", [*WITHOUT_HISTORY, "compare-baselines"])
+def test_a_command_that_finds_no_history_loads_nothing_heavy(words: str, tmp_path: Path) -> None:
+    given = [*words.replace("FILE", str(tmp_path / "x.jsonl")).split(), "--history", str(tmp_path / "none.db")]
+    code = f"from metahp_cli.main import main\ntry:\n    main({given!r})\nexcept SystemExit as stop:\n    assert stop.code == 1, stop"
+    assert not loaded_after(code) & set(HEAVY)
+    assert not list(tmp_path.glob("*.*"))
+
+
+def test_the_version_loads_nothing_heavy() -> None:
+    assert not loaded_after("from metahp_cli.main import main\ntry:\n    main(['--version'])\nexcept SystemExit: print()") & set(HEAVY)

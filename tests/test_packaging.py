@@ -15,7 +15,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("store", "metamodel", "lightning_metahp", "hf_callbacks", "compare_baselines", "metahp_cli")
+PACKAGES = (
+    "store",
+    "metamodel",
+    "metahp_tuning",
+    "lightning_metahp",
+    "hf_callbacks",
+    "metahp_report",
+    "compare_baselines",
+    "metahp_cli",
+)
 METADATA = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "cli.py")
 TEST_TOOLS = {"pytest", "pytest-xdist", "hypothesis", "mypy", "ruff", "build", "gpytorch"}
 

@@ -18,22 +18,22 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from torture import crowd, disks, killing, network
-from torture.outcome import Outcome
+from torture import crowd, disks, kills, network
+from torture.trials import Trials
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "robustness.md"
 BEGIN, END = "<!-- begin: written by make torture -->", "<!-- end: written by make torture -->"
 
-Scenario = tuple[str, int, Callable[[Path], Outcome]]
+Scenario = tuple[str, int, Callable[[Path], Trials]]
 """Words to pick it by, how often it is repeated, and what is done in a folder of its own."""
 
 
 def scenarios(*, is_quick: bool) -> Iterator[Scenario]:
     """Give every scenario, with the repetitions of a long or of a quick run."""
     few = 1 if is_quick else 5
-    yield "kill writing", 1, lambda folder: killing.kill_while_writing(folder, 10 if is_quick else 200)
-    yield "kill creating", 1, lambda folder: killing.kill_while_creating(folder, 5 if is_quick else 50)
-    yield "kill ingesting", 1, lambda folder: killing.kill_while_ingesting(folder, 3 if is_quick else 30)
+    yield "kill writing", 1, lambda folder: kills.kill_while_writing(folder, 10 if is_quick else 200)
+    yield "kill creating", 1, lambda folder: kills.kill_while_creating(folder, 5 if is_quick else 50)
+    yield "kill ingesting", 1, lambda folder: kills.kill_while_ingesting(folder, 3 if is_quick else 30)
     yield "crowd", 1, lambda folder: crowd.crowd(folder, runs=160 if is_quick else 1_000, with_refit=not is_quick)
     yield "network nolock", few, lambda folder: network.without_locks(folder)
     yield "network nolock shim", few, lambda folder: network.without_locks(folder, runs=20, with_shim=True)
@@ -62,31 +62,31 @@ def _fits(few: int, *, is_quick: bool) -> Iterator[Scenario]:
     yield "fit exit", 1, fits.exit_without_teardown
 
 
-def _full(folder: Path) -> Outcome:
+def _full(folder: Path) -> Trials:
     from torture import fits
 
     if not disks.can_mount():
-        return Outcome("disk full", "one warning, spooled elsewhere, taken in when there is room", skipped="no file system can be mounted")
+        return Trials("disk full", "one warning, spooled elsewhere, taken in when there is room", skipped="no file system can be mounted")
     with disks.small_disk(folder / "disk") as disk:
         return fits.full_disk(folder, disk)
 
 
-def _read_only(folder: Path) -> Outcome:
+def _read_only(folder: Path) -> Trials:
     from store import History
     from torture import fits
 
     if not disks.can_mount():
-        return Outcome("read-only file system", "can be read; one warning, spooled elsewhere", skipped="no file system can be mounted")
+        return Trials("read-only file system", "can be read; one warning, spooled elsewhere", skipped="no file system can be mounted")
     with disks.small_disk(folder / "disk") as disk:
         History(disk / "history.db").close()
         disks.remount(disk, "ro")
         return fits.read_only(disk / "history.db", lambda: disks.remount(disk, "rw"))
 
 
-def run(scenario: Scenario) -> Outcome:
+def run(scenario: Scenario) -> Trials:
     """Repeat a scenario; the outcomes together."""
     _, repeats, call = scenario
-    total: Outcome | None = None
+    total: Trials | None = None
     for _ in range(repeats):
         with tempfile.TemporaryDirectory(prefix="metahp-torture-", ignore_cleanup_errors=True) as folder:
             os.environ["XDG_STATE_HOME"] = str(Path(folder) / "state")
@@ -102,7 +102,7 @@ def run(scenario: Scenario) -> Outcome:
     return total
 
 
-def table(outcomes: list[Outcome]) -> str:
+def table(outcomes: list[Trials]) -> str:
     """Return the outcomes as a Markdown table."""
     lines = ["| what was done | how often | what must hold | result | figures |", "|---|---|---|---|---|"]
     for item in outcomes:
@@ -118,7 +118,7 @@ def write_page(text: str) -> None:
     PAGE.write_text(new, encoding="utf-8")
 
 
-def write_rows(outcomes: list[Outcome]) -> None:
+def write_rows(outcomes: list[Trials]) -> None:
     """Replace the rows of these outcomes in the page's table, and leave the others as they are."""
     rows = {line.split("|")[1].strip(): line for line in table(outcomes).splitlines()[2:]}
     lines = PAGE.read_text(encoding="utf-8").split("\n")

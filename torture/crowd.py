@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from store import History
-from torture.killing import is_sound
-from torture.outcome import Outcome
+from torture.kills import is_sound
+from torture.trials import Trials
 
 _WRITER = """
 import sys, time
@@ -58,10 +58,10 @@ with History(sys.argv[1]) as history:
 """
 
 
-def crowd(folder: Path, *, processes: int = 16, runs: int = 1_000, steps: int = 10, readers: int = 2, with_refit: bool = True) -> Outcome:
+def crowd(folder: Path, *, processes: int = 16, runs: int = 1_000, steps: int = 10, readers: int = 2, with_refit: bool = True) -> Trials:
     """Let processes write runs into a history that none of them finds there, while others read it."""
     what = f"{processes} processes start together and write {runs} runs" + (", readers list, a refit reads" if with_refit else "")
-    outcome = Outcome(what, "nothing lost, nothing spooled, no 'database is locked'", 1)
+    outcome = Trials(what, "nothing lost, nothing spooled, no 'database is locked'", 1)
     path, done = folder / "history.db", folder / "done"
     done.write_text("")
     shares = [runs // processes + (number < runs % processes) for number in range(processes)]

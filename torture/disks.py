@@ -24,7 +24,7 @@ def _mount(*words: str) -> bool:
 
 @functools.cache
 def can_mount() -> bool:
-    """Say whether this process may mount a file system."""
+    """Return whether this process may mount a file system."""
     if sys.platform != "linux" or os.geteuid() != 0:
         return False
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Real Lightning fits while something goes wrong with the history: the fit goes on, says so once, and nothing it said is lost."""
+"""Real Lightning fits while something goes wrong with the history: the fit goes on, warns once, and loses nothing it logged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_metahp import MetaHPCallback
 from store import History, StorageWarning
 from store.recording import spool
-from torture.outcome import Outcome
+from torture.trials import Trials
 
 STEPS = 40
 
@@ -114,7 +114,7 @@ def fit(path: Path, *callbacks: L.Callback, steps: int = STEPS, pause_s: float =
     return result
 
 
-def check(outcome: Outcome, path: Path, result: Fit, *, warns: str | None, status: str = "completed", at_least: int = STEPS) -> None:
+def check(outcome: Trials, path: Path, result: Fit, *, warns: str | None, status: str = "completed", at_least: int = STEPS) -> None:
     """Compare a fit and what the next opening of its history finds with what must be.
 
     Args:
@@ -134,7 +134,7 @@ def check(outcome: Outcome, path: Path, result: Fit, *, warns: str | None, statu
     check_stored(outcome, path, status, at_least)
 
 
-def check_stored(outcome: Outcome, path: Path, status: str, at_least: int) -> None:
+def check_stored(outcome: Trials, path: Path, status: str, at_least: int) -> None:
     """Open a history once, and compare the only run in it with what must be; nothing may be left in a spool."""
     with History(path) as history:
         runs = history.runs()
@@ -165,10 +165,10 @@ def locked(path: Path) -> Iterator[None]:
         holder.communicate("go\n")
 
 
-def lock(folder: Path, *, held_s: float = 0.0) -> Outcome:
+def lock(folder: Path, *, held_s: float = 0.0) -> Trials:
     """Fit while another process holds the history locked: all the time, or for so many seconds of a longer fit."""
     how_long = f"for {held_s:.0f} s of a fit" if held_s else "during the whole fit"
-    outcome = Outcome(f"locked by another process {how_long}", "one warning, all spooled and taken in")
+    outcome = Trials(f"locked by another process {how_long}", "one warning, all spooled and taken in")
     path = folder / "history.db"
     History(path).close()
     undisturbed = fit(folder / "other.db").seconds
@@ -186,9 +186,9 @@ def lock(folder: Path, *, held_s: float = 0.0) -> Outcome:
     return outcome
 
 
-def locked_without_wal(folder: Path) -> Outcome:
+def locked_without_wal(folder: Path) -> Trials:
     """Fit while a history without write-ahead log is locked, so that it cannot even be read."""
-    outcome = Outcome("locked by another process, no write-ahead log", "one warning, all spooled and taken in")
+    outcome = Trials("locked by another process, no write-ahead log", "one warning, all spooled and taken in")
     path = folder / "history.db"
     History(path).close()
     with contextlib.closing(sqlite3.connect(path)) as raw:
@@ -200,9 +200,9 @@ def locked_without_wal(folder: Path) -> Outcome:
     return outcome
 
 
-def removed(folder: Path) -> Outcome:
+def removed(folder: Path) -> Trials:
     """Remove the history's folder in the middle of a fit."""
-    outcome = Outcome("folder removed during a fit", "one warning; the run's row, hyperparameters, outcome and later values are kept")
+    outcome = Trials("folder removed during a fit", "one warning; the run's row, hyperparameters, outcome and later values are kept")
     path = folder / "gone" / "history.db"
     History(path).close()
     result = fit(path, At(STEPS // 2, lambda: shutil.rmtree(path.parent)))
@@ -210,14 +210,14 @@ def removed(folder: Path) -> Outcome:
     return outcome
 
 
-def full_disk(folder: Path, disk: Path) -> Outcome:
+def full_disk(folder: Path, disk: Path) -> Trials:
     """Fit on a file system without room; afterwards there is room again.
 
     Args:
         folder: Somewhere else.
         disk: A file system of its own.
     """
-    outcome = Outcome("disk full", "one warning, spooled elsewhere, taken in when there is room")
+    outcome = Trials("disk full", "one warning, spooled elsewhere, taken in when there is room")
     path = disk / "history.db"
     History(path).close()
     filler = disk / "filler"
@@ -235,11 +235,11 @@ def full_disk(folder: Path, disk: Path) -> Outcome:
     return outcome
 
 
-def limited_size(folder: Path) -> Outcome:
+def limited_size(folder: Path) -> Trials:
     """Fit while no file of the process may grow: what a full disk looks like where none can be had."""
     import resource
 
-    outcome = Outcome("no file may grow (RLIMIT_FSIZE)", "one warning, nothing lost")
+    outcome = Trials("no file may grow (RLIMIT_FSIZE)", "one warning, nothing lost")
     path = folder / "history.db"
     History(path).close()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -260,14 +260,14 @@ def limited_size(folder: Path) -> Outcome:
     return outcome
 
 
-def read_only(path: Path, release: Callable[[], None]) -> Outcome:
+def read_only(path: Path, release: Callable[[], None]) -> Trials:
     """Fit with a history on a read-only file system, which can be read all the same.
 
     Args:
         path: An existing history there.
         release: Makes the file system writable again.
     """
-    outcome = Outcome("read-only file system", "can be read; one warning, spooled elsewhere, taken in once it is writable")
+    outcome = Trials("read-only file system", "can be read; one warning, spooled elsewhere, taken in once it is writable")
     with History(path) as history:
         outcome.expect(history.runs() == [], "runs are not readable")
     result = fit(path)
@@ -278,7 +278,7 @@ def read_only(path: Path, release: Callable[[], None]) -> Outcome:
     return outcome
 
 
-def corrupted(folder: Path, *, table: str | None) -> Outcome:
+def corrupted(folder: Path, *, table: str | None) -> Trials:
     """Fit with a damaged history; afterwards the undamaged file is put back.
 
     Args:
@@ -286,7 +286,7 @@ def corrupted(folder: Path, *, table: str | None) -> Outcome:
         table: The table whose first page is damaged, None for the first page of the file.
     """
     what = "first page of the file" if table is None else f"first page of the table {table}"
-    outcome = Outcome(f"{what} overwritten", "one warning, all spooled and taken in by the repaired file")
+    outcome = Trials(f"{what} overwritten", "one warning, all spooled and taken in by the repaired file")
     path = folder / "history.db"
     History(path).close()
     with contextlib.closing(sqlite3.connect(path)) as raw:
@@ -304,9 +304,9 @@ def corrupted(folder: Path, *, table: str | None) -> Outcome:
     return outcome
 
 
-def signalled(folder: Path, number: signal.Signals) -> Outcome:
+def signalled(folder: Path, number: signal.Signals) -> Trials:
     """Send this process a signal in the middle of a fit."""
-    outcome = Outcome(f"{number.name} during a fit", "the run ends as interrupted, with its values", 1)
+    outcome = Trials(f"{number.name} during a fit", "the run ends as interrupted, with its values", 1)
     path = folder / "history.db"
     # a program started in the background ignores Ctrl-C from the start on
     before = signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -317,18 +317,18 @@ def signalled(folder: Path, number: signal.Signals) -> Outcome:
     return outcome
 
 
-def loader_workers(folder: Path, context: str) -> Outcome:
+def loader_workers(folder: Path, context: str) -> Trials:
     """Fit with data-loader workers that are forked or spawned."""
-    outcome = Outcome(f"data-loader workers by {context}", "only the training process writes")
+    outcome = Trials(f"data-loader workers by {context}", "only the training process writes")
     path = folder / "history.db"
     result = fit(path, num_workers=1 if context == "spawn" else 2, multiprocessing_context=context)
     check(outcome, path, result, warns=None)
     return outcome
 
 
-def clock(folder: Path) -> Outcome:
+def clock(folder: Path) -> Trials:
     """Set the clock back by an hour in the middle of a fit, as this process sees it."""
-    outcome = Outcome("clock jumps an hour back", "nothing lost, no negative durations")
+    outcome = Trials("clock jumps an hour back", "nothing lost, no negative durations")
     path = folder / "history.db"
     offset = [0.0]
     real_time, real_ns = time.time, time.time_ns
@@ -365,9 +365,9 @@ reached.wait()
 """
 
 
-def exit_without_teardown(folder: Path) -> Outcome:
+def exit_without_teardown(folder: Path) -> Trials:
     """Let the interpreter end while a fit is going on in a daemon thread."""
-    outcome = Outcome("interpreter exit without teardown", "the run ends as interrupted, with its values", 1)
+    outcome = Trials("interpreter exit without teardown", "the run ends as interrupted, with its values", 1)
     path = folder / "history.db"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
     words = [sys.executable, "-W", "ignore", "-c", _EXITING, str(path)]

@@ -17,8 +17,8 @@ from pathlib import Path
 from store import History
 from store.recording import spool
 from store.sqlite import filesystem
-from torture.killing import is_sound
-from torture.outcome import Outcome
+from torture.kills import is_sound
+from torture.trials import Trials
 
 _SHIM = r"""
 #define _GNU_SOURCE
@@ -74,10 +74,10 @@ def build_shim(folder: Path) -> Path | None:
     return library if done.returncode == 0 else None
 
 
-def without_locks(folder: Path, *, processes: int = 4, runs: int = 5, with_shim: bool = False) -> Outcome:
+def without_locks(folder: Path, *, processes: int = 4, runs: int = 5, with_shim: bool = False) -> Trials:
     """Let processes write and read a history at once while no lock of the system does anything."""
     how = "every lock call switched off" if with_shim else "SQLite's files without locks"
-    outcome = Outcome(f"network file system, {how}: {processes} processes write", "no WAL, nothing lost, integrity_check ok", 1)
+    outcome = Trials(f"network file system, {how}: {processes} processes write", "no WAL, nothing lost, integrity_check ok", 1)
     environment = dict(os.environ)
     if with_shim:
         library = build_shim(folder)
@@ -104,7 +104,7 @@ def without_locks(folder: Path, *, processes: int = 4, runs: int = 5, with_shim:
         process.stdout.readline()
     for process in started:
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it ended already; what it said is looked at below
+        with contextlib.suppress(BrokenPipeError):  # it ended already; its output is checked below
             process.stdin.write("go\n")
             process.stdin.flush()
     errors = [process.communicate(timeout=600)[1] for process in started]
@@ -136,9 +136,9 @@ os._exit(9)
 """
 
 
-def journal_of_a_local_opening(folder: Path) -> Outcome:
+def journal_of_a_local_opening(folder: Path) -> Trials:
     """Leave a write-ahead log behind by a killed local process, then open the file as if it lay on a network file system."""
-    outcome = Outcome("network file system, a WAL of an earlier local opening", "taken in, no WAL any more", 1)
+    outcome = Trials("network file system, a WAL of an earlier local opening", "taken in, no WAL any more", 1)
     path = folder / "history.db"
     subprocess.run([sys.executable, "-c", _LOCAL, str(path)], check=False)
     outcome.expect(Path(f"{path}-wal").stat().st_size > 0, "no write-ahead log was left")

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compare_baselines.live.runner import Settings, run_live
-    from metahp_report.comparison_records import ComparisonResult, Plan, list_comparisons, load_comparison
+    from metahp_report.comparison.records import ComparisonPlan, ComparisonResult, list_comparisons, load_comparison
 
-__all__ = ["ComparisonResult", "Plan", "Settings", "list_comparisons", "load_comparison", "run_live"]
+__all__ = ["ComparisonPlan", "ComparisonResult", "Settings", "list_comparisons", "load_comparison", "run_live"]
 
 _MODULE_OF = {
-    **dict.fromkeys(("ComparisonResult", "Plan", "list_comparisons", "load_comparison"), "metahp_report.comparison_records"),
+    **dict.fromkeys(("ComparisonResult", "ComparisonPlan", "list_comparisons", "load_comparison"), "metahp_report.comparison.records"),
     **dict.fromkeys(("Settings", "run_live"), "compare_baselines.live.runner"),
 }
 

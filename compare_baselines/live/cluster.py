@@ -1,4 +1,4 @@
-"""The same units of work on a Ray cluster; Ray schedules them, we do not."""
+"""The same searches on a Ray cluster; Ray schedules them, we do not."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from compare_baselines.live.units import MAX_DEATHS, Unit, carry_out
+from compare_baselines.live.search import MAX_DEATHS, SearchJob, carry_out
 from store.errors import HistoryPathError, MissingDependencyError
 
 
 @contextmanager
-def ray_cluster(address: str, jobs: int) -> Iterator[Callable[[Sequence[Unit]], Iterator[Unit]]]:
+def ray_cluster(address: str, jobs: int) -> Iterator[Callable[[Sequence[SearchJob]], Iterator[SearchJob]]]:
     """Connect to a cluster, or start one on this machine, and let it go in the end.
 
     Args:
         address: ``local`` for one of this machine with ``jobs`` workers, else an address as ``ray.init`` takes it.
-        jobs: Workers of a local cluster; a cluster of one's own runs as many units as it has CPUs.
+        jobs: Workers of a local cluster; a cluster of one's own runs as many searches as it has CPUs.
 
     Yields:
-        A function that carries units out, in any order, and yields each when it is done.
+        A function that carries searches out, in any order, and yields each when it is done.
 
     Raises:
         MissingDependencyError: If Ray is not installed.
@@ -38,34 +38,34 @@ def ray_cluster(address: str, jobs: int) -> Iterator[Callable[[Sequence[Unit]], 
     options: dict[str, Any] = {"num_cpus": jobs, "include_dashboard": False} if address == "local" else {"address": address}
     ray.init(**options, runtime_env=environment, log_to_driver=False, logging_level="ERROR")
     try:
-        # Where a worker dies Ray starts the unit again, and the unit goes on where the history says.
+        # Where a worker dies Ray starts the search again, which goes on where the history ends.
         remote = ray.remote(num_cpus=1, max_retries=MAX_DEATHS + 1)(_carry_out_there)
-        yield lambda units: _carry_out(ray, remote, units)
+        yield lambda searches: _carry_out(ray, remote, searches)
     finally:
         ray.shutdown()
 
 
-def _carry_out(ray: Any, remote: Any, units: Sequence[Unit]) -> Iterator[Unit]:
-    waiting = {remote.remote(unit): unit for unit in units}
+def _carry_out(ray: Any, remote: Any, searches: Sequence[SearchJob]) -> Iterator[SearchJob]:
+    waiting = {remote.remote(search): search for search in searches}
     try:
         while waiting:
             done, _ = ray.wait(list(waiting), num_returns=1)
             for each in done:
-                unit = waiting.pop(each)
+                search = waiting.pop(each)
                 try:
                     ray.get(each)
                 except ray.exceptions.RayTaskError as error:
                     raise getattr(error, "cause", error) from error
-                yield unit
+                yield search
     finally:
         for each in waiting:
             ray.cancel(each, force=True)
 
 
-def _carry_out_there(unit: Unit) -> int:
-    if not Path(unit.history).exists():
+def _carry_out_there(search: SearchJob) -> int:
+    if not Path(search.history).exists():
         raise HistoryPathError(
-            f"Every worker must see the history, but {unit.history} is not there on one of them. Put it on a file system that all share, "
+            f"Every worker must see the history, but {search.history} is not there on one of them. Put it on a file system that all share, "
             "or use --ray local."
         )
-    return carry_out(unit)
+    return carry_out(search)

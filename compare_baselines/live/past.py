@@ -1,4 +1,4 @@
-"""The history that a meta-model is given for a search: runs of other tasks, and of the task under test those of its own search alone."""
+"""The history that a meta-model is given for a search: runs of other tasks, and of the task under test those of its own search only."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compare_baselines.live.searchers import METHODS
 from compare_baselines.live.tasks import TASKS, find_task
 from compare_baselines.live.tasks.base import LiveTask
-from metahp_report.comparison_reader import PLANS
-from metahp_report.comparison_records import KEY
+from compare_baselines.methods.registry import uses_past
+from metahp_report.comparison.reader import PLANS
+from metahp_report.comparison.records import KEY
 from metamodel.evidence_floor import MIN_OTHER_RUNS, MIN_OTHER_TASKS
+from metamodel.kinds import DEFAULT as OURS
 from store import Curve, FinishedRun, History
 from store.errors import InvalidArgumentError
 from store.records import RunRecord, TaskRecord
 
 SOURCES = ("auto", "history", "starter", "tasks")
 MAX_RUNS = 5000
-"""Past runs that are copied for a search, the newest of each task first; more would cost minutes and teach little."""
+"""PastSource runs that are copied for a search, the newest of each task first; more would cost minutes and teach little."""
 
 
-@dataclass(frozen=True)
-class Past:
+@dataclass(frozen=True, slots=True)
+class PastSource:
     """Where the meta-models' history comes from.
 
     Attributes:
@@ -43,7 +44,7 @@ class Past:
     sources: tuple[str, ...] = ()
 
 
-def choose_past(wanted: str, history: History, own: bool, comparison: str, created_utc: str, methods: Sequence[str] = ()) -> Past:
+def choose_past(wanted: str, history: History, own: bool, comparison: str, created_utc: str, methods: Sequence[str] = ()) -> PastSource:
     """Return where the past comes from.
 
     Args:
@@ -52,30 +53,30 @@ def choose_past(wanted: str, history: History, own: bool, comparison: str, creat
         own: Whether the user named it: an own history goes before the starter history.
         comparison: The comparison's id.
         created_utc: When it was created.
-        methods: What is compared: the starter history speaks through one meta-model alone, and all must know the same.
+        methods: What is compared: the starter history is known to one meta-model only, and all must know the same.
 
     Raises:
         InvalidArgumentError: If what is wanted is not there.
     """
     if wanted not in SOURCES:
         raise InvalidArgumentError(f"The past must be one of {', '.join(SOURCES)}, but got {wanted!r}. Pass one of these.")
-    n_tasks = sum(1 for _ in _speaking(history)) if wanted in ("auto", "history") else 0
+    n_tasks = sum(1 for _ in _source_tasks(history)) if wanted in ("auto", "history") else 0
     if wanted == "history" and n_tasks < MIN_OTHER_TASKS:
         raise InvalidArgumentError(
             f"A past of one's own takes {MIN_OTHER_TASKS} tasks with {MIN_OTHER_RUNS} finished runs each, but {history.path} has "
             f"{n_tasks}. Leave --past out to learn from the other tasks of the comparison."
         )
     if n_tasks >= MIN_OTHER_TASKS and (own or wanted == "history"):
-        return Past("history", history.path, None, created_utc)
-    learners = {name for name in methods if METHODS[name].uses_past}
+        return PastSource("history", history.path, None, created_utc)
+    learners = {name for name in methods if uses_past(name)}
     if wanted == "starter" and starter_tasks() is None:
         raise InvalidArgumentError(
             "The starter history must be there and allowed, but it is not. Unset METAHP_STARTER, or leave --past out."
         )
-    if wanted == "starter" or (wanted == "auto" and learners == {"metahp"} and starter_tasks() is not None):
-        return Past("starter", history.path)
-    sources = tuple(name for name in methods if not METHODS[name].uses_past)
-    return Past("tasks", history.path, comparison, None, sources)
+    if wanted == "starter" or (wanted == "auto" and learners == {OURS} and starter_tasks() is not None):
+        return PastSource("starter", history.path)
+    sources = tuple(name for name in methods if not uses_past(name))
+    return PastSource("tasks", history.path, comparison, None, sources)
 
 
 def starter_tasks() -> str | None:
@@ -87,39 +88,39 @@ def starter_tasks() -> str | None:
     return None if is_off() or not path.is_file() else path.read_text(encoding="utf-8").lower()
 
 
-def may_ask_starter(past: Past, task: LiveTask) -> bool:
-    """Say whether the starter history may speak in a search: it is the past, and does not know the task's data."""
+def may_use_starter(past: PastSource, task: LiveTask) -> bool:
+    """Say whether the starter history may be used in a search: it is the past, and does not know the task's data."""
     known = starter_tasks() if past.kind == "starter" else None
     return known is not None and not any(word in known for word in task.same_data)
 
 
-def describe_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str]) -> str:
+def describe_past(past: PastSource, tasks: Sequence[LiveTask], methods: Sequence[str]) -> str:
     """Return where the past comes from in a sentence."""
     if past.kind == "tasks":
-        sources = ", ".join(name for name in methods if not METHODS[name].uses_past)
+        sources = ", ".join(name for name in methods if not uses_past(name))
         return f"the other tasks of this comparison: the runs of {sources} on tasks with other data"
     if past.kind == "starter":
-        silent = [task.name for task in tasks if not may_ask_starter(past, task)]
-        return "the starter history" + (f"; not for {', '.join(silent)}, whose data it knows" if silent else "")
+        known = [task.name for task in tasks if not may_use_starter(past, task)]
+        return "the starter history" + (f"; not for {', '.join(known)}, whose data it knows" if known else "")
     with History(past.path, create=False) as history:
-        counts = {task.name: [item for item in _speaking(history) if not is_same_data(item, task)] for task in tasks}
+        counts = {task.name: [item for item in _source_tasks(history) if not is_same_data(item, task)] for task in tasks}
         n_runs = max((sum(item.n_finished for item in items) for items in counts.values()), default=0)
         n_tasks = max((len(items) for items in counts.values()), default=0)
-        hidden = sorted({item.name for task in tasks for item in _speaking(history) if item not in counts[task.name]})
+        hidden = sorted({item.name for task in tasks for item in _source_tasks(history) if item not in counts[task.name]})
     left_out = f"; {', '.join(hidden)} never where the same data is under test" if hidden else ""
     return f"your own history, up to {n_tasks} tasks with {n_runs} runs{left_out}"
 
 
-def check_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str]) -> None:
+def check_past(past: PastSource, tasks: Sequence[LiveTask], methods: Sequence[str]) -> None:
     """Say before anything is trained where a meta-model would have nothing to learn from.
 
     Raises:
         InvalidArgumentError: If no other task of the comparison, or no method without a past, could serve as one.
     """
-    learners = [name for name in methods if METHODS[name].uses_past]
+    learners = [name for name in methods if uses_past(name)]
     if past.kind != "tasks" or not learners:
         return
-    if not set(methods) & {"random", "grid", "tpe", "gp"}:
+    if not any(name != "default" and not uses_past(name) for name in methods):
         raise InvalidArgumentError(
             f"{', '.join(learners)} must have a past, and the other tasks can only be one where other methods search them, but --methods "
             f"is {','.join(methods)}. Add random, or pass --history with runs of your own."
@@ -133,7 +134,7 @@ def check_past(past: Past, tasks: Sequence[LiveTask], methods: Sequence[str]) ->
             )
 
 
-def write_past(past: Past, task: LiveTask, target: Path) -> int:
+def write_past(past: PastSource, task: LiveTask, target: Path) -> int:
     """Write the history of a search without any run of its task, and return how many runs it holds.
 
     Args:
@@ -144,7 +145,7 @@ def write_past(past: Past, task: LiveTask, target: Path) -> int:
     with History(past.path, create=False) as source, History(target) as history:
         if past.kind == "starter":
             return 0
-        chosen = [item for item in _speaking(source, with_live=past.kind == "tasks") if not is_same_data(item, task)]
+        chosen = [item for item in _source_tasks(source, with_live=past.kind == "tasks") if not is_same_data(item, task)]
         share = max(MIN_OTHER_RUNS, MAX_RUNS // max(len(chosen), 1))
         runs = [run for item in chosen for run in _of_past(source, past, item)[-share:]]
         if past.kind == "tasks":
@@ -189,7 +190,7 @@ def is_same_data(item: TaskRecord, task: LiveTask) -> bool:
 
 
 def is_same_note(run: RunRecord, task: LiveTask) -> bool:
-    """Say whether a run says of itself that it is an evaluation of a live task with the same data."""
+    """Say whether a run is noted as an evaluation of a live task with the same data."""
     note: Any = run.description.get(KEY)
     name = note.get("task") if isinstance(note, Mapping) else None
     return name in TASKS and _shares_data(find_task(name), task)
@@ -205,14 +206,14 @@ def _live_task(item: TaskRecord) -> LiveTask | None:
     return find_task(words[1]) if len(words) == 3 and words[0] == "live" and words[1] in TASKS else None
 
 
-def _speaking(history: History, with_live: bool = False) -> Iterator[TaskRecord]:
-    """Return the tasks with enough finished runs to speak; those of comparisons only where they are asked for."""
+def _source_tasks(history: History, with_live: bool = False) -> Iterator[TaskRecord]:
+    """Return the tasks with enough finished runs for a source task; those of comparisons only where they are asked for."""
     for item in history.tasks():
         if item.name != PLANS and item.n_finished >= MIN_OTHER_RUNS and (with_live or _live_task(item) is None):
             yield item
 
 
-def _of_past(history: History, past: Past, item: TaskRecord) -> list[RunRecord]:
+def _of_past(history: History, past: PastSource, item: TaskRecord) -> list[RunRecord]:
     """Return the finished runs of a task that belong to the past."""
     runs = [run for run in history.runs(item.id) if run.is_finished]
     if past.kind == "history":
@@ -222,6 +223,6 @@ def _of_past(history: History, past: Past, item: TaskRecord) -> list[RunRecord]:
     return runs
 
 
-def _is_source(note: Any, past: Past) -> bool:
+def _is_source(note: Any, past: PastSource) -> bool:
     """Say whether a run was made in this comparison by a method that knows no past."""
     return isinstance(note, Mapping) and note.get("id") == past.comparison and note.get("method") in past.sources

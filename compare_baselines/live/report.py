@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metahp_report.comparison_records import ComparisonResult, MethodStanding, Spread, TaskMethodSummary
-from metahp_report.comparison_summary import BASELINES, NOT_MEASURED
+from metahp_report.comparison.records import ComparisonResult, MethodStanding, Spread, TaskMethodSummary
+from metahp_report.comparison.summary import BASELINES, NOT_MEASURED
+from metamodel.kinds import DEFAULT as OURS
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -91,7 +92,7 @@ def save_picture(result: ComparisonResult, path: Path) -> Path:
     steps = range(1, result.plan.budget + 1)
     for number, item in enumerate(result.standings):
         colour = f"C{number}"
-        left.plot(steps, item.regret, label=item.method, color=colour, linewidth=2.5 if item.method == "metahp" else 1.2)
+        left.plot(steps, item.regret, label=item.method, color=colour, linewidth=2.5 if item.method == OURS else 1.2)
         left.fill_between(steps, [low for low, _ in item.ci95], [high for _, high in item.ci95], color=colour, alpha=0.07)
     left.set(xlabel="evaluations", ylabel="normalised regret (0: best found)", ylim=(-0.02, 1.02), xticks=list(steps))
     left.set_title("Mean over tasks and seeds, 95 % intervals over tasks", fontsize=10)

@@ -12,14 +12,15 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from compare_baselines.environment import ONE_THREAD, environment
 from compare_baselines.live.data import FILES, data_file
-from compare_baselines.live.past import Past, check_past, choose_past, describe_past
-from compare_baselines.live.searchers import METHODS, find_searcher
+from compare_baselines.live.past import PastSource, check_past, choose_past, describe_past
+from compare_baselines.live.search import SearchJob, carry_out
 from compare_baselines.live.tasks import find_tasks
 from compare_baselines.live.tasks.base import LiveTask, check_size
-from compare_baselines.live.units import Unit, carry_out
-from metahp_report.comparison_reader import PLANS, StoredPlan, read_comparison, read_plans
-from metahp_report.comparison_records import KEY, ComparisonResult, Plan
+from compare_baselines.methods.registry import LIVE_METHODS, find_live_method, uses_past
+from metahp_report.comparison.reader import PLANS, StoredPlan, read_comparison, read_plans
+from metahp_report.comparison.records import KEY, ComparisonPlan, ComparisonResult
 from metamodel.borrowed import borrowed
 from store import History
 from store.errors import InvalidArgumentError, StorageError
@@ -27,12 +28,11 @@ from store.ids import new_id, utc_now
 from store.switches import is_off
 
 FRAMEWORK = KEY
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _NEEDS = {"text": "imdb", "image": "cifar10", "tabular": "titanic", "series": "electricity", "rnn": "electricity"}
 """Task -> the data set it needs; the others come with scikit-learn."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What is asked for.
 
@@ -70,7 +70,7 @@ def run_live(
     settings: Settings,
     *,
     progress: Callable[[float, str], None] | None = None,
-    say: Callable[[str], None] | None = None,
+    remark: Callable[[str], None] | None = None,
 ) -> ComparisonResult:
     """Make a live comparison, or go on with one that was interrupted.
 
@@ -78,7 +78,7 @@ def run_live(
         history: Where it is recorded: a history, its path, or None for the default one.
         settings: What is compared.
         progress: Called with a fraction in [0, 1] and a text.
-        say: Called with each remark, e.g. where the meta-models' history comes from.
+        remark: Called with each remark, e.g. where the meta-models' history comes from.
 
     Returns:
         The result, read back from the history.
@@ -87,16 +87,16 @@ def run_live(
         InvalidArgumentError: If the settings are not possible, or the data is not there.
         MissingDependencyError: If Ray is asked for and not installed.
     """
-    tell = say or (lambda text: None)
+    remark = remark or (lambda text: None)
     tasks = _check(settings)
     with borrowed(history) as opened:
-        stored = _planned(opened, settings, tasks, tell)
+        stored = _planned(opened, settings, tasks, remark)
         past = choose_past(stored.plan.past, opened, True, stored.id, stored.created_utc, stored.plan.methods)
-        units = _units(opened, stored, settings, past)
-        tell(f"Comparison {stored.id} in {opened.path}: {len(units)} of {_n_searches(stored.plan)} searches to do.")
-        if any(METHODS[name].uses_past for name in stored.plan.methods):
-            tell(f"The meta-models learn from {stored.plan.origin}.")
-        _carry_out_all(units, settings, progress or (lambda share, text: None))
+        searches = _open_searches(opened, stored, settings, past)
+        remark(f"Comparison {stored.id} in {opened.path}: {len(searches)} of {_n_searches(stored.plan)} searches to do.")
+        if any(uses_past(name) for name in stored.plan.methods):
+            remark(f"The meta-models learn from {stored.plan.origin}.")
+        _carry_out_all(searches, settings, progress or (lambda share, text: None))
         return read_comparison(opened, stored.id)
 
 
@@ -113,10 +113,10 @@ def _check(settings: Settings) -> list[LiveTask]:
         raise InvalidArgumentError("A comparison records every run, but METAHP=off switches recording off. Unset it.")
     if not settings.methods or len(set(settings.methods)) < len(settings.methods):
         raise InvalidArgumentError(
-            f"Methods must be named, each once, but got {', '.join(settings.methods) or 'none'}. Possible are {', '.join(METHODS)}."
+            f"Methods must be named, each once, but got {', '.join(settings.methods) or 'none'}. Possible are {', '.join(LIVE_METHODS)}."
         )
     for name in settings.methods:
-        find_searcher(name)
+        find_live_method(name)
     tasks = find_tasks(settings.tasks)
     if settings.data_dir is not None:
         for dataset in {_NEEDS[task.name] for task in tasks if task.name in _NEEDS}:
@@ -124,7 +124,7 @@ def _check(settings: Settings) -> list[LiveTask]:
     return tasks
 
 
-def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], tell: Callable[[str], None]) -> StoredPlan:
+def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], remark: Callable[[str], None]) -> StoredPlan:
     """Return the comparison to go on with, its plan widened by what is asked for now; or a new one, written into the history."""
     known = _same(history, settings)
     if known is not None:
@@ -138,10 +138,10 @@ def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], te
     created_utc = utc_now() if known is None else known.created_utc
     identity = settings.comparison or new_id() if known is None else known.id
     if known is not None:
-        tell(f"Going on with comparison {identity}.")
+        remark(f"Going on with comparison {identity}.")
     past = choose_past(settings.past, history, settings.has_own_history or known is not None, identity, created_utc, settings.methods)
     check_past(past, tasks, settings.methods)
-    plan = Plan(
+    plan = ComparisonPlan(
         tasks=settings.tasks,
         methods=settings.methods,
         budget=settings.budget,
@@ -157,8 +157,8 @@ def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], te
     infos = {task.name: task.info() for task in tasks}
     names = {task.name: task.history_name(plan.size) for task in tasks}
     if known is None or known.plan != plan:
-        told = {name: {**asdict(info), "metrics": list(info.metrics)} for name, info in infos.items()}
-        note = {"id": identity, "plan": plan.to_dict(), "tasks": told, "names": names}
+        notes = {name: {**asdict(info), "metrics": list(info.metrics)} for name, info in infos.items()}
+        note = {"id": identity, "plan": plan.to_dict(), "tasks": notes, "names": names}
         history.start_run(task=PLANS, framework=FRAMEWORK, description={KEY: note}).finish()
     return StoredPlan(identity, created_utc, plan, infos, names)
 
@@ -186,44 +186,46 @@ def _union(known: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*known, *new]))
 
 
-def _n_searches(plan: Plan) -> int:
+def _n_searches(plan: ComparisonPlan) -> int:
     return len(plan.tasks) * len(plan.methods) * plan.seeds
 
 
-def _units(history: History, stored: StoredPlan, settings: Settings, past: Past) -> list[Unit]:
+def _open_searches(history: History, stored: StoredPlan, settings: Settings, past: PastSource) -> list[SearchJob]:
     """Return the searches that are not at their end, those that need a past last, the longest tasks first."""
     plan, result = stored.plan, read_comparison(history, stored.id)
     # More threads only slow small matrices down.
     threads = max(1, (os.cpu_count() or 1) // settings.jobs) if plan.size == "full" else 1
     found = []
-    for method in sorted(plan.methods, key=lambda name: METHODS[name].uses_past):
+    for method in sorted(plan.methods, key=uses_past):
         for task in plan.tasks:
             for seed in range(plan.seeds):
                 search = result.search(task, method, seed)
                 if search is None or not search.is_complete:
                     folder = None if settings.data_dir is None else settings.data_dir.resolve()
-                    found.append(Unit(history.path, stored.id, plan, task, method, seed, past, folder, threads))
+                    found.append(SearchJob(history.path, stored.id, plan, task, method, seed, past, folder, threads))
     return found
 
 
-def _carry_out_all(units: Sequence[Unit], settings: Settings, progress: Callable[[float, str], None]) -> None:
+def _carry_out_all(searches: Sequence[SearchJob], settings: Settings, progress: Callable[[float, str], None]) -> None:
     """Carry the searches out: where the other tasks are the past, those that learn from them wait for all others."""
     n_done = 0
-    waits = bool(units) and units[0].past.kind == "tasks"
-    phases = [[unit for unit in units if METHODS[unit.method].uses_past is uses_past] for uses_past in (False, True)] if waits else [units]
+    waits = bool(searches) and searches[0].past.kind == "tasks"
+    phases = (
+        [[search for search in searches if uses_past(search.method) is is_second] for is_second in (False, True)] if waits else [searches]
+    )
     with _executor(settings) as carry:
         for phase in phases:
-            for unit in carry(phase):
+            for search in carry(phase):
                 n_done += 1
-                progress(n_done / len(units), f"{unit.label} ({n_done} of {len(units)})")
+                progress(n_done / len(searches), f"{search.label} ({n_done} of {len(searches)})")
 
 
-Carry = Callable[[Sequence[Unit]], Iterator[Unit]]
+Carry = Callable[[Sequence[SearchJob]], Iterator[SearchJob]]
 
 
 @contextmanager
 def _executor(settings: Settings) -> Iterator[Carry]:
-    """Yield a function that carries units out, in any order, and yields each when it is done."""
+    """Yield a function that carries searches out, in any order, and yields each when it is done."""
     if settings.ray is not None:
         from compare_baselines.live.cluster import ray_cluster
 
@@ -232,19 +234,19 @@ def _executor(settings: Settings) -> Iterator[Carry]:
     elif settings.jobs == 1:
         yield _in_this_process
     else:
-        with _one_library_thread():
-            yield lambda units: _in_processes(units, settings.jobs)
+        with environment(ONE_THREAD):  # outside torch, which has its own setting
+            yield lambda searches: _in_processes(searches, settings.jobs)
 
 
-def _in_this_process(units: Sequence[Unit]) -> Iterator[Unit]:
-    for unit in units:
-        carry_out(unit)
-        yield unit
+def _in_this_process(searches: Sequence[SearchJob]) -> Iterator[SearchJob]:
+    for search in searches:
+        carry_out(search)
+        yield search
 
 
-def _in_processes(units: Sequence[Unit], jobs: int) -> Iterator[Unit]:
-    """Carry units out in processes; where one dies, those that did not finish are tried again, as long as that leads anywhere."""
-    waiting = list(units)
+def _in_processes(searches: Sequence[SearchJob], jobs: int) -> Iterator[SearchJob]:
+    """Carry searches out in processes; where one dies, those that did not finish are tried again, as long as that leads anywhere."""
+    waiting = list(searches)
     n_rows = -1
     while waiting:
         n_before, n_rows = n_rows, _n_rows(waiting[0])
@@ -252,7 +254,7 @@ def _in_processes(units: Sequence[Unit], jobs: int) -> Iterator[Unit]:
             raise StorageError(f"Processes must survive their start, but they died before {waiting[0].label} began. Try --jobs 1.")
         # spawn: a forked child would inherit torch's threads and the history's open connections.
         with ProcessPoolExecutor(min(jobs, len(waiting)), get_context("spawn")) as pool:
-            futures = {pool.submit(carry_out, unit): unit for unit in waiting}
+            futures = {pool.submit(carry_out, search): search for search in waiting}
             try:
                 for future in as_completed(futures):
                     try:
@@ -266,25 +268,10 @@ def _in_processes(units: Sequence[Unit], jobs: int) -> Iterator[Unit]:
                 raise
 
 
-def _n_rows(unit: Unit) -> int:
+def _n_rows(search: SearchJob) -> int:
     """Return how many runs the history has: a process that died in an evaluation has left one."""
-    with History(unit.history, create=False) as history:
+    with History(search.history, create=False) as history:
         return sum(item.n_runs for item in history.tasks())
-
-
-@contextmanager
-def _one_library_thread() -> Iterator[None]:
-    """Let processes started here use one thread for linear algebra outside torch: there are several of them."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def hardware() -> str:

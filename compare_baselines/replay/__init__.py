@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compare_baselines.replay.methods import Method, NewTask, Past, PastTask
+    from compare_baselines.methods import Method, NewTask, Past, PastTask
     from compare_baselines.replay.protocol import Benchmark, Pool, Protocol, load_benchmark, own_runs_protocol
     from compare_baselines.replay.report import save_picture
     from compare_baselines.replay.runner import run_replay
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    **dict.fromkeys(("Method", "NewTask", "Past", "PastTask"), "compare_baselines.replay.methods"),
+    **dict.fromkeys(("Method", "NewTask", "Past", "PastTask"), "compare_baselines.methods"),
     **dict.fromkeys(("Benchmark", "Pool", "Protocol", "load_benchmark", "own_runs_protocol"), "compare_baselines.replay.protocol"),
     "run_replay": "compare_baselines.replay.runner",
     "save_picture": "compare_baselines.replay.report",

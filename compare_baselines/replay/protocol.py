@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compare_baselines.replay.methods import Past, PastTask
-from compare_baselines.replay.spaces import UnitCube, space_of
+from compare_baselines.methods.base import Past, PastTask
+from compare_baselines.methods.spaces import UnitCube, space_of
 from metamodel.space.batch import as_seen_by_model
 from metamodel.space.dimensions import Space
 from store.errors import InvalidArgumentError, NotEnoughHistoryError

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metamodel.kinds import DEFAULT as OURS
+
 LOWEST = 1e-4
 """Smallest regret that a picture tells from 0, which a logarithmic scale does not have."""
 SHOWN = (1, 2, 3, 5, 8, 16, 32)
@@ -80,7 +82,7 @@ def save_picture(report: Mapping[str, Any], path: str | Path) -> Path:
     for name, item in report["methods"].items():
         if name == "random":
             continue
-        style = {"linewidth": 2.8, "color": "crimson", "zorder": 5} if name == "metahp" else {"linewidth": 1.2}
+        style = {"linewidth": 2.8, "color": "crimson", "zorder": 5} if name == OURS else {"linewidth": 1.2}
         (line,) = axes.plot(evaluations, [max(value, LOWEST) for value in item["regret"]], label=name, **style)
         low, high = ([max(end, LOWEST) for end in ends] for ends in zip(*item["ci95"], strict=True))
         axes.fill_between(evaluations, low, high, color=line.get_color(), alpha=0.08, linewidth=0)

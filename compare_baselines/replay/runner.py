@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compare_baselines.replay.methods import Method, NewTask
+from compare_baselines.environment import ONE_THREAD, environment
+from compare_baselines.methods.base import Method, NewTask
+from compare_baselines.methods.registry import METHODS, PLAIN, RANDOM, find_method
 from compare_baselines.replay.protocol import Benchmark
 from metahp_report.statistics import (
     best_so_far,
@@ -28,41 +26,14 @@ from metahp_report.statistics import (
     paired_difference,
     random_equivalent,
 )
+from metamodel.kinds import DEFAULT as OURS
 from store.errors import InvalidArgumentError
 
 FloatArray = npt.NDArray[np.float64]
 
-RANDOM, PLAIN, DEFAULT = "random", "plain-gp", "metahp"
-METHODS = {
-    RANDOM: "compare_baselines.replay.methods:Random",
-    "grid": "compare_baselines.replay.methods:Grid",
-    "tpe": "compare_baselines.replay.samplers:TPE",
-    "gp": "compare_baselines.replay.samplers:GP",
-    "cmaes": "compare_baselines.replay.samplers:CMAES",
-    "plain-gp": "compare_baselines.replay.plain_gp:PlainGP",
-    "best-of-past": "compare_baselines.replay.methods:BestOfPast",
-    "quantile": "compare_baselines.replay.transfer:Quantile",
-    "zero-shot": "compare_baselines.replay.transfer:ZeroShot",
-    "rgpe": "compare_baselines.replay.rgpe:RGPE",
-    "scratch": "compare_baselines.replay.networks:Scratch",
-    "direct": "compare_baselines.replay.networks:Direct",
-    "reptile": "compare_baselines.replay.networks:Reptile",
-    "maml": "compare_baselines.replay.networks:Maml",
-    "metahp": "compare_baselines.replay.metahp:MetaHP",
-}
-"""Name -> ``module:Class``."""
-DAY_ONE = {
-    "defaults": "compare_baselines.replay.day_one:Defaults",
-    "starter": "compare_baselines.replay.day_one:Starter",
-}
-"""Methods for a replay without a past; the same."""
 
-
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, slots=True)
+class ReplayJob:
     """Some tasks of one fold and seed, for one method."""
 
     method: str
@@ -71,47 +42,19 @@ class Job:
     tested: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Done:
+@dataclass(frozen=True, slots=True)
+class ReplayOutcome:
     """Regret and number of failed runs after each evaluation, task by task, and the CPU seconds it took."""
 
-    job: Job
+    job: ReplayJob
     regret: dict[str, FloatArray]
     n_failed: dict[str, FloatArray]
     seconds: float
 
 
-def find_method(name: str) -> type[Method]:
-    """Return the class of a method.
-
-    Args:
-        name: One of ``METHODS``, or ``module:Class`` of a class of one's own; the module may lie in the working directory.
-
-    Raises:
-        InvalidArgumentError: If there is no such method.
-    """
-    path = {**METHODS, **DAY_ONE}.get(name, name)
-    module, _, attribute = path.partition(":")
-    if not attribute:
-        close = difflib.get_close_matches(name, list(METHODS), n=1, cutoff=0.5)
-        nearest = f"did you mean {close[0]!r}? Possible" if close else "possible"
-        raise InvalidArgumentError(
-            f"A method must be known, but got {name!r}; {nearest} are {', '.join(METHODS)}, or module:Class of a class of your own."
-        )
-    if path == name and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise InvalidArgumentError(f"A method must be importable as module:Class, but {name!r} is not: {error}.") from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise InvalidArgumentError(f"A method must be a subclass of compare_baselines.replay.Method, but {name!r} is {found!r}.")
-    return found
-
-
 def run_replay(
     benchmark: Benchmark,
-    methods: Sequence[str] = tuple(METHODS),
+    methods: Sequence[str] = METHODS,
     *,
     workers: int | None = None,
     progress: Callable[[float, str], None] | None = None,
@@ -133,11 +76,11 @@ def run_replay(
     Raises:
         InvalidArgumentError: If a method is unknown or named twice.
     """
-    classes = {name: find_method(name) for name in methods}
-    if len(classes) < len(methods) or not methods:
+    chosen = {name: find_method(name) for name in methods}
+    if len(chosen) < len(methods) or not methods:
         raise InvalidArgumentError(f"Methods must be named, each once, but got {list(methods)}. Possible are {', '.join(METHODS)}.")
-    jobs = list(_jobs(benchmark, classes))
-    done: list[Done] = []
+    jobs = list(_jobs(benchmark, chosen))
+    done: list[ReplayOutcome] = []
     n_workers = min(workers or os.cpu_count() or 1, max(len(jobs), 1))
     _ = benchmark.points  # once, before the workers get their copies
     for finished in _carry_out(benchmark, jobs, n_workers):
@@ -147,17 +90,17 @@ def run_replay(
     return summarise(benchmark, done, list(methods), keeps_seeds=keeps_seeds)
 
 
-def _jobs(benchmark: Benchmark, classes: dict[str, type[Method]]) -> Iterator[Job]:
+def _jobs(benchmark: Benchmark, chosen: dict[str, Method]) -> Iterator[ReplayJob]:
     # The dear ones first, so that no process is left alone with them in the end; METHODS lists them last.
     dearness = {name: i for i, name in enumerate(METHODS)}
-    for name in sorted(classes, key=lambda name: (not classes[name].is_slow, -dearness.get(name, len(METHODS)))):
+    for name in sorted(chosen, key=lambda name: (not chosen[name].is_slow, -dearness.get(name, len(METHODS)))):
         for fold, (_, tested) in enumerate(benchmark.folds()):
             for seed in range(benchmark.protocol.seeds):
                 if name == RANDOM:
                     continue
-                parts = [(task,) for task in tested] if classes[name].is_slow else [tuple(tested)]
+                parts = [(task,) for task in tested] if chosen[name].is_slow else [tuple(tested)]
                 for part in parts:
-                    yield Job(name, fold, seed, part)
+                    yield ReplayJob(name, fold, seed, part)
 
 
 _shared: dict[str, Benchmark] = {}
@@ -171,26 +114,11 @@ def _initialise(benchmark: Benchmark) -> None:
     _shared["benchmark"] = benchmark
 
 
-def _work(job: Job) -> Done:
+def _work(job: ReplayJob) -> ReplayOutcome:
     return carry_out(_shared["benchmark"], job)
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes started here use one thread for linear algebra: there is one a core."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _carry_out(benchmark: Benchmark, jobs: list[Job], n_workers: int) -> Iterator[Done]:
+def _carry_out(benchmark: Benchmark, jobs: list[ReplayJob], n_workers: int) -> Iterator[ReplayOutcome]:
     if n_workers <= 1:
         import torch
 
@@ -202,7 +130,7 @@ def _carry_out(benchmark: Benchmark, jobs: list[Job], n_workers: int) -> Iterato
         finally:
             torch.set_num_threads(before)
         return
-    with _one_thread_each(), ProcessPoolExecutor(n_workers, get_context("spawn"), _initialise, (benchmark,)) as pool:
+    with environment(ONE_THREAD), ProcessPoolExecutor(n_workers, get_context("spawn"), _initialise, (benchmark,)) as pool:
         try:
             for future in as_completed([pool.submit(_work, job) for job in jobs]):
                 yield future.result()
@@ -211,7 +139,7 @@ def _carry_out(benchmark: Benchmark, jobs: list[Job], n_workers: int) -> Iterato
             raise
 
 
-def carry_out(benchmark: Benchmark, job: Job) -> Done:
+def carry_out(benchmark: Benchmark, job: ReplayJob) -> ReplayOutcome:
     """Replay some tasks of one fold and seed with one method.
 
     Raises:
@@ -219,7 +147,7 @@ def carry_out(benchmark: Benchmark, job: Job) -> Done:
     """
     started = time.process_time()
     past_names, _ = benchmark.folds()[job.fold]
-    method = find_method(job.method)()
+    method = find_method(job.method)
     regret, n_failed = {}, {}
     try:
         method.learn(benchmark.past(past_names, job.seed))
@@ -233,7 +161,7 @@ def carry_out(benchmark: Benchmark, job: Job) -> Done:
             n_failed[name] = np.cumsum(np.isnan(values)).astype(np.float64)
     finally:
         method.close()
-    return Done(job, regret, n_failed, time.process_time() - started)
+    return ReplayOutcome(job, regret, n_failed, time.process_time() - started)
 
 
 def _search(method: Method, task: NewTask, outcomes: FloatArray, budget: int, name: str) -> tuple[list[int], list[float]]:
@@ -253,7 +181,7 @@ def _search(method: Method, task: NewTask, outcomes: FloatArray, budget: int, na
     return tried, values
 
 
-def summarise(benchmark: Benchmark, done: Sequence[Done], methods: Sequence[str], *, keeps_seeds: bool = False) -> dict[str, Any]:
+def summarise(benchmark: Benchmark, done: Sequence[ReplayOutcome], methods: Sequence[str], *, keeps_seeds: bool = False) -> dict[str, Any]:
     """Turn what was carried out into the report of ``run_replay``."""
     tested = sorted({name for _, names in benchmark.folds() for name in names})
     seeds, budget = benchmark.protocol.seeds, benchmark.protocol.budget
@@ -318,7 +246,7 @@ def merge_reports(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, A
     return {**whole, "comparison": against_best_peer(whole)} if "comparison" in old else whole
 
 
-def against_best_peer(report: Mapping[str, Any], name: str = DEFAULT) -> list[dict[str, Any]]:
+def against_best_peer(report: Mapping[str, Any], name: str = OURS) -> list[dict[str, Any]]:
     """Compare a method with the best of the others at each number of evaluations, and with each plain Gaussian process.
 
     Args:

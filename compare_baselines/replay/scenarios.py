@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from compare_baselines.replay.methods import Past, PastTask
+from compare_baselines.methods.base import Past, PastTask
+from compare_baselines.methods.spaces import UnitCube
 from compare_baselines.replay.protocol import FIRST_SEED, Benchmark, Pool
-from compare_baselines.replay.spaces import UnitCube
 from metamodel.space.dimensions import Dimension, is_number
 from store.errors import InvalidArgumentError
 from store.hyperparameters import aliases_of

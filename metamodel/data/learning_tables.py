@@ -17,10 +17,21 @@ import numpy as np
 
 from metamodel.data.observations import MAX_UNLOGGED, LearningTable, TaskRuns, build_table
 from metamodel.data.task import TaskDescription
-from metamodel.space.run_configs import from_cache, to_cache
+from metamodel.space.run_configs import ConfigColumns
 from store.learning_columns import LearningRun, learning_runs
 from store.names import Direction
-from store.sqlite.cache import origin_of_history, packed, read_cache, unpacked, write_cache
+from store.sqlite.cache import (
+    DAMAGED,
+    MIN_CACHED_RUNS,
+    WORTH_WRITING,
+    from_columns,
+    origin_of_history,
+    packed,
+    read_cache,
+    to_columns,
+    unpacked,
+    write_cache,
+)
 from store.values import decode_value, encode_value
 
 if TYPE_CHECKING:
@@ -32,10 +43,6 @@ logger = logging.getLogger(__name__)
 CACHE_FILE = "tasks.cache"
 FORMAT = 1
 """Version of the file; to be raised when ``build_table`` makes something else of the same runs."""
-MIN_CACHED_RUNS = 500
-"""A smaller history is read as fast without a cache."""
-WORTH_WRITING = 0.1
-"""Share of the runs that must be new to the file, or of tasks that changed in place, before it is written anew."""
 
 _KEPT_TABLES = 4
 
@@ -147,7 +154,7 @@ def _read_parts(path: Path, origin: str) -> _Parts:
             )
             for task_id, part in content["parts"].items()
         }
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         logger.debug("The cache %s is damaged and is made anew: %s", path, error)
         return {}
 
@@ -160,7 +167,7 @@ def _coded_task(task: TaskRuns) -> dict[str, Any]:
         "direction": str(task.direction),
         "description": encode_value(task.description.to_dict()),
         "run_ids": task.run_ids,
-        "configs": to_cache(task.configs),
+        "configs": to_columns(task.configs),
         "values": packed(task.values.tolist()),
         "diverged": np.flatnonzero(task.is_diverged).tolist(),
         "oom": np.flatnonzero(task.is_oom).tolist(),
@@ -171,7 +178,7 @@ def _coded_task(task: TaskRuns) -> dict[str, Any]:
 
 def _decoded_task(content: Mapping[str, Any]) -> TaskRuns:
     run_ids, values = tuple(content["run_ids"]), np.array(unpacked(content["values"]), dtype=np.float64)
-    configs, variants = from_cache(content["configs"]), tuple(content["variants"])
+    configs, variants = ConfigColumns(*from_columns(content["configs"])), tuple(content["variants"])
     variants = variants * len(run_ids) if len(variants) == 1 else variants
     if not len(run_ids) == len(values) == len(configs) == len(variants):
         raise ValueError(f"a task has {len(run_ids)} runs, but {len(values)} values and {len(configs)} configurations")

@@ -33,6 +33,7 @@ class TaskDescription:
         model_family: ``mlp cnn rnn transformer other``; describes, does not identify.
         is_pretrained: Whether training starts from pre-trained weights; describes, does not identify.
         n_parameters: Number of parameters; follows from tunable values, so it describes only.
+        width: Width of the layers that make its family (units, channels, state); likewise.
         objective: Metric that is optimised.
         direction: ``min`` or ``max``.
         features: Further numbers about the task, e.g. class imbalance; describe only.
@@ -52,6 +53,7 @@ class TaskDescription:
     model_family: str | None = None
     is_pretrained: bool | None = None
     n_parameters: int | None = None
+    width: int | None = None
     objective: str | None = None
     direction: str | None = None
     features: Mapping[str, float] = field(default_factory=dict)

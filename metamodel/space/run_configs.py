@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, overload
 
-from store.sqlite.cache import are_alike, coded, decoded, is_coded, packed, unpacked
+from store.sqlite.cache import ABSENT
 
 Config = Mapping[str, Any]
-
-_ABSENT = object()
-"""Stands in a column for a run that does not have the hyperparameter."""
 
 
 class ConfigColumns(Sequence[Config]):
@@ -19,7 +16,7 @@ class ConfigColumns(Sequence[Config]):
     Args:
         n: How many runs.
         same: Hyperparameters with one value in all runs.
-        each: The others: name -> one value a run; ``_ABSENT`` where a run does not have it.
+        each: The others: name -> one value a run; ``ABSENT`` where a run does not have it.
 
     Raises:
         ValueError: If a column has another length.
@@ -54,14 +51,14 @@ class ConfigColumns(Sequence[Config]):
     def column(self, name: str) -> list[Any]:
         """Return the value of a hyperparameter in each run, None where a run does not have it."""
         if name in self._each:
-            return [None if value is _ABSENT else value for value in self._each[name]]
+            return [None if value is ABSENT else value for value in self._each[name]]
         return [self._same.get(name)] * self._n
 
     def _row(self, index: int) -> Config:
         return self._put_together(tuple(self._each), [column[index] for column in self._each.values()])
 
     def _put_together(self, names: Sequence[str], values: Sequence[Any]) -> Config:
-        return {**self._same, **{name: value for name, value in zip(names, values, strict=True) if value is not _ABSENT}}
+        return {**self._same, **{name: value for name, value in zip(names, values, strict=True) if value is not ABSENT}}
 
 
 def column_of(configs: Sequence[Config], name: str) -> list[Any]:
@@ -72,35 +69,3 @@ def column_of(configs: Sequence[Config], name: str) -> list[Any]:
 def varies(configs: Sequence[Config], name: str) -> bool:
     """Say whether a hyperparameter has more than one value, or is missing in some configurations."""
     return len(set(map(repr, column_of(configs, name)))) > 1
-
-
-def to_cache(configs: Sequence[Config]) -> dict[str, Any]:
-    """Return what ``from_cache`` makes the same configurations of, JSON-compatible."""
-    same: dict[str, Any] = {}
-    each: dict[str, list[Any] | str] = {}
-    with_coded = []
-    for name in sorted({key for config in configs for key in config}):
-        column = [config.get(name, _ABSENT) for config in configs]
-        if are_alike(column):
-            same[name] = coded(column[0])
-            continue
-        if all(type(value) is float for value in column):
-            each[name] = packed(column)
-        elif any(is_coded(value) for value in column):
-            with_coded.append(name)
-            each[name] = [{} if value is _ABSENT else coded(value) for value in column]
-        else:
-            each[name] = column
-    return {"n": len(configs), "same": same, "each": each, "coded": with_coded}
-
-
-def from_cache(content: Mapping[str, Any]) -> ConfigColumns:
-    """Return the configurations of which ``to_cache`` made this.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError: If it is damaged.
-    """
-    each = {name: unpacked(column) if isinstance(column, str) else column for name, column in content["each"].items()}
-    for name in content["coded"]:
-        each[name] = [_ABSENT if value == {} else decoded(value) for value in each[name]]
-    return ConfigColumns(content["n"], {name: decoded(value) for name, value in content["same"].items()}, each)

@@ -10,8 +10,14 @@ from typing import Any
 from metamodel.data.task import TaskDescription
 from store.switches import STARTER
 
-MAX_PARAMETERS = 5_000_000
-"""The largest network it speaks about: some ten times the largest it has, where good learning rates begin to be smaller."""
+LARGEST = {
+    "mlp": (559_862, 512),
+    "cnn": (5_441, 24),
+    "rnn": (23_073, 32),
+    "transformer": (39_903, 32),
+}
+"""Parameters and width of the largest network of each family that it was trained on: wider networks need smaller learning rates. Derived
+from ``data/runs.parquet``; a test computes them again."""
 MAX_TRAIN_OF_UNBUILT = 100_000
 """Where a network is built later and its size is not known, it is taken for small if its data set is no larger than this."""
 MIN_BESIDE_STARTER = 2
@@ -58,15 +64,21 @@ def why_silent(description: TaskDescription, current: Mapping[str, Any]) -> str:
         return "it knows networks trained from scratch, and this one starts from trained weights" + (
             "" if description.is_pretrained else f" (as {tuned[0]!r} says)"
         )
-    size = description.n_parameters or 0
-    if size > MAX_PARAMETERS:
-        return f"it knows small networks and speaks of up to {MAX_PARAMETERS:,} parameters, and this one has {size:,}"
+    n_parameters, width = description.n_parameters or 0, description.width or _number(current.get("hidden_size"))
+    most, widest = LARGEST[family]
+    if n_parameters > most or width > widest:
+        sizes = [f"{n_parameters:,} parameters"] * (n_parameters > 0) + [f"a width of {width:,}"] * (width > 0)
+        return f"its largest {family} has {most:,} parameters and a width of {widest:,}, and this one has {' and '.join(sizes)}"
     is_named = description.model_family in FAMILIES or current.get("model_family") in FAMILIES
     if not is_named and not (description.n_train and description.n_train <= MAX_TRAIN_OF_UNBUILT):
         return "the network is not built yet, so its size is not known"
     if current.get("optimizer") is not None and optimizer_of(current["optimizer"]) is None:
         return f"it knows SGD, Adam and AdamW, and this optimizer is {current['optimizer']}"
     return ""
+
+
+def _number(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf else 0
 
 
 def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str | None:

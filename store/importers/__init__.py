@@ -1,1 +1,1 @@
-"""Importers: what others recorded becomes a history. Each one is a module of its own, loaded when it is used."""
+"""Importers of what other tools recorded: a module each, listed in ``registry`` and loaded when it is used."""

@@ -1,7 +1,7 @@
-"""Files of strangers: read within bounds, never followed out of their folder, never executed.
+"""Untrusted files: read within bounds, never followed out of their folder, never executed.
 
 A source may have been downloaded. So every file has a largest size, folders a largest number of entries, links are not followed, and a
-text that is no text (a web page in the place of a file) is told as such.
+binary file or a web page in the place of a text is an error.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def written_utc(path: Path) -> str | None:
-    """Return when a file was written last, for runs that say nothing of when they were: it is all there is to tell them apart by."""
+    """Return when a file was last written: the start of a run for which no time was recorded."""
     try:
         return utc_text(path.stat().st_mtime)
     except OSError:
@@ -72,7 +72,7 @@ def read_text(path: Path, limit: int) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """Return what a JSON text says.
+    """Return the value of a JSON text.
 
     Raises:
         UnreadableRecordError: If it is none, or nested too deeply.

@@ -1,6 +1,6 @@
-"""Our own export taken in again: JSON Lines or a folder of Parquet tables, as ``store/upkeep/export.py`` writes them.
+"""Imports an export of a history: JSON Lines or a folder of Parquet tables, as ``store/upkeep/export.py`` writes them.
 
-The rows go into a history of their own first, of the schema they were written with, which is then brought up to date and merged.
+The rows go into a temporary history of the schema they were written with, which is then migrated and merged.
 So an import is a merge: the same rules, and doing it twice changes nothing. Into an empty history it gives an equal one.
 """
 
@@ -28,7 +28,7 @@ Rows = Iterator[tuple[str, list[dict[str, Any]], float]]
 
 
 def import_history(history: History, source: str | os.PathLike[str], *, progress: Progress | None = None) -> dict[str, int]:
-    """Take an export of a history in; doing it twice changes nothing.
+    """Import an export of a history; doing it twice changes nothing.
 
     Args:
         history: What receives it.
@@ -36,7 +36,7 @@ def import_history(history: History, source: str | os.PathLike[str], *, progress
         progress: Called with the share done, in [0, 1], and what is being done.
 
     Returns:
-        Table -> number of rows that came in, as ``History.merge`` gives it, with ``models``.
+        Table -> number of rows that were written, as ``History.merge`` gives it, with ``models``.
 
     Raises:
         InvalidArgumentError: If the source is no export, or damaged.
@@ -81,7 +81,7 @@ def _insert(connection: sqlite3.Connection, path: Path, rows: Rows, progress: Pr
                 [[row.get(name) for name in known] for row in batch],
             )
         except (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError) as error:
-            raise _damaged(path, f"a row of {table} cannot be taken in: {error}") from error
+            raise _damaged(path, f"a row of {table} cannot be imported: {error}") from error
         if progress is not None:
             progress(0.9 * share, f"reading {table}")
 
@@ -164,5 +164,5 @@ def _checked_head(path: Path, head: Any) -> dict[str, Any]:
 def _damaged(path: Path, why: str) -> InvalidArgumentError:
     return InvalidArgumentError(
         f"An import needs an export of a history, whole and as it was written, but {path} is none: {why}. Write it again with "
-        "'metahp export'; a history itself is taken in with 'metahp merge', other tables with 'metahp import table'."
+        "'metahp export'; a history itself is merged with 'metahp merge', other tables with 'metahp import table'."
     )

@@ -24,7 +24,7 @@ MAX_METRICS = 100
 MAX_HPARAMS = 500
 """Hyperparameters kept of one run; more is a dump of something else."""
 MAX_TEXT_CHARS = 2_000
-"""Of a hyperparameter that is a text: longer ones (a prompt, a source file) are no knobs."""
+"""Of a hyperparameter that is a text: longer ones (a prompt, a source file) are not tuned."""
 MAX_STEP = 2**62
 """SQLite holds whole numbers below 2^63."""
 
@@ -39,16 +39,16 @@ class ForeignRun:
     """One run of another tool.
 
     Attributes:
-        key: What tells it from every other run, wherever its files lie: the ids the tool gave it. The id in the history follows.
+        key: The ids the tool gave it, unique wherever its files lie. The id in the history follows from it.
         task: What the source calls the task.
         hparams: Raw name -> value.
         curves: Metric name -> values.
-        status: How it ended; None: where its values say (see ``FinishedRun``).
-        objective: Metric that decided, where the source says so.
-        direction: ``min`` or ``max``, where the source says so.
+        status: How it ended; None: to be inferred from its values (see ``FinishedRun``).
+        objective: Metric that decided, if the source has it.
+        direction: ``min`` or ``max``, if the source has it.
         sources: Raw name -> who decided the value, where that is not the user.
         distributions: Raw name -> the distribution it was drawn from, as ``optuna.distributions.distribution_to_json`` describes it.
-        facts: What the source says of the run besides: shown with the run.
+        facts: What else is known of the run: shown with it.
         started_utc: Start, UTC in ISO 8601.
         ended_utc: End, UTC in ISO 8601.
         wall_s: Duration in seconds.
@@ -56,8 +56,8 @@ class ForeignRun:
         error: What it failed with.
         model_class: Class name of the model.
         n_parameters: Number of the model's parameters.
-        n_devices: Devices it trained on together, None where the source does not say.
-        batch: ``per-device`` or ``global``, where the source's own format says what its batch size is.
+        n_devices: Devices it trained on together, None if unknown.
+        batch: ``per-device`` or ``global``, if the format of the source defines it.
         task_features: Numbers that describe the task.
         order: Where it sorts: the start as the tool wrote it, or a number among its like. Part of the id, so it never changes.
     """
@@ -86,8 +86,8 @@ class ForeignRun:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A record that cannot come in.
+class SkippedRecord:
+    """A record that is not imported.
 
     Attributes:
         reason: Why, without what differs from record to record: equal reasons are counted together.
@@ -100,13 +100,13 @@ class LeftOut:
     is_bad: bool = True
 
 
-Record = ForeignRun | LeftOut
+Record = ForeignRun | SkippedRecord
 
 
 class RunSource(Protocol):
     """A place with runs of another tool.
 
-    ``kind`` is the importer's name and ``place`` says where the runs lie, without credentials.
+    ``kind`` is the importer's name and ``place`` where the runs lie, without credentials.
     """
 
     @property
@@ -118,7 +118,7 @@ class RunSource(Protocol):
         """Return the path or address, without credentials."""
 
     def read(self, progress: Progress) -> Iterator[Record]:
-        """Yield every record once; what cannot be read is a ``LeftOut`` with its reason."""
+        """Yield every record once; what cannot be read is a ``SkippedRecord`` with its reason."""
 
 
 def part_of(progress: Progress, start: float, share: float) -> Progress:

@@ -14,7 +14,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below, json_object, read_text, written_utc
-from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, gather, number_of
+from store.importers.foreign import ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, gather, number_of
 from store.importers.inert_pickle import Stub, read_saved_object
 from store.importers.pipeline import counted
 from store.records import Source
@@ -50,7 +50,7 @@ _NOT_METRICS = frozenset({"epoch", "step", "total_flos"})
 _CHECKPOINT = re.compile(r"checkpoint-(\d{1,12})")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HuggingFaceSource:
     """Runs of ``transformers.Trainer``.
 
@@ -86,7 +86,7 @@ class HuggingFaceSource:
             try:
                 yield _run(output, states, folder.name if output != folder else output.name)
             except UnreadableRecordError as error:
-                yield LeftOut(str(error), output.name)
+                yield SkippedRecord(str(error), output.name)
 
 
 def _run(output: Path, paths: list[Path], place: str) -> Record:
@@ -122,7 +122,7 @@ def _run(output: Path, paths: list[Path], place: str) -> Record:
 
 
 def _steps(state: Mapping[str, Any]) -> str:
-    """Say how far a run got: a state does not tell whether one that is short of its end stopped, broke off or still goes on."""
+    """Return how far a run got: a state does not record whether a run short of its end was stopped, failed or is still running."""
     done, planned = number_of(state.get("global_step")), number_of(state.get("max_steps"))
     return f"{done or 0:.0f}" + (f" of {planned:.0f}" if planned is not None and planned > 0 else "")
 
@@ -163,15 +163,15 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 def _identity(arguments: Mapping[str, Any], entries: list[dict[str, Any]]) -> str:
     """Return what stays the same while a run goes on and its checkpoints come and go."""
-    told = {name: repr(arguments.get(name)) for name in ("output_dir", "run_name", "seed", *_DEFAULTS) if name in arguments}
+    chosen = {name: repr(arguments.get(name)) for name in ("output_dir", "run_name", "seed", *_DEFAULTS) if name in arguments}
     first = {name: repr(value) for name, value in entries[0].items()} if entries else {}
-    return hashlib.sha256(repr((sorted(told.items()), sorted(first.items()))).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((sorted(chosen.items()), sorted(first.items()))).encode()).hexdigest()[:16]
 
 
 def _task(place: str, arguments: Mapping[str, Any]) -> str:
-    """Return what runs are called together: the project somebody named, else the folder that was given."""
+    """Return the task of the runs: the project, if it was named, else the folder that was given."""
     project = arguments.get("project")
-    if isinstance(project, str) and project not in {"", "huggingface"}:  # what transformers calls a project that nobody named
+    if isinstance(project, str) and project not in {"", "huggingface"}:  # what transformers calls an unnamed project
         return project[:200]
     return place
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, json_object, read_text
-from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, flattened, number_of, utc_of
+from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, flattened, number_of, utc_of
 from store.importers.pipeline import counted
 from store.sqlite.bulk import Curve
 
@@ -23,10 +23,10 @@ DESCRIPTIONS, LEADERBOARD = Path("Experiments/Descriptions"), Path("Leaderboards
 _ASSETS = "HyperparameterHunterAssets"
 _MAX_DESCRIPTION_BYTES = 16 * MIB
 _PREFERRED = ("oof", "holdout", "in_fold")
-"""Which of its evaluations tells most of an experiment: HyperparameterHunter's own optimisation takes the first of these."""
+"""Which of its evaluations counts: HyperparameterHunter's optimisation takes the first of these."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HyperparameterHunterSource:
     """Experiments of HyperparameterHunter.
 
@@ -59,11 +59,11 @@ class HyperparameterHunterSource:
             try:
                 yield _experiment(json_object(read_text(file, _MAX_DESCRIPTION_BYTES)), board)
             except UnreadableRecordError as error:
-                yield LeftOut(str(error), file.name)
+                yield SkippedRecord(str(error), file.name)
         described = {file.stem for file in files}
         for identity in board:
             if identity not in described:
-                yield LeftOut("is in the leaderboard only: without a description it has no hyperparameters", identity, is_bad=False)
+                yield SkippedRecord("is in the leaderboard only: without a description it has no hyperparameters", identity, is_bad=False)
 
 
 def _leaderboard(path: Path) -> dict[str, dict[str, str]]:
@@ -72,7 +72,7 @@ def _leaderboard(path: Path) -> dict[str, dict[str, str]]:
     try:
         return {row["experiment_id"]: row for row in csv_rows(read_text(path, 256 * MIB)) if row.get("experiment_id")}
     except UnreadableRecordError:
-        return {}  # it repeats what the descriptions say, except for the order
+        return {}  # it repeats the descriptions, except for the order
 
 
 def _experiment(found: Mapping[str, Any], board: Mapping[str, Mapping[str, str]]) -> ForeignRun:
@@ -93,7 +93,7 @@ def _experiment(found: Mapping[str, Any], board: Mapping[str, Mapping[str, str]]
         task=_task(found, _mapping(environment)),
         hparams=_hparams(hyperparameters),
         curves=curves,
-        # with several metrics the source does not say which one counts
+        # with several metrics it is not recorded which one counts
         objective=names[0] if len(first) == 1 else None,
         facts={"experiment_id": identity, "algorithm": algorithm, "cross_experiment_key": str(found.get("cross_experiment_key"))[:64]},
         started_utc=utc_of(started),
@@ -117,7 +117,7 @@ def _task(found: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
 
 
 def _hparams(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the model's parameters under their own names, those of fitting and of features under theirs."""
+    """Return the model's parameters, then those of fitting and of features."""
     flat = flattened(_mapping(found.get("model_init_params")))
     for name, value in flattened(_mapping(found.get("model_extra_params"))).items():
         flat.setdefault(name, value)

@@ -1,6 +1,6 @@
 """``training_args.bin`` read without unpickling: the opcodes of a pickle interpreted by hand, on data only.
 
-``torch.load`` runs what a pickle says, and ``weights_only=True`` refuses TrainingArguments. Here nothing is imported and nothing is
+``torch.load`` executes a pickle, and ``weights_only=True`` refuses TrainingArguments. Here nothing is imported and nothing is
 called: a class becomes its name, a call or an instance a ``Stub`` of name, arguments and state. What opcodes may build is bounded.
 Formats: PEP 307, PEP 3154, ``pickletools`` of the standard library; ``torch.save`` writes a stored zip with ``<name>/data.pkl``.
 """
@@ -122,7 +122,7 @@ class _Machine:
         return value
 
     def step(self, name: str, argument: Any) -> None:
-        """Do what one opcode says, on data only."""
+        """Interpret one opcode, on data only."""
         if name in _IGNORED:
             return
         if name in _LITERALS:

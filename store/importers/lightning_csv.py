@@ -1,4 +1,4 @@
-"""Lightning's ``CSVLogger`` folders: ``metrics.csv`` and ``hparams.yaml`` of each version. Neither says whether a run has ended."""
+"""Lightning's ``CSVLogger`` folders: ``metrics.csv`` and ``hparams.yaml`` of each version. Neither records whether a run has ended."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, files_below, read_text, written_utc
-from store.importers.foreign import ForeignRun, LeftOut, Point, Progress, Record, curve_of, flattened, gather, number_of
+from store.importers.foreign import ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, flattened, gather, number_of
 from store.importers.pipeline import counted
 from store.importers.yaml_text import parse_yaml_mapping
 
 METRICS, HPARAMS = "metrics.csv", "hparams.yaml"
 _MAX_METRICS_BYTES = 256 * MIB
 _DEFAULT_NAMES = frozenset({"lightning_logs", "runs"})
-"""What loggers call a folder that nobody named: the folder above says more."""
+"""What loggers call an unnamed folder: the task is then the folder above."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LightningSource:
     """Runs that ``CSVLogger`` wrote.
 
@@ -43,8 +43,8 @@ class LightningSource:
         files = [folder] if folder.name == METRICS else [path for path in files_below(folder) if path.name == METRICS]
         if not files:
             raise InvalidArgumentError(
-                f"A folder of CSVLogger must hold {METRICS} somewhere, but {str(folder)!r} holds none. Runs logged to TensorBoard come in "
-                "with 'metahp import tensorboard'."
+                f"A folder of CSVLogger must hold {METRICS} somewhere, but {str(folder)!r} holds none. Runs logged to TensorBoard are "
+                "imported with 'metahp import tensorboard'."
             )
         report = counted(progress, len(files), "runs", every=1)
         for index, path in enumerate(files):
@@ -52,11 +52,11 @@ class LightningSource:
             try:
                 yield _run(path, folder)
             except UnreadableRecordError as error:
-                yield LeftOut(str(error), f"{path.parent.parent.name}/{path.parent.name}")
+                yield SkippedRecord(str(error), f"{path.parent.parent.name}/{path.parent.name}")
 
 
 def task_of(folder: Path, root: Path) -> str:
-    """Return what runs are called together: the name of the folder they lie in, or of the one above where that is a logger's default.
+    """Return the task of a run: the name of the folder it lies in, or of the one above where that is a logger's default.
 
     Args:
         folder: The folder of one run.
@@ -105,7 +105,7 @@ def _run(path: Path, root: Path) -> Record:
             gather(points, name, (int(step), value, epoch, None))
     hparams = read_hparams(folder)
     if not points and not hparams:
-        return LeftOut("has neither metrics nor hyperparameters", f"{folder.parent.name}/{folder.name}", is_bad=False)
+        return SkippedRecord("has neither metrics nor hyperparameters", f"{folder.parent.name}/{folder.name}", is_bad=False)
     curves = {name: curve for name, values in points.items() if (curve := curve_of(values)) is not None}
     # A folder has no id. Its name, its configuration and what it logged first stay the same while it grows, wherever it is moved.
     digest = hashlib.sha256(repr((sorted(hparams.items(), key=lambda item: item[0]), first)).encode()).hexdigest()[:16]

@@ -1,8 +1,7 @@
-"""What the names and numbers of a source mean: recognised, or asked for; never guessed in silence.
+"""Maps the names, units and directions of a source to those of the history. What is ambiguous is a question, never a guess.
 
-A name is recognised where the field has one spelling for it, a share as percent where values above 1 leave no other reading, a batch size
-as per device where one device makes both readings equal. Where the source leaves two readings open there is a question, and nothing
-comes in until the caller answers it.
+A name is recognised by its common spelling, a share as percent if all its values are above 1, a batch size as per device if the runs had
+one device each. Nothing is imported while a question is open; each names the option that answers it.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ _PERCENT_WORDS = ("percent", "pct", "%")
 ACCUMULATION, BATCH, GLOBAL = "gradient_accumulation_steps", "batch_size", "global_batch_size"
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What the caller says of a source, before what it says of itself.
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """What the user sets for an import; it comes before what the source gives.
 
     Attributes:
-        task: Name of the one task that all its runs are of.
+        task: One task for all runs.
         objective: Metric that decides.
         direction: ``min`` or ``max``.
-        names: Raw name -> canonical name, where the source's spelling is its own.
-        units: Raw name of a metric or hyperparameter -> ``percent``, ``fraction`` or ``keep`` (no share; take it as it stands).
-        batch: ``per-device`` or ``global``: what a batch size is where there are several devices or accumulated batches.
+        names: Raw name -> canonical name, for spellings that are not common.
+        units: Raw name of a metric or hyperparameter -> ``percent``, ``fraction`` or ``keep`` (not converted).
+        batch: ``per-device`` or ``global``: which batch size the source has, where several devices or accumulation make them differ.
 
     Raises:
-        InvalidArgumentError: If a unit or the meaning of the batch size is none of these.
+        InvalidArgumentError: If a unit or ``batch`` is none of these.
     """
 
     task: str | None = None
@@ -60,16 +59,16 @@ class Answers:
             raise InvalidArgumentError(f"A batch size must be {' or '.join(BATCHES)}, but got {self.batch!r}. Pass one of the two.")
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How one name of the source is read: a line of the mapping.
+@dataclass(frozen=True, slots=True)
+class NameMapping:
+    """How one name of the source is read.
 
     Attributes:
         kind: ``hyperparameter``, ``batch size``, or of which task it is the ``objective`` or its ``unit``.
-        name: The source's own name.
+        name: The source's name.
         becomes: The name in the history.
         meaning: Direction and unit of a metric, the range of a hyperparameter.
-        because: Why it is read so.
+        because: Why.
         n_runs: Runs that have it.
     """
 
@@ -81,19 +80,21 @@ class Reading:
     n_runs: int
 
 
-@dataclass
-class Meaning:
-    """How a source is read.
+@dataclass(slots=True)
+class SourceMapping:
+    """How a source is read; filled while its runs are looked at.
 
     Attributes:
-        readings: One line a name.
-        questions: What has to be answered first, each with the option that answers it.
-        notes: What was read otherwise than it stands there.
+        options: What the user set.
+        names: One entry for each name.
+        questions: What is ambiguous, each with the option that answers it.
+        notes: What was converted.
         scales: Raw name of a hyperparameter -> factor it is multiplied by.
         batch: ``per-device``, ``global``, or None where both are the same.
     """
 
-    readings: list[Reading] = field(default_factory=list)
+    options: ImportOptions = field(default_factory=ImportOptions)
+    names: list[NameMapping] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     scales: dict[str, float] = field(default_factory=dict)
@@ -101,7 +102,7 @@ class Meaning:
 
 
 def stored_names(hparams: Iterable[str], names: Mapping[str, str]) -> dict[str, str]:
-    """Return raw name -> stored name so that no two share one: first those the caller names, then canonical spellings, then aliases."""
+    """Return raw name -> stored name so that no two share one: first those set by the user, then canonical spellings, then aliases."""
     taken: set[str] = set()
     result: dict[str, str] = {}
     listed = list(hparams)
@@ -112,46 +113,46 @@ def stored_names(hparams: Iterable[str], names: Mapping[str, str]) -> dict[str, 
     return {raw: result[raw] for raw in listed}
 
 
-def read_hyperparameters(runs: Sequence[ForeignRun], answers: Answers) -> Meaning:
-    """Say what the hyperparameters of a source mean.
+def map_hyperparameters(runs: Sequence[ForeignRun], options: ImportOptions) -> SourceMapping:
+    """Map the hyperparameters of a source.
 
     Raises:
-        InvalidArgumentError: If the caller names one that no run has.
+        InvalidArgumentError: If ``options.names`` has one that no run has.
     """
-    meaning = Meaning()
+    mapping = SourceMapping(options)
     seen: dict[str, list[Any]] = {}
     for run in runs:
         for name, value in run.hparams.items():
             seen.setdefault(name, []).append(value)
-    unknown = [name for name in answers.names if name not in seen]
+    unknown = [name for name in options.names if name not in seen]
     if unknown:
         raise InvalidArgumentError(
             f"A hyperparameter to rename must be in the source, but it has no {unknown[0]!r}; it has: {shortened(seen) or 'none'}."
         )
-    names = stored_names(seen, answers.names)
-    meaning.batch = _read_batch(runs, answers, meaning)
+    names = stored_names(seen, options.names)
+    mapping.batch = _map_batch(runs, mapping)
     for raw, values in seen.items():
         name = names[raw]
         numbers = [number for number in map(number_of, values) if number is not None and math.isfinite(number)]
-        because = _why(raw, name, answers)
+        because = _why(raw, name, options)
         if name in SHARES and numbers and max(numbers) > 1:
-            because = _read_share(raw, numbers, answers, meaning) or because
-        if name == BATCH and meaning.batch == "global":
-            name, because = GLOBAL, "you said so"
-        meaning.readings.append(Reading("hyperparameter", raw, name, _range(values, numbers), because, len(values)))
-    return meaning
+            because = _map_share(raw, numbers, mapping) or because
+        if name == BATCH and mapping.batch == "global":
+            name, because = GLOBAL, "set by you"
+        mapping.names.append(NameMapping("hyperparameter", raw, name, _range(values, numbers), because, len(values)))
+    return mapping
 
 
-def _why(raw: str, name: str, answers: Answers) -> str:
-    if raw in answers.names:
-        return "you said so"
+def _why(raw: str, name: str, options: ImportOptions) -> str:
+    if raw in options.names:
+        return "set by you"
     if name != canonical_name(raw):
-        return f"{canonical_name(raw)} is there under its own name"
+        return f"{canonical_name(raw)} is there too"
     if name == raw and name not in NAMES:
         part = canonical_name(re.split(r"[./]", raw)[-1])
         if part != raw and part in NAMES:
-            return f"part of a longer name: it keeps its own; --name {raw}={part} if it is that"
-        return "no common name is known: it keeps its own"
+            return f"part of a longer name: kept; --name {raw}={part} if it is that"
+        return "no common name is known: kept"
     if name == raw:
         return "its canonical name"
     return "a known spelling"
@@ -165,20 +166,20 @@ def _range(values: Sequence[Any], numbers: Sequence[float]) -> str:
     return ", ".join(words[:4]) + (f" and {len(words) - 4} more" if len(words) > 4 else "")
 
 
-def _read_share(raw: str, numbers: Sequence[float], answers: Answers, meaning: Meaning) -> str | None:
-    unit = answers.units.get(raw)
+def _map_share(raw: str, numbers: Sequence[float], mapping: SourceMapping) -> str | None:
+    unit = mapping.options.units.get(raw)
     if unit is None:
-        meaning.questions.append(
+        mapping.questions.append(
             f"{raw!r} is a share, but holds {max(numbers):g}: pass --unit {raw}=percent if 50 means a half, or --unit {raw}=keep"
         )
     elif unit == "percent":
-        meaning.scales[raw] = 0.01
-        meaning.notes.append(f"{raw!r} was percent and is stored as a fraction")
-    return None if unit is None else f"you said: {unit}"
+        mapping.scales[raw] = 0.01
+        mapping.notes.append(f"{raw!r} was percent and is stored as a fraction")
+    return None if unit is None else f"set by you: {unit}"
 
 
 def n_devices_of(run: ForeignRun) -> int | None:
-    """Return how many devices a run trained on, None where nothing says so."""
+    """Return how many devices a run trained on, None if unknown."""
     if run.n_devices is not None:
         return run.n_devices
     for name, value in run.hparams.items():
@@ -190,121 +191,124 @@ def n_devices_of(run: ForeignRun) -> int | None:
 
 
 def accumulation_of(run: ForeignRun) -> int:
-    """Return how many batches make one step of the optimizer, 1 where nothing says so."""
+    """Return the gradient accumulation steps of a run, 1 if unknown."""
     values = [number_of(value) for name, value in run.hparams.items() if canonical_name(name) == ACCUMULATION]
     return int(values[0]) if values and values[0] is not None and 1 <= values[0] < 1e9 else 1
 
 
-def _read_batch(runs: Sequence[ForeignRun], answers: Answers, meaning: Meaning) -> str | None:
-    """Say whether batch sizes are per device or of all devices; None where it makes no difference."""
-    names = stored_names(dict.fromkeys(name for run in runs for name in run.hparams), answers.names)
+def _map_batch(runs: Sequence[ForeignRun], mapping: SourceMapping) -> str | None:
+    """Return whether batch sizes are per device or global; None where both are the same."""
+    options = mapping.options
+    names = stored_names(dict.fromkeys(name for run in runs for name in run.hparams), options.names)
     raws = [raw for raw, name in names.items() if name == BATCH]
     if not raws:
         return None
     having = [run for run in runs if raws[0] in run.hparams]
     several = [run for run in having if (n_devices_of(run) or 1) * accumulation_of(run) > 1]
     stated = {run.batch for run in having}
-    if answers.batch is not None:
-        answer, because = answers.batch, "you said so"
+    if options.batch is not None:
+        answer, because = options.batch, "set by you"
     elif stated == {"per-device"} or raws[0].lower().startswith("per_device"):
-        answer, because = "per-device", "the format says so" if stated == {"per-device"} else "its name says so"
+        answer, because = "per-device", "from the format" if stated == {"per-device"} else "from its name"
     elif not several:
-        answer, because = "", "nothing tells of several devices or of accumulated batches: both are the same"
+        answer, because = "", "one device, no accumulation: both are the same"
     else:
         answer, because = "", "open"
         most = max((n_devices_of(run) or 1) * accumulation_of(run) for run in several)
-        meaning.questions.append(
-            f"{raws[0]!r} may be of one device or of all, and {len(several)} runs used up to {most} devices x accumulated batches: "
+        mapping.questions.append(
+            f"{raws[0]!r} may be per device or global, and {len(several)} runs used up to {most} devices x accumulation steps: "
             "pass --batch per-device or --batch global"
         )
-    meaning.readings.append(Reading("batch size", raws[0], answer or "per device or global", "", because, len(having)))
+    mapping.names.append(NameMapping("batch size", raws[0], answer or "per device or global", "", because, len(having)))
     return answer or None
 
 
-def read_objective(task: str, runs: Sequence[ForeignRun], answers: Answers, meaning: Meaning) -> tuple[str, str] | None:
-    """Say which metric decides in a task and which way; None where that has to be asked.
+def map_objective(task: str, runs: Sequence[ForeignRun], mapping: SourceMapping) -> tuple[str, str] | None:
+    """Return the objective of a task and its direction; None where that is a question.
 
     Args:
         task: Its name.
         runs: The runs of the task.
-        answers: What the caller says.
-        meaning: Receives the line of the mapping and the questions.
+        mapping: Receives the entry and the questions.
     """
+    options = mapping.options
     logged = Counter(name for run in runs for name in run.curves)
     stated = Counter(run.objective for run in runs if run.objective is not None)
-    if answers.objective is not None:
-        objective, because = answers.objective, "you said so"
+    if options.objective is not None:
+        objective, because = options.objective, "set by you"
         if not logged[objective] and logged:
-            meaning.questions.append(
+            mapping.questions.append(
                 f"task {task!r} has no metric {objective!r}; it has {_counted(logged)}: pass --objective with one of them"
             )
             return None
     elif len(stated) == 1:
-        objective, because = next(iter(stated)), "the source says so"
+        objective, because = next(iter(stated)), "given by the source"
     elif not stated and len(logged) == 1:
         objective, because = next(iter(logged)), "it is the only metric"
     elif not logged and not stated:
-        return None  # nothing to learn from; each run says why it is left out
+        return None  # nothing to learn from; each run is left out with its reason
     else:
-        meaning.questions.append(f"task {task!r} has {_counted(stated or logged)}: pass --objective with the one that decides")
+        mapping.questions.append(f"task {task!r} has {_counted(stated or logged)}: pass --objective with the one that decides")
         return None
-    direction = _read_direction(task, objective, runs, answers, meaning)
+    direction = _map_direction(task, objective, runs, mapping)
     if direction is None:
         return None
     n_runs = sum(objective in run.curves for run in runs)
-    meaning.readings.append(Reading(f"objective of {task!r}", objective, objective, direction[0], f"{because}; {direction[1]}", n_runs))
+    mapping.names.append(NameMapping(f"objective of {task!r}", objective, objective, direction[0], f"{because}; {direction[1]}", n_runs))
     return objective, direction[0]
 
 
-def _read_direction(task: str, objective: str, runs: Sequence[ForeignRun], answers: Answers, meaning: Meaning) -> tuple[str, str] | None:
+def _map_direction(task: str, objective: str, runs: Sequence[ForeignRun], mapping: SourceMapping) -> tuple[str, str] | None:
+    given = mapping.options.direction
     stated = {run.direction for run in runs if run.direction is not None and run.objective in (None, objective)}
     implied = infer_direction(objective)
-    if answers.direction is not None:
-        if stated and stated != {answers.direction}:
-            meaning.notes.append(f"task {task!r}: the source says {'/'.join(sorted(stated))}, you say {answers.direction}; yours counts")
-        return answers.direction, f"direction {answers.direction}: you said so"
+    if given is not None:
+        if stated and stated != {given}:
+            mapping.notes.append(
+                f"task {task!r}: the source gives the direction {'/'.join(sorted(stated))}, you set {given}; yours is used"
+            )
+        return given, f"direction {given}: set by you"
     if len(stated) == 1:
         direction = next(iter(stated))
         if implied is not None and str(implied) != direction:
-            meaning.notes.append(f"task {task!r}: the source says {direction} of {objective!r}, whose name sounds like {implied}")
-        return direction, "direction: the source says so"
+            mapping.notes.append(f"task {task!r}: the source gives {direction} for {objective!r}, whose name implies {implied}")
+        return direction, "direction: given by the source"
     if implied is not None and not stated:
-        return str(implied), "direction: the name says so"
-    meaning.questions.append(f"the name {objective!r} does not say which way is better: pass --direction min or --direction max")
+        return str(implied), "direction: from the name"
+    mapping.questions.append(f"the name {objective!r} does not imply a direction: pass --direction min or --direction max")
     return None
 
 
 def is_share(metric: str) -> bool:
-    """Say whether a metric is a share, such as an accuracy, by its name."""
+    """Whether a metric is a share, such as an accuracy, by its name."""
     return natural_bounds(metric, [0.5]) == (0.0, 1.0)
 
 
-def read_unit(task: str, objective: str, highest: Sequence[tuple[float, float]], answers: Answers, meaning: Meaning) -> str | None:
-    """Say whether the objective of a task is a fraction or percent; None for what is no share.
+def unit_of(task: str, objective: str, ranges: Sequence[tuple[float, float]], mapping: SourceMapping) -> str | None:
+    """Return whether the objective of a task is a ``fraction`` or ``percent``; None for what is no share.
 
     Args:
         task: Its name.
         objective: The metric.
-        highest: Smallest and largest finite value of each run.
-        answers: What the caller says.
-        meaning: Receives the questions.
+        ranges: Smallest and largest finite value of each run.
+        mapping: Receives the questions.
     """
-    given = answers.units.get(objective)
+    given = mapping.options.units.get(objective)
     if given is not None:
         return None if given == "keep" else given
     if any(word in objective.lower() for word in _PERCENT_WORDS):
         return "percent"
-    if not is_share(objective) or not highest:
+    if not is_share(objective) or not ranges:
         return None
-    low, high = min(low for low, _ in highest), max(high for _, high in highest)
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     if low < 0 or high > 100:
-        meaning.notes.append(f"task {task!r}: {objective!r} leaves [0, 100] ({low:g} to {high:g}): taken as it stands")
+        mapping.notes.append(f"task {task!r}: {objective!r} leaves [0, 100] ({low:g} to {high:g}): not converted")
         return None
-    n_above = sum(top > 1 for _, top in highest)
-    if n_above in {0, len(highest)}:
+    n_above = sum(top > 1 for _, top in ranges)
+    if n_above in {0, len(ranges)}:
         return "percent" if n_above else "fraction"
-    meaning.questions.append(
-        f"task {task!r}: {objective!r} is above 1 in {n_above} runs and not in {len(highest) - n_above}: pass --unit {objective}=percent, "
+    mapping.questions.append(
+        f"task {task!r}: {objective!r} is above 1 in {n_above} runs and not in {len(ranges) - n_above}: pass --unit {objective}=percent, "
         f"--unit {objective}=fraction (values above 1 are left out) or --unit {objective}=keep"
     )
     return None

@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from store.errors import InvalidArgumentError, MissingDependencyError
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address
-from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, utc_text, value_of_text
+from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, utc_text, value_of_text
 from store.importers.pipeline import counted
 from store.importers.yaml_text import parse_yaml_mapping
 from store.privacy import redact_text
@@ -42,7 +42,7 @@ _DELETED = "was deleted in MLflow"
 _PAGE = 1_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MlflowSource:
     """Runs of MLflow.
 
@@ -90,14 +90,14 @@ def _folder_runs(folder: Path, progress: Progress) -> Iterator[Record]:
         try:
             yield _folder_run(meta, names)
         except UnreadableRecordError as error:
-            yield LeftOut(str(error), meta.parent.name)
+            yield SkippedRecord(str(error), meta.parent.name)
 
 
 def _folder_run(meta: Path, names: dict[Path, str]) -> Record:
     about = parse_yaml_mapping(read_text(meta, MIB))
     folder, experiment = meta.parent, meta.parent.parent
     if about.get("lifecycle_stage") == "deleted":
-        return LeftOut(_DELETED, folder.name, is_bad=False)
+        return SkippedRecord(_DELETED, folder.name, is_bad=False)
     if experiment not in names:
         names[experiment] = _experiment_name(experiment)
     status = about.get("status", "")
@@ -170,7 +170,7 @@ def _database_runs(path: Path, progress: Progress) -> Iterator[Record]:
 def _database_run(connection: sqlite3.Connection, row: sqlite3.Row) -> Record:
     identity = str(row["run_uuid"])[:64]
     if row["lifecycle_stage"] == "deleted":
-        return LeftOut(_DELETED, identity, is_bad=False)
+        return SkippedRecord(_DELETED, identity, is_bad=False)
     try:
         run = _new_run(identity, str(row["experiment"]), str(row["name"] or ""), str(row["status"]), (row["start_time"], row["end_time"]))
         params = connection.execute("SELECT key, value FROM params WHERE run_uuid = ? LIMIT ?", (row["run_uuid"], _MAX_PARAMS))
@@ -186,7 +186,7 @@ def _database_run(connection: sqlite3.Connection, row: sqlite3.Row) -> Record:
             if curve is not None:
                 run.curves[str(name)] = curve
     except (TypeError, ValueError, OverflowError) as error:
-        return LeftOut(f"has values that are no numbers ({type(error).__name__})", identity)
+        return SkippedRecord(f"has values that are no numbers ({type(error).__name__})", identity)
     return run
 
 
@@ -259,5 +259,5 @@ def _server_run(client: Any, experiment: str, found: Any) -> Record:
             curves[name] = curve_of(points, started_s=_seconds(info.start_time))
         run.curves = {name: curve for name, curve in curves.items() if curve is not None}
     except (UnreadableRecordError, TypeError, ValueError) as error:
-        return LeftOut(str(error), str(info.run_id))
+        return SkippedRecord(str(error), str(info.run_id))
     return run

@@ -18,7 +18,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError, MissingDependencyError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, parse_json, read_text
-from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, number_of, value_of_text
+from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, number_of, value_of_text
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
 from store.names import infer_direction
@@ -33,7 +33,7 @@ MEASURES = (
     "kappa",
     "precision",
 )
-"""OpenML's own measures that are most common; a dump's other numeric columns count as measures only if ``--objective`` names them."""
+"""OpenML's most common measures; a dump's other numeric columns count as measures only if ``--objective`` names them."""
 _MAX_DUMP_BYTES = 256 * MIB
 _MAX_ROWS = 500_000
 _MAX_PARAMETERS = 100_000
@@ -46,21 +46,21 @@ _ABOUT = frozenset(
 _TASK_KEYS = ("task_id", "task", "data_id", "did")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OpenmlSource:
     """Runs of OpenML.
 
     Attributes:
         place: A dump (ARFF or CSV), or ``task:31,37`` for the runs of these tasks, live.
         qualities: A table (ARFF or CSV) with a row for each task: what is known of it.
-        measure: The evaluation to ask for, or the column of a dump that is one.
+        objective: The evaluation to ask for, or the column of a dump that is one.
         flows: Only runs of these flows (ids); live only.
         size: Runs to ask for at most, for each task; live only.
     """
 
     place: str
     qualities: str | None = None
-    measure: str | None = None
+    objective: str | None = None
     flows: Sequence[int] = ()
     size: int = 1_000
     kind: str = "openml"
@@ -78,7 +78,7 @@ class OpenmlSource:
             rows, features = _dump_rows(existing(self.place, "a dump of OpenML")), {}
         if self.qualities is not None:
             features |= _features(_dump_rows(existing(self.qualities, "a table of task qualities")))
-        runs = _runs_of(rows, self.measure)
+        runs = _runs_of(rows, self.objective)
         report = counted(progress, len(runs), "runs", every=500)
         for index, row in enumerate(runs.values()):
             report(index)
@@ -88,7 +88,7 @@ class OpenmlSource:
                 row.task_features = features.get(str(row.facts["task_id"]), {})
                 yield row
             else:
-                yield LeftOut("has no hyperparameters", "/".join(row.key), is_bad=False)
+                yield SkippedRecord("has no hyperparameters", "/".join(row.key), is_bad=False)
 
 
 def _dump_rows(path: Path) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ def _arff_rows(text: str, path: Path) -> list[dict[str, Any]]:
 
 
 def _runs_of(rows: Sequence[Mapping[str, Any]], measure: str | None) -> dict[tuple[str, ...], ForeignRun]:
-    """Return the runs that rows tell of: several rows may each know one measure of a run."""
+    """Return the runs of the rows: several rows may each have one measure of a run."""
     names = list(rows[0]) if rows else []
     task_key = next((name for name in _TASK_KEYS if name in names), None)
     if task_key is None:
@@ -183,9 +183,9 @@ def _key(row: Mapping[str, Any], task: str, hparams: Mapping[str, Any]) -> tuple
     run = _label(row.get("run_id"))
     if run is not None:
         return ("run", run)
-    told = repr(sorted((name, repr(value)) for name, value in hparams.items()))
+    described = repr(sorted((name, repr(value)) for name, value in hparams.items()))
     parts = [_label(row.get(name)) or "" for name in ("setup_id", "flow_id", "repeat", "fold")]
-    return ("row", task, hashlib.sha256(f"{parts}{told}".encode()).hexdigest()[:16])
+    return ("row", task, hashlib.sha256(f"{parts}{described}".encode()).hexdigest()[:16])
 
 
 def _parameters(row: Mapping[str, Any], others: frozenset[str]) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def _parameters(row: Mapping[str, Any], others: frozenset[str]) -> dict[str, Any
 
 
 def _named(cell: Any) -> dict[str, Any]:
-    """Return what a cell with parameters says: a dictionary, or the text of one, in Python's spelling or JSON's."""
+    """Return the parameters in a cell: a dictionary, or the text of one, in Python's spelling or JSON's."""
     found = cell
     if isinstance(cell, str) and len(cell) <= _MAX_PARAMETERS:
         try:
@@ -248,7 +248,7 @@ def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]
         for index, task in enumerate(tasks):
             progress(index / len(tasks), f"asking for task {task}")
             found = openml.evaluations.list_evaluations_setups(
-                source.measure or MEASURES[0], tasks=[task], flows=list(source.flows) or None, size=source.size, output_format="dataframe"
+                source.objective or MEASURES[0], tasks=[task], flows=list(source.flows) or None, size=source.size, output_format="dataframe"
             )
             rows += found.to_dict("records")
             qualities = openml.tasks.get_task(task, download_data=False, download_qualities=True).get_dataset().qualities or {}

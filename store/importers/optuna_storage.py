@@ -1,4 +1,4 @@
-"""Optuna studies: any storage address or journal file, read through Optuna's own storages.
+"""Optuna studies: any storage address or journal file, read through Optuna's storages.
 
 A SQLite file is copied first and the copy is opened: Optuna creates tables where it finds none and may have to upgrade the schema, and
 neither must happen to the user's file. Journals in Redis hold pickled snapshots and are refused.
@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from store.errors import InvalidArgumentError, MetaHPError
 from store.importers.bounded_files import existing, sqlite_address
-from store.importers.foreign import ForeignRun, LeftOut, Progress, Record, curve_of, part_of, utc_of
+from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, curve_of, part_of, utc_of
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
 from store.privacy import redact, redact_text
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OBJECTIVE = "objective"
-"""Name of what a study optimises where nobody named it."""
+"""Name of an objective without a name."""
 _MAX_JOURNAL_BYTES = 2**31
 _SAME_QUANTITY = 0.9
 """Share of the completed trials whose value must lie within their intermediate values for both to be one quantity."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class OptunaSource:
     """Studies of an Optuna storage.
 
@@ -86,7 +86,7 @@ def _trials(storage: BaseStorage, study: FrozenStudy, progress: Progress) -> Ite
             run = _run(study, trial, names, directions, separate)
         except (TypeError, ValueError, OverflowError, AttributeError, KeyError) as error:
             logger.debug("trial %s of %r: %s", trial.number, study.study_name, error)
-            yield LeftOut("is a trial with values that cannot be read", f"{study.study_name}/{trial.number}")
+            yield SkippedRecord("is a trial with values that cannot be read", f"{study.study_name}/{trial.number}")
             continue
         run.key = (study.study_name, "" if first is None else first.isoformat(), str(trial.number))
         yield run

@@ -1,8 +1,8 @@
-"""From foreign runs to a history: the part every importer shares.
+"""From foreign runs to a history: what all importers share.
 
-A source is read once. What its names mean is settled over all of its runs before the first of them is written, and nothing is written
-while a question is open. The id of a run follows from the ids its tool gave it, so taking a source in twice changes nothing, and a
-source that went on brings only what is new.
+A source is read once. Its names are mapped over all of its runs before the first of them is written, and nothing is written while a
+question is open. The id of a run follows from the ids its tool gave it, so a second import changes nothing, and a source that went on
+brings only what is new.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import TYPE_CHECKING, Any
 
 from store.errors import InvalidArgumentError
 from store.ids import task_id_of
-from store.importers.foreign import MAX_HPARAMS, MAX_METRICS, MAX_TEXT_CHARS, ForeignRun, LeftOut, Progress, RunSource, number_of
+from store.importers.foreign import MAX_HPARAMS, MAX_METRICS, MAX_TEXT_CHARS, ForeignRun, Progress, RunSource, SkippedRecord, number_of
 from store.importers.mapping import (
     GLOBAL,
-    Answers,
-    Meaning,
-    Reading,
+    ImportOptions,
+    NameMapping,
+    SourceMapping,
     accumulation_of,
+    map_hyperparameters,
+    map_objective,
     n_devices_of,
-    read_hyperparameters,
-    read_objective,
-    read_unit,
     shortened,
     stored_names,
+    unit_of,
 )
 from store.names import resolve_direction
 from store.privacy import redact, redact_text
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
     from store.history import History
 
 _EXAMPLES = 3
-_NOT_ENDED = "is still running; it comes in once it has ended"
+_NOT_ENDED = "is still running; import it again once it has ended"
 MAX_RUNS = 200_000
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class SourceReport:
     """What an import did, or would do.
 
@@ -57,197 +57,206 @@ class SourceReport:
         place: Where the runs lie.
         n_found: Records of the source.
         n_new: Runs that were not in the history before.
-        n_updated: Runs that were, and read otherwise now: they went on, or another objective or name was given.
+        n_updated: Runs that were and have changed: they went on, or another objective or name was given.
         n_known: Runs that were, unchanged.
-        n_left_out: Records that do not come in.
+        n_left_out: Records that are skipped.
         n_bad: Those of them that are damaged.
-        n_values: Metric values that came in.
-        statuses: Status -> number of the runs taken.
-        tasks: Task -> number of the runs taken.
-        left_out: Reason, how many, and the first few they are.
-        readings: The mapping of names.
-        questions: What must be answered before anything comes in.
-        notes: What was read otherwise than it stands there.
+        n_values: Metric values that were written.
+        statuses: Status -> number of runs.
+        tasks: Task -> number of runs.
+        left_out: Reason for skipping, how many, and the first few of them.
+        names: How each name is read.
+        questions: What must be answered first.
+        notes: What was converted or cut.
         is_written: Whether the history was changed.
     """
 
     kind: str
     place: str
-    n_found: int = 0
-    n_new: int = 0
-    n_updated: int = 0
-    n_known: int = 0
-    n_left_out: int = 0
-    n_bad: int = 0
-    n_values: int = 0
-    statuses: dict[str, int] = field(default_factory=dict)
-    tasks: dict[str, int] = field(default_factory=dict)
-    left_out: list[tuple[str, int, tuple[str, ...]]] = field(default_factory=list)
-    readings: list[Reading] = field(default_factory=list)
-    questions: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    is_written: bool = False
+    n_found: int
+    n_new: int
+    n_updated: int
+    n_known: int
+    n_left_out: int
+    n_bad: int
+    n_values: int
+    statuses: dict[str, int]
+    tasks: dict[str, int]
+    left_out: list[tuple[str, int, tuple[str, ...]]]
+    names: list[NameMapping]
+    questions: list[str]
+    notes: list[str]
+    is_written: bool
 
 
 def import_source(
     history: History | None,
     source: RunSource,
-    answers: Answers | None = None,
+    options: ImportOptions | None = None,
     *,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> SourceReport:
-    """Take the runs of a source into a history.
+    """Import the runs of a source into a history.
 
     Args:
         history: Where they go; None only with ``dry_run``: as into an empty one.
         source: Where they are.
-        answers: What the caller says of the source.
-        dry_run: Only say what would come in, questions included.
+        options: What the user sets; it comes before what the source gives.
+        dry_run: Only report what would be imported, questions included.
         progress: Called with the share done, in [0, 1], and what is being done.
 
     Returns:
-        What came in, or would.
+        What was imported, or would be.
 
     Raises:
         InvalidArgumentError: If a question is open, with the options that answer it; or if the source cannot be read at all.
         ObjectiveError: If the direction given is none.
         StorageError: If the history cannot be written.
     """
-    answers = answers or Answers()
-    if answers.direction is not None:
-        answers = with_fields(answers, direction=str(resolve_direction(answers.objective or "the objective", answers.direction)))
-    report = SourceReport(source.kind, redact_text(source.place))
-    leaving = _Leaving()
-    runs = list(_bounded(_collected(source, answers, report, leaving, progress or (lambda share, text: None)), leaving, report))
-    meaning = read_hyperparameters(runs, answers)
-    finished = _finished_runs(runs, answers, meaning, history, report, leaving)
-    report.readings, report.questions, report.notes = meaning.readings, meaning.questions, [*report.notes, *meaning.notes]
-    if report.questions and not dry_run:
-        raise InvalidArgumentError(
-            f"What {source.kind} recorded must have one meaning, but it can be read in more than one way: {'; '.join(report.questions)}."
-        )
+    options = options or ImportOptions()
+    if options.direction is not None:
+        options = with_fields(options, direction=str(resolve_direction(options.objective or "the objective", options.direction)))
+    show = progress or (lambda share, text: None)
+    skipped = _Skipped()
+    cut: Counter[str] = Counter()
+    runs = list(_collected(source, options, skipped, cut, show))
+    mapping = map_hyperparameters(runs, options)
+    finished = _finished_runs(runs, mapping, history, (source.kind, redact_text(source.place)), skipped)
+    if mapping.questions and not dry_run:
+        raise InvalidArgumentError(f"What {source.kind} recorded is ambiguous: {'; '.join(mapping.questions)}.")
     known = known_digests(history, [run.id for run in finished])
-    for run in finished:
-        digest = known.get(run.id, "")
-        report.n_new += run.id not in known
-        report.n_known += digest is None or digest == origin_digest(run.description)
-        status = str(run.status or ("diverged" if not math.isfinite(run.curves[run.objective].values[-1]) else "completed"))
-        report.statuses[status] = report.statuses.get(status, 0) + 1
-        report.tasks[run.task] = report.tasks.get(run.task, 0) + 1
-    report.n_updated = len(finished) - report.n_new - report.n_known
-    report.left_out, report.n_left_out, report.n_bad = leaving.listed(), leaving.count, leaving.n_bad
-    if history is not None and not dry_run:
-        if progress is not None:
-            progress(0.95, "writing")
-        counts = history.add_finished_runs(finished, _descriptions(history, finished, runs))
-        report.n_values, report.is_written = counts["metrics"], True
-    return report
+    n_new = sum(run.id not in known for run in finished)
+    n_known = sum(run.id in known and known[run.id] in {None, origin_digest(run.description)} for run in finished)
+    is_written = history is not None and not dry_run
+    n_values = 0
+    if history is not None and is_written:
+        show(0.95, "writing")
+        n_values = history.add_finished_runs(finished, _descriptions(history, finished, runs))["metrics"]
+    return SourceReport(
+        kind=source.kind,
+        place=redact_text(source.place),
+        n_found=len(runs) + skipped.n_unread,
+        n_new=n_new,
+        n_updated=len(finished) - n_new - n_known,
+        n_known=n_known,
+        n_left_out=skipped.count,
+        n_bad=skipped.n_bad,
+        n_values=n_values,
+        statuses=dict(Counter(map(_status_of, finished))),
+        tasks=dict(Counter(run.task for run in finished)),
+        left_out=skipped.listed(),
+        names=mapping.names,
+        questions=mapping.questions,
+        notes=[*(f"left out: {count} {what}" for what, count in cut.items() if count), *mapping.notes],
+        is_written=is_written,
+    )
 
 
-@dataclass
-class _Leaving:
-    """Records that do not come in, by reason."""
+def _status_of(run: FinishedRun) -> str:
+    return str(run.status or ("completed" if math.isfinite(run.curves[run.objective].values[-1]) else "diverged"))
 
-    reasons: dict[str, list[Any]] = field(default_factory=dict)
-    count: int = 0
-    n_bad: int = 0
 
-    def add(self, record: LeftOut) -> None:
-        entry = self.reasons.setdefault(record.reason, [0, []])
-        entry[0] += 1
-        if len(entry[1]) < _EXAMPLES:
-            entry[1].append(redact_text(record.where)[:120])
-        self.count += 1
-        self.n_bad += record.is_bad
+@dataclass(slots=True)
+class _Skipped:
+    """Records that are not imported, by reason; ``n_unread`` of them before their names were mapped."""
+
+    reasons: dict[str, list[SkippedRecord]] = field(default_factory=dict)
+    n_unread: int = 0
+
+    def add(self, record: SkippedRecord) -> None:
+        self.reasons.setdefault(record.reason, []).append(record)
+
+    @property
+    def count(self) -> int:
+        return sum(map(len, self.reasons.values()))
+
+    @property
+    def n_bad(self) -> int:
+        return sum(record.is_bad for records in self.reasons.values() for record in records)
 
     def listed(self) -> list[tuple[str, int, tuple[str, ...]]]:
-        return [(reason, count, tuple(where)) for reason, (count, where) in sorted(self.reasons.items(), key=lambda item: -item[1][0])]
+        listed = [
+            (reason, len(records), tuple(redact_text(record.where)[:120] for record in records[:_EXAMPLES]))
+            for reason, records in self.reasons.items()
+        ]
+        return sorted(listed, key=lambda item: -item[1])
 
 
-def _collected(source: RunSource, answers: Answers, report: SourceReport, leaving: _Leaving, progress: Progress) -> Iterator[ForeignRun]:
+def _collected(source: RunSource, options: ImportOptions, skipped: _Skipped, cut: Counter[str], progress: Progress) -> Iterator[ForeignRun]:
     keys: set[tuple[str, ...]] = set()
     for record in source.read(lambda share, text: progress(0.9 * min(1.0, share), text)):
-        report.n_found += 1
-        if isinstance(record, LeftOut):
-            leaving.add(record)
+        if isinstance(record, SkippedRecord):
+            skipped.add(record)
         elif record.key in keys:
-            leaving.add(LeftOut("is the same run as another one of the source", "/".join(record.key), is_bad=False))
+            skipped.add(SkippedRecord("is the same run as another one of the source", "/".join(record.key), is_bad=False))
         elif record.status is RunStatus.RUNNING:
-            leaving.add(LeftOut(_NOT_ENDED, "/".join(record.key), is_bad=False))
+            skipped.add(SkippedRecord(_NOT_ENDED, "/".join(record.key), is_bad=False))
         elif len(keys) >= MAX_RUNS:
-            leaving.add(LeftOut(f"is beyond the first {MAX_RUNS} runs", "/".join(record.key)))
+            skipped.add(SkippedRecord(f"is beyond the first {MAX_RUNS} runs", "/".join(record.key)))
         else:
             keys.add(record.key)
-            if answers.task is not None:
+            if options.task is not None:
                 record.facts.setdefault("task", record.task)
-                record.task = answers.task
+                record.task = options.task
+            _cut(record, cut)
             yield record
+    skipped.n_unread = skipped.count
 
 
-def _bounded(runs: Iterator[ForeignRun], leaving: _Leaving, report: SourceReport) -> Iterator[ForeignRun]:
-    """Pass runs on without what is too much of anything; say so once."""
-    cut: Counter[str] = Counter()
-    for run in runs:
-        long = [name for name, value in run.hparams.items() if len(str(value)[: MAX_TEXT_CHARS + 1]) > MAX_TEXT_CHARS or len(name) > 200]
-        for name in long:
-            del run.hparams[name]
-        run.hparams = {name: redact(value, name) for name, value in run.hparams.items()}
-        cut[f"hyperparameters longer than {MAX_TEXT_CHARS} characters"] += len(long)
-        if len(run.hparams) > MAX_HPARAMS:
-            cut[f"hyperparameters beyond the first {MAX_HPARAMS} of a run"] += len(run.hparams) - MAX_HPARAMS
-            run.hparams = dict(list(run.hparams.items())[:MAX_HPARAMS])
-        if len(run.curves) > MAX_METRICS:
-            cut[f"metrics beyond the first {MAX_METRICS} of a run"] += len(run.curves) - MAX_METRICS
-            kept = list(run.curves.items())
-            run.curves = dict([*[item for item in kept if item[0] == run.objective], *kept][:MAX_METRICS])
-        yield run
-    report.notes += [f"left out: {count} {what}" for what, count in cut.items() if count]
+def _cut(run: ForeignRun, cut: Counter[str]) -> None:
+    """Redact a run, cut what is too much of anything, and count what was cut."""
+    long = [name for name, value in run.hparams.items() if len(str(value)[: MAX_TEXT_CHARS + 1]) > MAX_TEXT_CHARS or len(name) > 200]
+    for name in long:
+        del run.hparams[name]
+    run.hparams = {name: redact(value, name) for name, value in run.hparams.items()}
+    cut[f"hyperparameters longer than {MAX_TEXT_CHARS} characters"] += len(long)
+    cut[f"hyperparameters beyond the first {MAX_HPARAMS} of a run"] += max(0, len(run.hparams) - MAX_HPARAMS)
+    run.hparams = dict(list(run.hparams.items())[:MAX_HPARAMS])
+    if len(run.curves) > MAX_METRICS:
+        cut[f"metrics beyond the first {MAX_METRICS} of a run"] += len(run.curves) - MAX_METRICS
+        kept = list(run.curves.items())
+        run.curves = dict([*[item for item in kept if item[0] == run.objective], *kept][:MAX_METRICS])
 
 
 def _finished_runs(
-    runs: Sequence[ForeignRun], answers: Answers, meaning: Meaning, history: History | None, report: SourceReport, leaving: _Leaving
+    runs: Sequence[ForeignRun], mapping: SourceMapping, history: History | None, origin: tuple[str, str], skipped: _Skipped
 ) -> list[FinishedRun]:
-    """Return the runs as the history takes them; of a task with an open question none."""
+    """Return the runs as the history takes them; none of a task with an open question."""
     by_task: dict[str, list[ForeignRun]] = {}
     for run in runs:
         by_task.setdefault(run.task, []).append(run)
-    _check_objective(runs, answers)
+    _check_objective(runs, mapping.options.objective)
     finished: list[FinishedRun] = []
     for task, group in by_task.items():
-        objective = read_objective(task, group, answers, meaning)
+        objective = map_objective(task, group, mapping)
         if objective is None:
             for run in group if not any(run.curves for run in group) else []:
-                leaving.add(LeftOut("has no metric", "/".join(run.key), is_bad=False))
+                skipped.add(SkippedRecord("has no metric", "/".join(run.key), is_bad=False))
             continue
-        name, direction = objective
-        highest = [(min(values), max(values)) for run in group if (values := _finite(run.curves.get(name)))]
-        unit = read_unit(task, name, highest, answers, meaning)
-        factor = _factor_of_history(history, task, name, unit, meaning)
+        ranges = [(min(values), max(values)) for run in group if (values := _finite(run.curves.get(objective[0])))]
+        unit = unit_of(task, objective[0], ranges, mapping)
+        factor = _factor_of_history(history, task, objective[0], unit, mapping)
         if unit is not None:
-            meaning.readings.append(Reading(f"unit of {task!r}", name, unit, _span(highest), _why_unit(name, answers), len(highest)))
+            because = "set by you" if objective[0] in mapping.options.units else "from its name and its values"
+            mapping.names.append(NameMapping(f"unit of {task!r}", objective[0], unit, _span(ranges), because, len(ranges)))
         for run in group:
-            done = _finished_run(run, name, direction, unit, factor, answers, meaning, report)
-            if isinstance(done, LeftOut):
-                leaving.add(done)
+            done = _finished_run(run, objective, unit, factor, mapping, origin)
+            if isinstance(done, SkippedRecord):
+                skipped.add(done)
             else:
                 finished.append(done)
     return finished
 
 
-def _check_objective(runs: Sequence[ForeignRun], answers: Answers) -> None:
+def _check_objective(runs: Sequence[ForeignRun], objective: str | None) -> None:
     logged = list(dict.fromkeys(name for run in runs for name in run.curves))
-    if answers.objective is not None and logged and answers.objective not in logged:
-        close = difflib.get_close_matches(answers.objective, logged, 1)
+    if objective is not None and logged and objective not in logged:
+        close = difflib.get_close_matches(objective, logged, 1)
         meant = f" Did you mean {close[0]!r}?" if close else ""
         raise InvalidArgumentError(
-            f"An objective must be a metric that was recorded, but there is no {answers.objective!r}; recorded were: {shortened(logged)}."
-            f"{meant}"
+            f"An objective must be a metric that was recorded, but there is no {objective!r}; recorded were: {shortened(logged)}.{meant}"
         )
-
-
-def _why_unit(name: str, answers: Answers) -> str:
-    return "you said so" if name in answers.units else "its name and its values say so"
 
 
 def _span(highest: Sequence[tuple[float, float]]) -> str:
@@ -258,7 +267,7 @@ def _finite(curve: Curve | None) -> list[float]:
     return [] if curve is None else [value for value in curve.values if math.isfinite(value)]
 
 
-def _factor_of_history(history: History | None, task: str, objective: str, unit: str | None, meaning: Meaning) -> float:
+def _factor_of_history(history: History | None, task: str, objective: str, unit: str | None, mapping: SourceMapping) -> float:
     """Return the factor that brings the source's values to the unit this task has in the history already."""
     if history is None or unit is None:
         return 1.0
@@ -268,40 +277,33 @@ def _factor_of_history(history: History | None, task: str, objective: str, unit:
     held = "percent" if known.best > 1 else "fraction"
     if held == unit or known.direction != "max":
         return 1.0
-    meaning.notes.append(f"task {task!r}: {objective!r} is {unit} here and {held} in the history: converted to {held}")
+    mapping.notes.append(f"task {task!r}: {objective!r} is {unit} here and {held} in the history: converted to {held}")
     return 0.01 if held == "fraction" else 100.0
 
 
 def _finished_run(
-    run: ForeignRun,
-    objective: str,
-    direction: str,
-    unit: str | None,
-    factor: float,
-    answers: Answers,
-    meaning: Meaning,
-    report: SourceReport,
-) -> FinishedRun | LeftOut:
-    where = "/".join(run.key)
+    run: ForeignRun, objective: tuple[str, str], unit: str | None, factor: float, mapping: SourceMapping, origin: tuple[str, str]
+) -> FinishedRun | SkippedRecord:
+    where, (metric, direction), (kind, place) = "/".join(run.key), objective, origin
     curves = dict(run.curves)
-    if objective not in curves and run.status in {None, RunStatus.COMPLETED}:
-        return LeftOut(f"has no value of {objective!r}", where, is_bad=False)
-    if unit == "fraction" and any(value > 1 for value in _finite(curves.get(objective))):
-        return LeftOut(f"has values of {objective!r} above 1, which was said to be a fraction", where)
-    if factor != 1.0 and objective in curves:
-        curves[objective] = with_fields(curves[objective], values=[value * factor for value in curves[objective].values])
-    hparams, names = stored_hparams(run, answers, meaning)
+    if metric not in curves and run.status in {None, RunStatus.COMPLETED}:
+        return SkippedRecord(f"has no value of {metric!r}", where, is_bad=False)
+    if unit == "fraction" and any(value > 1 for value in _finite(curves.get(metric))):
+        return SkippedRecord(f"has values of {metric!r} above 1, which is set to be a fraction", where)
+    if factor != 1.0 and metric in curves:
+        curves[metric] = with_fields(curves[metric], values=[value * factor for value in curves[metric].values])
+    hparams, names = stored_hparams(run, mapping)
     done = FinishedRun(
-        id=run_id(report.kind, run),
+        id=run_id(kind, run),
         task=run.task,
         hparams=hparams,
-        objective=objective,
+        objective=metric,
         direction=direction,
         curves={storable_text(name): curve for name, curve in curves.items()},
         status=run.status,
         started_utc=run.started_utc or "1970-01-01T00:00:00.000000Z",
         epochs_reached=run.epochs_reached,
-        framework=report.kind,
+        framework=kind,
         sources=run.sources,
         names=names,
         ended_utc=run.ended_utc,
@@ -310,29 +312,27 @@ def _finished_run(
         model_class=run.model_class,
         n_parameters=run.n_parameters,
     )
-    origin = {"importer": report.kind, "place": report.place, "run": where, **run.facts}
-    if unit is not None:
-        origin["unit"] = unit
-    return with_fields(done, description={"origin": {**origin, "digest": _digest_of(done)}})
+    facts = {"importer": kind, "place": place, "run": where, **run.facts, **({} if unit is None else {"unit": unit})}
+    return with_fields(done, description={"origin": {**facts, "digest": _digest_of(done)}})
 
 
-def stored_hparams(run: ForeignRun, answers: Answers, meaning: Meaning) -> tuple[dict[str, Any], dict[str, str]]:
+def stored_hparams(run: ForeignRun, mapping: SourceMapping) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the hyperparameters as they are stored, and under which names."""
     hparams = dict(run.hparams)
-    for raw, scale in meaning.scales.items():
+    for raw, scale in mapping.scales.items():
         number = number_of(hparams.get(raw))
         if number is not None:
             hparams[raw] = number * scale
-    names = stored_names(hparams, {raw: name for raw, name in answers.names.items() if raw in hparams})
+    names = stored_names(hparams, {raw: name for raw, name in mapping.options.names.items() if raw in hparams})
     by_name = {name: raw for raw, name in names.items()}
     batch = by_name.get("batch_size")
     if batch is None or GLOBAL in by_name:
         return hparams, names
-    if meaning.batch == "global":
+    if mapping.batch == "global":
         names[batch] = GLOBAL
         return hparams, names
     devices, size = n_devices_of(run), number_of(hparams[batch])
-    if size is not None and size.is_integer() and (devices is not None or meaning.batch == "per-device"):
+    if size is not None and size.is_integer() and (devices is not None or mapping.batch == "per-device"):
         # what every recorder of ours writes beside the size per device
         hparams[GLOBAL] = int(size) * (devices or 1) * accumulation_of(run)
         names[GLOBAL] = GLOBAL
@@ -349,9 +349,9 @@ def run_id(kind: str, run: ForeignRun) -> str:
 
 def _digest_of(run: FinishedRun) -> str:
     curves = {name: [*map(list, (curve.steps, map(repr, curve.values)))] for name, curve in sorted(run.curves.items())}
-    told = [run.task, run.objective, run.direction, str(run.status), run.error, run.epochs_reached, sorted(run.names.items()), curves]
+    values = [run.task, run.objective, run.direction, str(run.status), run.error, run.epochs_reached, sorted(run.names.items()), curves]
     hparams = {name: encode_value(value, name) for name, value in sorted(run.hparams.items())}
-    return hashlib.sha256(json.dumps([told, hparams]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([values, hparams]).encode()).hexdigest()[:16]
 
 
 def known_digests(history: History | None, ids: Sequence[str]) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from store.errors import InvalidArgumentError
 from store.ids import utc_now
 from store.importers.foreign import ForeignRun
-from store.importers.mapping import Answers, Meaning, read_hyperparameters
+from store.importers.mapping import ImportOptions, SourceMapping, map_hyperparameters
 from store.importers.pipeline import known_digests, stored_hparams
 from store.importers.table_files import kind_of, read_csv, read_table
 from store.names import resolve_direction
@@ -34,7 +34,7 @@ _EXACT = 2.0**53
 """From here on a floating-point number is not every whole number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TableColumns:
     """Which column of a table means what.
 
@@ -43,7 +43,7 @@ class TableColumns:
         run: Names the run within the task.
         hparams: Columns that are hyperparameters, in the table or in the one joined to it.
         objective: Metric that decides.
-        direction: ``min`` or ``max``; None where the objective's name says it.
+        direction: ``min`` or ``max``; None: inferred from the objective's name.
         step: Counts the values of a run; None for a table with one row a run.
         time: Seconds since the run's start.
         metrics: Further columns to keep as metrics.
@@ -65,9 +65,9 @@ class TableColumns:
         return list(dict.fromkeys([self.task, self.run, self.objective, *optional, *self.metrics]))
 
 
-@dataclass
-class ImportReport:
-    """What an import did.
+@dataclass(slots=True)
+class TableReport:
+    """What the import of a table did, or would do; filled while the runs are read.
 
     Attributes:
         n_rows: Rows of the table.
@@ -76,12 +76,12 @@ class ImportReport:
         n_new: Runs that were not in the history before.
         n_updated: Runs that were, and have other values now.
         n_diverged: Runs whose last value is not finite.
-        n_values: Metric values that came in.
+        n_values: Metric values that were written.
         configs: Each distinct configuration once, by raw name.
         left_out: Columns that were not taken.
-        notes: What was read otherwise than it stands there, one line each.
+        notes: What was converted or left out, one line each.
         n_empty: Runs without any value of the objective, which are left out.
-        meaning: How the names are read, where the caller asked for it.
+        mapping: How the names are read, where options were given.
         is_written: Whether the history was changed.
     """
 
@@ -96,7 +96,7 @@ class ImportReport:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     n_empty: int = 0
-    meaning: Meaning = field(default_factory=Meaning)
+    mapping: SourceMapping = field(default_factory=SourceMapping)
     is_written: bool = False
 
 
@@ -108,11 +108,11 @@ def import_table(
     join: tuple[str | Path, str] | None = None,
     task_features: tuple[str | Path, str] | None = None,
     task: str | None = None,
-    answers: Answers | None = None,
+    options: ImportOptions | None = None,
     dry_run: bool = False,
     progress: Callable[[float, str], None] | None = None,
-) -> ImportReport:
-    """Take a recorded table into a history. Doing it twice changes nothing: ids follow from what the table says of a run.
+) -> TableReport:
+    """Import a recorded table. Doing it twice changes nothing: ids follow from the rows of a run.
 
     Args:
         history: Where the runs go; None only with ``dry_run``.
@@ -121,13 +121,13 @@ def import_table(
         join: A second table with hyperparameters, and the key column that both have.
         task_features: A table with one row a task, and its column with the task.
         task: Name of the one task of all rows, in the place of a column.
-        answers: What the caller says of names, units and batch sizes; open questions are then asked, and each run keeps its origin. None:
-            everything as it stands, and a run that is known is left as it is.
-        dry_run: Only say what would come in.
+        options: Names, units and batch sizes set by the user; ambiguous ones are then questions, and each run keeps its origin. None:
+            nothing is converted, and a known run is not written again.
+        dry_run: Only report what would be imported.
         progress: Called with a fraction in [0, 1] and a text.
 
     Returns:
-        What came in, or would.
+        What was imported, or would be.
 
     Raises:
         InvalidArgumentError: If a file or a column is missing or malformed, a run has several rows and no step column, or a question
@@ -153,15 +153,13 @@ def import_table(
     _read_numbers(data, [name for name in own if _is_text(table, name)], path, notes)
     if joined is not None:
         data[keys[0]] = joined.matching(data[keys[0]])
-    report = ImportReport(n_rows=table.num_rows, notes=tuple(notes))
+    report = TableReport(n_rows=table.num_rows, notes=tuple(notes))
     report.left_out = tuple(name for name in table.column_names if name not in wanted)
-    rows = _Rows(data, columns, direction, joined, join[1] if join else None, own, answers, place=redact_text(str(path)))
-    if answers is not None:
-        report.meaning = rows.meaning = read_hyperparameters(list(rows.configurations()), answers)
-        if report.meaning.questions and not dry_run:
-            raise InvalidArgumentError(
-                f"A table must have one meaning, but it can be read in more than one way: {'; '.join(report.meaning.questions)}."
-            )
+    rows = _Rows(data, columns, direction, joined, join[1] if join else None, own, place=redact_text(str(path)))
+    if options is not None:
+        report.mapping = rows.mapping = map_hyperparameters(list(rows.configurations()), options)
+        if report.mapping.questions and not dry_run:
+            raise InvalidArgumentError(f"The table {str(path)!r} is ambiguous: {'; '.join(report.mapping.questions)}.")
     if dry_run or history is None:
         ids = [run.id for run in _watched(rows, report, progress)]
         report.n_new = len(ids) - len(known_digests(history, ids))
@@ -172,11 +170,11 @@ def import_table(
     report.n_empty = rows.n_empty
     if rows.n_empty:
         runs = "1 run has" if rows.n_empty == 1 else f"{rows.n_empty} runs have"
-        report.notes += (f"{runs} no value of {columns.objective!r} and cannot come in",)
+        report.notes += (f"{runs} no value of {columns.objective!r} and cannot be imported",)
     return report
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Keyed:
     names: tuple[str, ...]
     rows: Mapping[Any, Mapping[str, Any]]
@@ -227,7 +225,7 @@ def _check_columns(present: Sequence[str], needed: Sequence[str], path: str | Pa
 
 
 def _with_task(table: Any, columns: TableColumns, task: str) -> tuple[TableColumns, Any]:
-    """Add a column that says the same task in every row."""
+    """Add a column with the same task in every row."""
     import pyarrow as pa
 
     name = "task"
@@ -237,7 +235,7 @@ def _with_task(table: Any, columns: TableColumns, task: str) -> tuple[TableColum
 
 
 def _read_labels_exactly(table: Any, path: str | Path, names: Sequence[str]) -> Any:
-    """Read a CSV again with its labels as text where they are numbers too large to be told apart as such."""
+    """Read a CSV again with its labels as text where they are numbers too large to be exact."""
     import pyarrow as pa
     import pyarrow.compute
     import pyarrow.csv
@@ -320,7 +318,7 @@ def _as_number(text: Any) -> int | float | None:
     return None
 
 
-@dataclass
+@dataclass(slots=True)
 class _Rows:
     """A sorted table as finished runs."""
 
@@ -330,13 +328,12 @@ class _Rows:
     joined: _Keyed | None
     key: str | None
     own: Sequence[str]
-    answers: Answers | None = None
-    meaning: Meaning | None = None
+    mapping: SourceMapping | None = None
     place: str = ""
     n_empty: int = 0
 
     def configurations(self) -> Iterator[ForeignRun]:
-        """Yield the hyperparameters of each run, to say what they mean."""
+        """Yield the hyperparameters of each run, to map them."""
         for task, run, rows in self._groups():
             yield ForeignRun((), str(task), self._hparams(task, run, rows))
 
@@ -371,12 +368,11 @@ class _Rows:
                 curves[name] = Curve([steps[i] for i in kept], [float(values[i]) for i in kept], elapsed)
         if columns.objective not in curves:
             return None
+        stored: dict[str, Any] = hparams
         names: dict[str, str] = {}
-        stored = hparams
-        if self.answers is not None and self.meaning is not None:
-            stored, names = stored_hparams(ForeignRun((), str(task), hparams), self.answers, self.meaning)
         description: dict[str, Any] = {}
-        if self.answers is not None:  # recorded tables for a replay are many runs, and need no more than their values
+        if self.mapping is not None:  # recorded tables for a replay are many runs, and need no more than their values
+            stored, names = stored_hparams(ForeignRun((), str(task), hparams), self.mapping)
             origin = {"importer": "table", "place": self.place, "run": str(run), "digest": _digest_of(curves, stored, names)}
             description = {"origin": origin}
         is_epoch = columns.step is not None and "epoch" in columns.step.lower()
@@ -411,7 +407,7 @@ class _Rows:
         if any(step != exact for step, exact in zip(steps, given, strict=True)) or len(set(steps)) < len(steps):
             raise InvalidArgumentError(
                 f"Steps must be whole numbers, each once a run, but run {run!r} of task {task!r} has others in column "
-                f"{self.columns.step!r}. Name the column that counts the values, or one that tells the runs apart."
+                f"{self.columns.step!r}. Name the column that counts the values, or one that identifies the runs."
             )
         return steps
 
@@ -422,8 +418,8 @@ class _Rows:
             first = column[rows.start]
             if column[rows.stop - 1] != first and first == first:
                 raise InvalidArgumentError(
-                    f"A hyperparameter must stay the same within a run, but {name!r} changes in run {run!r} of task {task!r}. Name a run "
-                    "column that tells the runs apart."
+                    f"A hyperparameter must stay the same within a run, but {name!r} changes in run {run!r} of task {task!r}. Name a "
+                    "column that identifies the runs."
                 )
             found[name] = first
         if self.joined is not None and self.key is not None:
@@ -438,7 +434,7 @@ class _Rows:
         return {name: value for name, value in found.items() if value is not None and value == value and value not in ("nan", "NaN")}
 
 
-def _watched(rows: _Rows, report: ImportReport, progress: Callable[[float, str], None] | None) -> Iterator[FinishedRun]:
+def _watched(rows: _Rows, report: TableReport, progress: Callable[[float, str], None] | None) -> Iterator[FinishedRun]:
     """Pass runs on and count them."""
     tasks: set[str] = set()
     configs: dict[str, dict[str, Any]] = {}
@@ -457,7 +453,7 @@ def _watched(rows: _Rows, report: ImportReport, progress: Callable[[float, str],
 
 
 def _run_id(objective: str, task: str, run: Any, hparams: Mapping[str, Any]) -> str:
-    """Return an id that follows from what the table says of a run, and sorts within a task as the runs do."""
+    """Return an id that follows from the rows of a run, and sorts within a task as the runs do."""
     is_whole = (isinstance(run, int) or (isinstance(run, float) and run.is_integer())) and run >= 0
     label = f"{int(run):0{_LABEL_DIGITS}d}" if is_whole else re.sub(r"[^A-Za-z0-9]+", "_", str(run))[:24]
     return f"{_digest((objective, task))}-{label}-{_digest((str(run), sorted(hparams.items())))}"

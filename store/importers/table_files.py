@@ -1,6 +1,6 @@
 """Tables as files, as folders of the ``datasets`` library, or on the Hugging Face Hub: read within bounds, into Arrow.
 
-pyarrow is imported when a table is read, never with ``store``; ``datasets`` (extra ``datasets``) only for its own folders and the Hub.
+pyarrow is imported when a table is read, never with ``store``; ``datasets`` (extra ``datasets``) only for its folders and the Hub.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def read_table(place: str | Path) -> Any:
     """Read a table into Arrow.
 
     Args:
-        place: File (told by its suffix), folder that ``Dataset.save_to_disk`` wrote, or ``hf:OWNER/NAME[:SPLIT]``.
+        place: File (by its suffix), folder that ``Dataset.save_to_disk`` wrote, or ``hf:OWNER/NAME[:SPLIT]``.
 
     Raises:
         InvalidArgumentError: If it is missing, malformed, too large or of another format.
@@ -68,7 +68,7 @@ def _file_table(path: Path) -> Any:
 
 
 def kind_of(place: str | Path) -> str:
-    """Return the suffix that says what a file holds, ``gz`` aside; empty for what is no file."""
+    """Return the suffix that names the format of a file, ``gz`` aside; empty for what is no file."""
     return "" if str(place).startswith(HUB) else Path(place).name.lower().removesuffix(".gz").rpartition(".")[2]
 
 

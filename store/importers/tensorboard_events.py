@@ -1,6 +1,6 @@
 """TensorBoard event folders with hyperparameters: of the hparams plugin (``add_hparams``) or of Lightning's ``hparams.yaml``.
 
-The records are cut out of the files here, within bounds and with their checksums checked, and read by TensorBoard's own classes (extra
+The records are cut out of the files here, within bounds and with their checksums checked, and read by TensorBoard's classes (extra
 ``tensorboard``). A folder with event files is a run; what ``SummaryWriter.add_hparams`` writes into a folder below belongs to the run
 above.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError, MissingDependencyError
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below
-from store.importers.foreign import MAX_METRICS, ForeignRun, LeftOut, Point, Progress, Record, curve_of, gather, utc_text
+from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, gather, utc_text
 from store.importers.lightning_csv import read_hparams, task_of
 from store.importers.pipeline import counted
 from store.records import RunStatus
@@ -30,10 +30,10 @@ _HPARAMS = "_hparams_/"
 _PARTS = frozenset({"train", "validation", "val", "eval", "test"})
 """Folders in which Keras and others write the curves of one run on each part of the data."""
 _HP_METRIC = "hp_metric"
-"""Lightning's placeholder, -1 unless somebody logs it."""
+"""Lightning's placeholder, -1 unless it is logged."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorBoardSource:
     """Runs of TensorBoard.
 
@@ -70,9 +70,9 @@ class TensorBoardSource:
         yield from _runs(read, folder)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Events:
-    """What the event files of one folder say."""
+    """The event files of one folder."""
 
     names: list[str]
     points: dict[str, list[Point]] = field(default_factory=dict)
@@ -101,7 +101,7 @@ def _records(path: Path) -> Iterator[bytes | None]:
     Each is: length (8 bytes), checksum of the length (4), data, checksum of the data (4).
 
     Raises:
-        UnreadableRecordError: If what follows cannot be told apart any more; a record cut off at the end is none, the run may go on.
+        UnreadableRecordError: If the rest cannot be split into records; a record cut off at the end is none, the run may be going on.
     """
     size = path.stat().st_size
     if size > _MAX_FILE_BYTES:
@@ -204,7 +204,7 @@ def _runs(read: dict[Path, _Events | UnreadableRecordError], root: Path) -> Iter
             continue
         above = merged.get(place.parent)
         if isinstance(found, UnreadableRecordError):
-            yield LeftOut(str(found), f"{place.parent.name}/{place.name}")
+            yield SkippedRecord(str(found), f"{place.parent.name}/{place.name}")
         elif above is not None and not above.hparams and found.hparams:
             above.hparams, above.status = found.hparams, found.status
             for tag, points in found.points.items():
@@ -226,11 +226,11 @@ def _is_side_writer(place: Path, found: _Events) -> bool:
 def _run(place: Path, found: _Events, root: Path) -> Record:
     where = f"{place.parent.name}/{place.name}"
     if found.n_damaged and not found.points:
-        return LeftOut("an event file is damaged, or none", where)
+        return SkippedRecord("an event file is damaged, or none", where)
     try:
         hparams = found.hparams or read_hparams(place)
     except UnreadableRecordError as error:
-        return LeftOut(str(error), where)
+        return SkippedRecord(str(error), where)
     started = found.first_s if math.isfinite(found.first_s) else None
     curves = {}
     epochs = {step: value for step, value, *_ in found.points.get("epoch", [])}
@@ -241,7 +241,7 @@ def _run(place: Path, found: _Events, root: Path) -> Record:
         if curve is not None:
             curves[tag] = curve
     if not curves and not hparams:
-        return LeftOut("has neither scalars nor hyperparameters", where, is_bad=False)
+        return SkippedRecord("has neither scalars nor hyperparameters", where, is_bad=False)
     facts = {"folder": where, **({"damaged_records": found.n_damaged} if found.n_damaged else {})}
     reached = [value for value in epochs.values() if math.isfinite(value)]
     return ForeignRun(

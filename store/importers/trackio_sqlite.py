@@ -1,6 +1,6 @@
 """Trackio's SQLite files, one for each project: configurations and values as JSON, ``trackio/sqlite_storage.py``.
 
-Trackio does not record whether a run has ended. They lie in ``~/.cache/huggingface/trackio`` unless ``TRACKIO_DIR`` says otherwise.
+Trackio does not record whether a run has ended. Its files lie in ``$TRACKIO_DIR``, by default ``~/.cache/huggingface/trackio``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from store.importers.bounded_files import MIB, existing, sqlite_address
 from store.importers.foreign import (
     MAX_METRICS,
     ForeignRun,
-    LeftOut,
     Point,
     Progress,
     Record,
+    SkippedRecord,
     curve_of,
     flattened,
     gather,
@@ -37,7 +37,7 @@ _OWN = ("_Username", "_Created", "_Group")
 """What Trackio adds to every configuration."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrackioSource:
     """Runs of Trackio.
 
@@ -64,7 +64,7 @@ class TrackioSource:
             except sqlite3.Error as error:
                 if len(files) == 1:
                     raise InvalidArgumentError(f"A source must be a file of Trackio, but {str(file)!r} is none: {error}.") from error
-                yield LeftOut("is a file that SQLite cannot read", file.name)
+                yield SkippedRecord("is a file that SQLite cannot read", file.name)
 
 
 def _project(file: Path, progress: Progress) -> Iterator[Record]:
@@ -105,7 +105,7 @@ def _run(connection: sqlite3.Connection, project: str, identity: str, run_id: st
         found = connection.execute(f"SELECT config FROM configs WHERE {identity} = ?", (run_id,)).fetchone()
         config = (None if found is None else _json_object(found["config"])) or {}
     if not points and n_bad:
-        return LeftOut("has values that are not JSON", f"{project}/{name}")
+        return SkippedRecord("has values that are not JSON", f"{project}/{name}")
     started = _moment(config.get("_Created")) or (moments[0] if moments else None)
     ended = moments[-1] if moments else None
     since = None if started is None else started.timestamp()

@@ -1,4 +1,4 @@
-"""YAML of strangers: plain values only. Nothing a tag names is made, and a document that grows when it is read is refused."""
+"""Untrusted YAML: plain values only. Tags are never instantiated, and a document that grows when its aliases are followed is refused."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ _KIND = itemgetter(0, 1, 2)
 _STEP, _EPOCH, _ELAPSED = map(itemgetter, (4, 5, 6))
 
 
-def absorb(events: Sequence[Event]) -> list[Operation]:
-    """Turn queued values into operations on ``metrics``, and tell each run its values.
+def batch_events(events: Sequence[Event]) -> list[Operation]:
+    """Turn queued values into operations on ``metrics``, and add them to each run's summaries.
 
     Args:
         events: In the order they were logged.
@@ -40,12 +40,12 @@ def absorb(events: Sequence[Event]) -> list[Operation]:
     for (state, names, is_partial), group in groupby(events, key=_KIND):
         alike = list(group)
         end = start + len(names) * len(alike)
-        operations += _absorb_alike(state, names, is_partial, alike, numbers[start:end])
+        operations += _batch_alike(state, names, is_partial, alike, numbers[start:end])
         start = end
     return operations
 
 
-def _absorb_alike(
+def _batch_alike(
     state: RunState, names: tuple[Any, ...], is_partial: bool, events: Sequence[Event], numbers: Sequence[float | None]
 ) -> Iterator[Operation]:
     """Yield the operations of log calls with the same names.
@@ -97,7 +97,7 @@ def _read_values(events: Sequence[Event]) -> list[float | None]:
 
 
 def _are_finite(column: Sequence[float | None]) -> TypeGuard[Sequence[float]]:
-    """Say whether all of a column are finite numbers."""
+    """Return whether all of a column are finite numbers."""
     try:
         # a sum is not finite where one of its terms is not: far cheaper than a call for each
         return math.isfinite(sum(column)) or all(map(math.isfinite, column))  # type: ignore[arg-type]

@@ -47,7 +47,7 @@ class RunRecorder:
         self._writer = writer
         self._next_step = state.next_step
         self._pid = state.pid
-        # the writer holds the state, never the recorder: a recorder that nobody can reach any more can never be finished
+        # the writer holds the state, never the recorder: a recorder without a reference can never be finished
         weakref.finalize(self, _abandon, state).atexit = False
 
     @property
@@ -213,7 +213,7 @@ class RunRecorder:
         """End the run and write everything; the first call wins.
 
         Args:
-            status: How it ended. None: told from the error, else from the values logged last (``diverged`` or ``completed``).
+            status: How it ended. None: inferred from the error, else from the values logged last (``diverged`` or ``completed``).
             error: What ended it, if something did.
 
         Raises:
@@ -223,7 +223,7 @@ class RunRecorder:
             return
         final = None if status is None else _checked_status(status)
         resources.sampler().finish(self._state)
-        self._writer.settle()
+        self._writer.drain()
         if final is None:
             final = _status_of(error) if error is not None else self._state.metrics.ending(self._state.objective)
         message = None if error is None else describe_error(error)

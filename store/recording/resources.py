@@ -14,8 +14,9 @@ import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from store.forks import call_in_child
 from store.recording.run_state import RunState
-from store.recording.sensors import MACHINE, PROCESS, Reading, Sensors
+from store.recording.sensors import MACHINE, PROCESS, SensorReading, Sensors
 from store.sqlite.operations import Operation, resources_operation
 from store.switches import OFF_WORDS, RESOURCES_VARIABLE
 
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_INTERVAL_S = 5.0
 FINAL_WAIT_S = 0.02
 """How long the end of a run waits for its last sample; one that takes longer is written a little later."""
-_SHORTEST_SPAN_S = 0.01  # a shorter one says nothing about use per time
+_SHORTEST_SPAN_S = 0.01  # too short for a use per time
 
 
 class Sink(Protocol):
@@ -35,7 +36,7 @@ class Sink(Protocol):
 
 
 def interval_s() -> float | None:
-    """Return the seconds between two samples from ``METAHP_RESOURCES_S``; None where it says ``off``."""
+    """Return the seconds between two samples from ``METAHP_RESOURCES_S``; None where it is ``off``."""
     text = os.environ.get(RESOURCES_VARIABLE, "").strip().lower()
     if not text:
         return DEFAULT_INTERVAL_S
@@ -51,21 +52,21 @@ def interval_s() -> float | None:
     return max(seconds, 0.05)
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(slots=True)
 class _Watched:
     """A run that is being sampled."""
 
     state: RunState
     sink: Sink
     interval_s: float
-    first: Reading | None = None
-    last: Reading | None = None
+    first: SensorReading | None = None
+    last: SensorReading | None = None
     integrated_j: dict[str, float] = field(default_factory=dict)
     is_ending: bool = False
     has_ended: threading.Event = field(default_factory=threading.Event)
 
 
-class Sampler:
+class ResourceSampler:
     """Samples every open run of this process. Thread-safe; the thread lives as long as there is a run."""
 
     def __init__(self) -> None:
@@ -141,7 +142,7 @@ class Sampler:
                 run.sink.add(resources_operation(run.state.id, rows))
 
 
-def _rows(run: _Watched, reading: Reading) -> list[list[object]]:
+def _rows(run: _Watched, reading: SensorReading) -> list[list[object]]:
     """Return the rows of one sample of one run, in the order of ``RESOURCE_COLUMNS``."""
     values: dict[tuple[str, str], float] = dict(reading.levels)
     first, last = run.first or reading, run.last
@@ -167,10 +168,10 @@ def _rows(run: _Watched, reading: Reading) -> list[list[object]]:
     return [[run.state.id, name, device, elapsed_s, float(value)] for (name, device), value in values.items() if math.isfinite(value)]
 
 
-_sampler = Sampler()
+_sampler = ResourceSampler()
 
 
-def sampler() -> Sampler:
+def sampler() -> ResourceSampler:
     """Return this process's sampler."""
     return _sampler
 
@@ -178,8 +179,7 @@ def sampler() -> Sampler:
 def _forget_inherited() -> None:
     """After a fork: the runs are the parent's, and so are the thread and what the driver's library holds."""
     global _sampler
-    _sampler = Sampler()
+    _sampler = ResourceSampler()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited)
+call_in_child(_forget_inherited)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.recording.run_state import RunState
+from store.records import TaskLike
 from store.sqlite.row_reader import find_run_id, read_runs
 from store.statuses import RunStatus
-
-if TYPE_CHECKING:
-    from store.records import TaskLike
 
 
 @dataclass(frozen=True, slots=True)

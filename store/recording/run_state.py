@@ -8,20 +8,18 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from store import environment
 from store.errors import InvalidArgumentError
 from store.ids import task_id_of, utc_age_s, utc_now
 from store.names import Direction, canonical_name, canonical_names, resolve_direction
 from store.privacy import redact_text
-from store.recording import environment
 from store.recording.summary import Summaries
+from store.records import TaskLike
 from store.sqlite.operations import Operation, run_operation
 from store.statuses import RunStatus, Source
 from store.values import decode_value, encode_value, storable_text
-
-if TYPE_CHECKING:
-    from store.records import TaskLike
 
 _TEXT_FIELDS = frozenset({"model_class", "model_family", "variant", "recommendation_id"})
 _INT_FIELDS = frozenset({"n_parameters", "steps_reached", "peak_memory_bytes", "peak_gpu_memory_bytes"})
@@ -33,7 +31,7 @@ _MAX_SQLITE_INT = 2**63 - 1
 _REVISION_BITS = 32
 
 
-@dataclass(slots=True, eq=False, repr=False)  # what is not generated takes no time at the start
+@dataclass(slots=True)
 class _Entry:
     """One hyperparameter, its values already encoded."""
 
@@ -134,7 +132,7 @@ class RunState:
         return time.perf_counter() - self.started
 
     @property
-    def silent_s(self) -> float:
+    def since_written_s(self) -> float:
         """Seconds since the row was written."""
         return time.perf_counter() - self._written_at
 
@@ -208,7 +206,7 @@ class RunState:
                 self.is_dirty = True
 
     def add_progress(self, step: int, epoch: float | None) -> None:
-        """Note how far the run got, unless its owner says so itself."""
+        """Note how far the run got, unless its owner sets it."""
         with self.lock:
             if "steps_reached" not in self._given_fields:
                 self._row["steps_reached"] = max(step, self._row.get("steps_reached") or 0)
@@ -265,7 +263,7 @@ class RunState:
             row |= {"revision": self._revision, "hparams_revision": self._hparams_revision}
             row["description_json"] = encode_value(self._description) if self._description else None
             self._written_at = time.perf_counter()
-            # the last word is complete, so that it can stand alone where everything before it was lost
+            # the last row is complete, so that it suffices where everything before it was lost
             rows = self._hparam_rows() if self.are_hparams_dirty or self.is_finished else None
             self.are_hparams_dirty = False
             return run_operation(row, self.task, rows)

@@ -1,4 +1,4 @@
-"""What a machine tells of its use: /proc, the energy counters of the CPU (RAPL) and of NVIDIA GPUs (NVML).
+"""What a machine tells of its use: CPU and memory (psutil), the energy counters of the CPU (RAPL) and of NVIDIA GPUs (NVML).
 
 A sensor that is not there, or may not be read, is absent from what is returned; nothing here raises.
 """
@@ -9,29 +9,29 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
 
-_PROC = Path("/proc")
 _POWERCAP = Path("/sys/class/powercap")
-_MAX_PROCESSES = 1_000
-"""Descendants looked at: a bound, should the table of processes be a cycle."""
 
 PROCESS, MACHINE = "process", "machine"
 
+_Found = TypeVar("_Found")
 
-class Reading(NamedTuple):
-    """What the sensors said at one moment. Missing entries are sensors that are not there.
+
+@dataclass(frozen=True, slots=True)
+class SensorReading:
+    """What the sensors showed at one moment. Missing entries are sensors that are not there.
 
     Attributes:
         at_s: ``time.perf_counter`` of it.
         cpu_s: CPU time so far, in seconds: of this process with its descendants, under ``process``.
-        machine_cpu: Busy and total CPU time of the machine since it started, in clock ticks.
+        machine_cpu: Busy and total CPU time of the machine since it started, in seconds.
         levels: ``(name, device)`` -> value now: ``memory_bytes``, ``gpu_percent``, ``gpu_memory_bytes``, ``gpu_power_w``.
         energy_j: Device -> joules so far, from a counter of the device.
     """
@@ -39,14 +39,17 @@ class Reading(NamedTuple):
     at_s: float
     cpu_s: float | None = None
     machine_cpu: tuple[float, float] | None = None
-    levels: Mapping[tuple[str, str], float] = MappingProxyType({})
-    energy_j: Mapping[str, float] = MappingProxyType({})
+    levels: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    energy_j: Mapping[str, float] = field(default_factory=dict)
 
 
 class Sensors:
     """Reads everything there is. Used by one thread."""
 
     def __init__(self) -> None:
+        import psutil  # by the thread that samples, not by the start of a training
+
+        self._psutil, self._process = psutil, psutil.Process()
         self._nvml: Any = None
         self._gpus: list[tuple[str, Any]] = []
         self._rapl = _find_rapl()
@@ -64,18 +67,41 @@ class Sensors:
             self._note("the GPUs", error)
             self._gpus = []
 
-    def read(self) -> Reading:
-        """Return what the sensors say now."""
+    def read(self) -> SensorReading:
+        """Return what the sensors show now."""
         levels: dict[tuple[str, str], float] = {}
         energy: dict[str, float] = {}
-        for name, value in (("memory_bytes", _process_memory()), ("machine_memory_bytes", _machine_memory())):
-            if value is not None:
-                levels["memory_bytes", MACHINE if name.startswith("machine") else PROCESS] = value
+        for device, read in ((PROCESS, lambda: self._process.memory_info().rss), (MACHINE, self._machine_memory)):
+            used = self._try(f"memory of the {device}", read)
+            if used is not None:
+                levels["memory_bytes", device] = float(used)
         for device, handle in self._gpus:
             self._read_gpu(device, handle, levels, energy)
         for device, (counter, span) in self._rapl.items():
             self._read_rapl(device, counter, span, energy)
-        return Reading(time.perf_counter(), _tree_cpu_s(), _machine_cpu(), levels, energy)
+        cpu_s = self._try("CPU time of the process", self.tree_cpu_s)
+        return SensorReading(time.perf_counter(), cpu_s, self._try("CPU time of the machine", self._machine_cpu), levels, energy)
+
+    def tree_cpu_s(self) -> float:
+        """Return the CPU time of this process and everything it started, in seconds."""
+        seconds: float = time.process_time() + sum(self._process.cpu_times()[2:4])  # the table of processes counts in hundredths
+        for child in self._process.children(recursive=True):
+            try:
+                seconds += float(sum(child.cpu_times()[:4]))
+            except self._psutil.Error:  # it has ended: its parent has its time now
+                continue
+        return seconds
+
+    def _machine_cpu(self) -> tuple[float, float]:
+        """Return busy and total time of all cores, in seconds."""
+        times = self._psutil.cpu_times()._asdict()
+        total = sum(times.values()) - times.get("guest", 0.0) - times.get("guest_nice", 0.0)  # part of user and nice
+        return total - times["idle"] - times.get("iowait", 0.0), total
+
+    def _machine_memory(self) -> int:
+        """Return the memory that is in use and cannot be freed, in bytes."""
+        memory = self._psutil.virtual_memory()
+        return int(memory.total - memory.available)
 
     def _read_gpu(self, device: str, handle: Any, levels: dict[tuple[str, str], float], energy: dict[str, float]) -> None:
         nvml = self._nvml
@@ -86,7 +112,7 @@ class Sensors:
         ):
             value = self._try(f"{name} of {device}", read)
             if value is not None:
-                levels[name, device] = value
+                levels[name, device] = float(value)
         joules = self._try(f"energy of {device}", lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1000)
         if joules is not None:
             energy[device] = joules
@@ -100,9 +126,9 @@ class Sensors:
         self._rapl_last[device] = found
         energy[device] = found + self._rapl_turns.get(device, 0.0)
 
-    def _try(self, what: str, read: Any) -> float | None:
+    def _try(self, what: str, read: Callable[[], _Found]) -> _Found | None:
         try:
-            return float(read())
+            return read()
         except Exception as error:  # a sensor that this device does not have
             self._note(what, error)
             return None
@@ -157,75 +183,3 @@ def _find_rapl() -> dict[str, tuple[Path, float]]:
     except (OSError, ValueError) as error:
         logger.debug("No RAPL: %s", error)
     return found
-
-
-def _tree_cpu_s() -> float | None:
-    """Return the CPU time of this process and everything it started, in seconds; None where the system does not tell."""
-    try:
-        me, tick = os.getpid(), os.sysconf("SC_CLK_TCK")
-        others = sum(sum(_ticks(pid)) for pid in _descendants(me) if pid != me)
-        return time.process_time() + (sum(_ticks(me)[2:]) + others) / tick  # the table of processes counts in hundredths
-    except (OSError, ValueError, IndexError, AttributeError) as error:
-        logger.debug("No CPU time from %s: %s", _PROC, error)
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
-def _ticks(pid: int) -> list[int]:
-    """Return the ticks of a process in user and system mode, and the same of its children that have ended.
-
-    Zeros if it has ended itself: its parent has its time then.
-    """
-    try:
-        text = (_PROC / str(pid) / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return [0, 0, 0, 0]
-    return [int(word) for word in text.rpartition(")")[2].split()[11:15]]
-
-
-def _descendants(root: int) -> Iterator[int]:
-    waiting, seen = [root], 0
-    while waiting and seen < _MAX_PROCESSES:
-        pid = waiting.pop()
-        seen += 1
-        yield pid
-        try:
-            tasks = os.listdir(_PROC / str(pid) / "task")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for task in tasks:
-            try:
-                waiting += [int(word) for word in (_PROC / str(pid) / "task" / task / "children").read_text().split()]
-            except OSError:  # the thread has ended, or the kernel was built without it
-                continue
-
-
-def _machine_cpu() -> tuple[float, float] | None:
-    """Return busy and total ticks of all cores; None where the system does not tell."""
-    try:
-        with (_PROC / "stat").open() as file:
-            ticks = [float(word) for word in file.readline().split()[1:9]]
-        return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
-    except (OSError, ValueError, IndexError) as error:
-        logger.debug("No use of the machine's CPU: %s", error)
-        return None
-
-
-def _process_memory() -> float | None:
-    """Return the resident memory of this process alone, in bytes."""
-    try:
-        return float((_PROC / "self" / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError, AttributeError) as error:
-        logger.debug("No memory of this process: %s", error)
-        return None
-
-
-def _machine_memory() -> float | None:
-    """Return the memory of the machine that is in use and cannot be freed, in bytes."""
-    try:
-        with (_PROC / "meminfo").open() as file:
-            found = dict(line.split(":", 1) for line in file)
-        return 1024.0 * (int(found["MemTotal"].split()[0]) - int(found["MemAvailable"].split()[0]))
-    except (OSError, ValueError, KeyError) as error:
-        logger.debug("No memory of the machine: %s", error)
-        return None

@@ -13,10 +13,12 @@ import json
 import logging
 import os
 import sqlite3
-import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import platformdirs
 
 from store.sqlite.connection import make_directories, transaction
 from store.sqlite.filesystem import is_on_network
@@ -56,30 +58,15 @@ def spool_directories(history_path: Path) -> tuple[Path, Path, Path]:
     return (
         Path(f"{history_path}.spool"),
         state_directory() / f"{digest}.spool",
-        _temporary_directory() / f"metahp-{user}-{digest}.spool",
+        Path(tempfile.gettempdir()) / f"metahp-{user}-{digest}.spool",
     )
 
 
 def state_directory() -> Path:
     """Return the folder of the user that holds spools which could not lie beside their history."""
-    # by hand: platformdirs would cost more than opening a history
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Application Support"
-    else:
-        base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    folder = os.path.expanduser(base)
+    folder = platformdirs.user_state_path("metahp", appauthor=False) / "spool"
     # a user without a home, as containers have
-    return _temporary_directory() / "metahp-spool" if folder.startswith("~") else Path(folder) / "metahp" / "spool"
-
-
-def _temporary_directory() -> Path:
-    if sys.platform == "win32" or "tempfile" in sys.modules:
-        import tempfile  # costs more than this whole module
-
-        return Path(tempfile.gettempdir())
-    return Path(os.environ.get("TMPDIR") or "/tmp")
+    return Path(tempfile.gettempdir()) / "metahp-spool" if str(folder).startswith("~") else folder
 
 
 def append(history_path: Path, operations: Sequence[Operation]) -> Path:
@@ -141,7 +128,7 @@ def apply_waiting(connection: sqlite3.Connection, history_path: Path) -> int:
     for file in waiting_files(history_path):
         if file.name.endswith(REJECTED):
             continue
-        with contextlib.suppress(OSError, *_UNUSABLE):  # it stays where it is, and its own history will say what is wrong
+        with contextlib.suppress(OSError, *_UNUSABLE):  # it stays where it is, and its own history reports what is wrong
             for operations, _ in _batches(file):
                 with transaction(connection):
                     apply_operations(connection, operations)
@@ -150,7 +137,7 @@ def apply_waiting(connection: sqlite3.Connection, history_path: Path) -> int:
 
 
 def has_waiting(history_path: Path) -> bool:
-    """Say whether something may wait for this history."""
+    """Return whether something may wait for this history."""
     return any(directory.is_dir() for directory in spool_directories(history_path))
 
 
@@ -327,5 +314,5 @@ def _is_same_file(descriptor: int, path: Path) -> bool:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Say whether a directory belongs to this user: the temporary directory is open to everybody."""
+    """Return whether a directory belongs to this user: the temporary directory is open to everybody."""
     return not hasattr(os, "getuid") or directory.stat().st_uid == os.getuid()

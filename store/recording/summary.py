@@ -16,7 +16,7 @@ from store.statuses import RunStatus
 logger = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False, repr=False)  # what is not generated takes no time at the start
+@dataclass(slots=True)
 class Extreme:
     """The best value in one direction; ``before`` is the best one without the last step, which may be logged again."""
 
@@ -26,7 +26,7 @@ class Extreme:
     step_before: int | None = None
 
 
-@dataclass(slots=True, eq=False, repr=False)  # what is not generated takes no time at the start
+@dataclass(slots=True)
 class Summary:
     """Last value, smallest and largest finite one, each with its step."""
 
@@ -56,18 +56,18 @@ class Summary:
                 if value is not None:
                     self.add(value, step)
             return
-        # All but the last step are settled, since no step comes twice: their best is all that counts of them.
-        settled: list[float] = list(values[:-1])  # type: ignore[arg-type]
-        for extreme, best in ((self.low, min(settled)), (self.high, max(settled))):
+        # No step comes twice, so of all but the last one only the best counts.
+        earlier: list[float] = list(values[:-1])  # type: ignore[arg-type]
+        for extreme, best in ((self.low, min(earlier)), (self.high, max(earlier))):
             is_better = extreme.value is None or (best > extreme.value if extreme is self.high else best < extreme.value)
             if is_better:
-                extreme.value, extreme.step = best, steps[settled.index(best)]
+                extreme.value, extreme.step = best, steps[earlier.index(best)]
         self.last_step = steps[-2]
         self.add(values[-1], steps[-1])  # type: ignore[arg-type]
 
 
 class Summaries:
-    """The summaries of all metrics of one run, and what of them its row says.
+    """The summaries of all metrics of one run, and what of them goes into its row.
 
     Args:
         run_id: Id of the run, for messages.
@@ -90,7 +90,7 @@ class Summaries:
             self._of.setdefault(name, Summary()).add_series(values, steps)
 
     def skip(self, name: Any, error: BaseException) -> None:
-        """Say once that something logged is no number and is left out."""
+        """Log once that something logged is no number and is left out."""
         if name not in self._skipped:
             self._skipped.add(name)
             logger.warning("%r of run %s is no number and is left out: %s", name, self._run_id, error or type(error).__name__)
@@ -112,7 +112,7 @@ class Summaries:
             self._of[objective] = summary
 
     def outcome(self, objective: str | None, direction: Direction | None) -> dict[str, Any]:
-        """Return the columns of the run's row that say how good it was; none before the objective was logged."""
+        """Return the columns of the run's row with its result; none before the objective was logged."""
         with self._lock:
             summary = self._of.get(objective or "")
             if summary is None or direction is None:

@@ -62,7 +62,7 @@ def read_at_hand(values: Iterable[Any]) -> list[Any]:
 def _read(tensor: Any) -> Any:
     try:
         return tensor.item()
-    except Exception:  # several elements, or none: ``to_numbers`` says what is wrong with it
+    except Exception:  # several elements, or none: ``to_numbers`` reports what is wrong with it
         return tensor
 
 

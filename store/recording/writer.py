@@ -20,8 +20,9 @@ from collections import deque
 from pathlib import Path
 
 from store.errors import StorageWarning
+from store.forks import call_in_child, using_sqlite
 from store.recording import resources, spool
-from store.recording.batch_events import Event, absorb
+from store.recording.batch_events import Event, batch_events
 from store.recording.run_state import RunState
 from store.sqlite import schema
 from store.sqlite.connection import HistoryConnection, connect, guarded, set_busy_timeout, transaction
@@ -59,7 +60,7 @@ class Writer:
         self._active: set[RunState] = set()
         self._touched: set[RunState] = set()
         self._pending: list[Operation] = []
-        self._settle_lock = threading.Lock()
+        self._drain_lock = threading.Lock()
         self._write_lock = threading.Lock()
         self._thread_lock = threading.Lock()
         self._wake = threading.Event()
@@ -97,19 +98,19 @@ class Writer:
 
     def add(self, operation: Operation) -> None:
         """Queue an operation that is ready; it is written with the next flush, even if no run is open any more."""
-        with self._settle_lock:
+        with self._drain_lock:
             self._pending.append(operation)
         self._ensure_thread()
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Turn everything queued into operations, so that the outcome of each run is known. Touches no disk."""
         # a timeout, since a signal handler may end a run in the very thread that is busy here
-        if not self._settle_lock.acquire(timeout=WRITE_TIMEOUT_S):
+        if not self._drain_lock.acquire(timeout=WRITE_TIMEOUT_S):
             return
         events: list[Event] = []
         try:
             events += [self.queue.popleft() for _ in range(len(self.queue))]
-            logged = absorb(events)
+            logged = batch_events(events)
             self._note_active()
             touched = {self._touched.pop() for _ in range(len(self._touched))}
             for state in sorted(touched.union(event[0] for event in events), key=lambda state: state.id):
@@ -122,7 +123,7 @@ class Writer:
             events = []
         finally:
             self.queue.extendleft(reversed(events))  # after a KeyboardInterrupt in the middle
-            self._settle_lock.release()
+            self._drain_lock.release()
 
     def flush(self, timeout_s: float | None = None, *, is_last_try: bool = False, is_final: bool = False) -> bool:
         """Write everything queued, in the calling thread.
@@ -140,10 +141,11 @@ class Writer:
         try:
             if is_last_try:
                 self._retry_at = 0.0
-            self.settle()
+            self.drain()
             if not self._active:
                 self._wake.set()  # the thread has nothing left to do and ends now, not a second later
-            return self._write(is_final=is_final)
+            with using_sqlite():
+                return self._write(is_final=is_final)
         except Exception as error:  # the edge: whatever storage does, training goes on
             self._note_problem(error)
             return False
@@ -186,7 +188,7 @@ class Writer:
 
     def close_connection(self) -> None:
         """Let go of the file."""
-        with self._write_lock:
+        with self._write_lock, using_sqlite():
             self._disconnect()
 
     def _write(self, *, is_final: bool = False) -> bool:
@@ -227,7 +229,7 @@ class Writer:
         return True
 
     def _is_only_busy(self, error: BaseException, is_final: bool) -> bool:
-        """Say whether another process merely writes right now, which is no problem unless it lasts."""
+        """Return whether another process merely writes right now, which is no problem unless it lasts."""
         if not isinstance(error, sqlite3.OperationalError) or "locked" not in str(error):
             return False
         now = time.monotonic()
@@ -239,12 +241,12 @@ class Writer:
         for state in list(self._active):
             if state.is_abandoned and state.close(RunStatus.INTERRUPTED, "The recorder was dropped before finish()."):
                 self._touched.add(state)
-            elif state.silent_s >= HEARTBEAT_INTERVAL_S:
+            elif state.since_written_s >= HEARTBEAT_INTERVAL_S:
                 state.touch()
                 self._touched.add(state)
 
     def _take_pending(self) -> list[Operation]:
-        with self._settle_lock:
+        with self._drain_lock:
             operations, self._pending = self._pending, []
         return operations
 
@@ -260,13 +262,13 @@ class Writer:
             self._put_back(operations)
 
     def _put_back(self, operations: list[Operation]) -> None:
-        with self._settle_lock:
+        with self._drain_lock:
             self._pending = [*operations, *self._pending][-_MAX_PENDING:]
 
     def _spill(self) -> None:
         """Empty a full queue into the spool: the thread is stuck in a write, and nothing may be lost."""
         try:
-            self.settle()
+            self.drain()
             self._spool(self._take_pending())
         except Exception as error:  # the edge: this is called from a training step
             self._note_problem(error)
@@ -378,5 +380,4 @@ def _at_exit() -> None:
 
 
 atexit.register(_at_exit)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited)
+call_in_child(_forget_inherited)

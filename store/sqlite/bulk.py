@@ -29,7 +29,7 @@ class Curve:
         steps: Distinct, increasing.
         values: May be NaN or infinite.
         elapsed_s: Seconds since the run's start, None where unknown.
-        epochs: Epochs reached at each value; None: the steps, where the run says that they count epochs.
+        epochs: Epochs reached at each value; None: the steps, where the run has ``epochs_reached``.
     """
 
     steps: Sequence[int]
@@ -40,13 +40,13 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
-    """A run that ended before the history heard of it.
+    """A run that ended before it came into the history.
 
     Attributes:
         id: Its id; a run whose id the history has is left as it is, so writing twice changes nothing.
         task: Name of its task.
         hparams: Raw name -> value.
-        objective: Metric that decided; one of ``curves``, except where ``status`` says that the run did not come to it.
+        objective: Metric that decided; one of ``curves``, except where the run did not come to it by its ``status``.
         direction: ``min`` or ``max``.
         curves: Metric name -> its values.
         status: How it ended; None: diverged if the objective's last value is not finite, else completed.
@@ -128,7 +128,7 @@ def write_finished_runs(
 
 
 def _write_anew(connection: sqlite3.Connection, run: FinishedRun, row: dict[str, Any]) -> bool:
-    """Replace a run that was imported before and reads otherwise now; say whether it did."""
+    """Replace a run that was imported before and reads otherwise now; return whether it did."""
     digest = origin_digest(run.description)
     known = connection.execute("SELECT description_json, revision, hparams_revision, attempt FROM runs WHERE id = ?", (run.id,)).fetchone()
     if digest is None or known is None or origin_digest(decode_value(known[0]) or {}) in {None, digest}:

@@ -6,7 +6,9 @@ import contextlib
 import errno
 import logging
 import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +51,7 @@ class HistoryConnection(sqlite3.Connection):
 def open_database(path: Path, *, create: bool = True, busy_timeout_s: float | None = None) -> HistoryConnection:
     """Open a history in autocommit mode, creating or migrating it where needed.
 
-    A history that cannot be written, on a read-only medium say, is opened for reading.
+    A history that cannot be written, on a read-only medium for instance, is opened for reading.
 
     Args:
         path: Absolute path.
@@ -184,8 +186,6 @@ def copy_of(path: Path, busy_timeout_s: float | None = None) -> HistoryConnectio
         NotAHistoryError: If it is no history.
         StorageError: If there is no room for the copy.
     """
-    import tempfile
-
     folder = tempfile.TemporaryDirectory(prefix="metahp-copy-", ignore_cleanup_errors=True)
     target = Path(folder.name) / "history.db"
     try:
@@ -222,8 +222,6 @@ def _copy_database(path: Path, target: Path, busy_timeout_s: float | None) -> No
         if not _is_about_writing(error):
             raise
         # A journal that cannot be opened without writing beside it. On such a medium nobody else writes either.
-        import shutil
-
         for suffix in ("", "-wal"):
             if os.path.exists(f"{path}{suffix}"):
                 shutil.copyfile(f"{path}{suffix}", f"{target}{suffix}")
@@ -266,7 +264,7 @@ def _open_for_reading(path: Path, problem: sqlite3.Error) -> HistoryConnection:
 
 
 def _is_about_writing(error: sqlite3.Error) -> bool:
-    """Say whether an error means that the file, or a journal beside it, cannot be written."""
+    """Return whether an error means that the file, or a journal beside it, cannot be written."""
     code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
     return code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}
 
@@ -298,7 +296,7 @@ def _leave_wal(connection: sqlite3.Connection) -> None:
 
 
 def is_wrong_path(path: Path, error: Exception) -> bool:
-    """Say whether an error of ``open_database`` means that the path cannot be meant, rather than that something is broken."""
+    """Return whether an error of ``open_database`` means that the path cannot be meant, rather than that something is broken."""
     return path.is_dir() or (isinstance(error, NotAHistoryError) and "another program" in str(error))
 
 
@@ -351,14 +349,10 @@ def make_directories(directory: Path) -> None:
 
 
 def _ensure_schema(connection: HistoryConnection, path: Path) -> None:
-    """Create or migrate the tables unless ``user_version`` says that all is there."""
+    """Create or migrate the tables unless ``user_version`` shows that all is there."""
     with guarded(connection):
         if is_current(connection, path):
             return
-        is_new = schema.is_empty(connection)
-    if not is_new:
-        schema.build_migrations()  # imports what the migration needs, so that nobody waits for that with the lock held
-    with guarded(connection):
         if connection.lock_file is None:
             _switch_to_wal(connection)
         with transaction(connection):
@@ -375,7 +369,7 @@ _WHAT_IT_IS = (
 
 
 def is_current(connection: sqlite3.Connection, path: Path) -> bool:
-    """Say whether the schema is this version's.
+    """Return whether the schema is this version's.
 
     Raises:
         NotAHistoryError: If the database belongs to another program.

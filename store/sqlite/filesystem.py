@@ -48,7 +48,7 @@ def mount_of(path: Path, mount_table: Path = Path("/proc/mounts")) -> tuple[str,
 
 
 def is_on_network(path: Path, mount_table: Path = Path("/proc/mounts")) -> bool:
-    """Say whether a path lies on a network file system, as far as the mount table tells.
+    """Return whether a path lies on a network file system, as far as the mount table tells.
 
     Args:
         path: Absolute path; need not exist yet.

@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from store.recording import environment
+from store import environment
+from store.forks import call_in_child
 
 logger = logging.getLogger(__name__)
 
-STALE_AFTER_S = 600.0
+LOCK_STALE_AFTER_S = 600.0
 """A lock of another machine that is older than this was left by a process that is gone."""
 
 _POLL_S = 0.005
@@ -46,7 +47,7 @@ def held_lock(path: Path, timeout_s: float) -> Iterator[None]:
         timeout_s: How long to wait for its holder, in seconds.
 
     Raises:
-        sqlite3.OperationalError: If it is held for longer, as SQLite says it of its own locks.
+        sqlite3.OperationalError: If it is held for longer, as SQLite reports its own locks.
         OSError: If the file cannot be made.
     """
     with _guard:
@@ -100,7 +101,7 @@ def _holder(path: Path) -> str:
 
 
 def _remove_stale(path: Path) -> bool:
-    """Remove a lock whose process is gone; say whether there is none any more."""
+    """Remove a lock whose process is gone; return whether there is none any more."""
     try:
         content, age_s = path.read_bytes(), time.time() - path.stat().st_mtime
     except FileNotFoundError:
@@ -111,9 +112,9 @@ def _remove_stale(path: Path) -> bool:
         found = json.loads(content)
         is_here = found["host"] == environment.host_hash()
         is_gone = is_here and not environment.is_process_alive(int(found["pid"]))
-        is_gone |= not is_here and age_s > STALE_AFTER_S
+        is_gone |= not is_here and age_s > LOCK_STALE_AFTER_S
     except (ValueError, KeyError, TypeError):
-        is_gone = age_s > STALE_AFTER_S  # killed between making and filling it
+        is_gone = age_s > LOCK_STALE_AFTER_S  # killed between making and filling it
     if not is_gone:
         return False
     # Renaming first: of several that find it stale, one wins. What it got must be what it read, else it goes back.
@@ -139,5 +140,4 @@ def _forget_inherited() -> None:
     _guard = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_inherited)
+call_in_child(_forget_inherited)

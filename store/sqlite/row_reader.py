@@ -5,23 +5,21 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import Any
 
+from store import environment
 from store.errors import InvalidArgumentError, UnknownRecommendationError, UnknownRunError, UnknownTaskError
 from store.ids import utc_age_s
 from store.outcome import value_of_kind
-from store.recording import environment
+from store.records import HParam, MetricRecord, RunRecord, TaskRecord
 from store.sqlite.operations import resolve_merged
 from store.sqlite.schema import RUN_COLUMNS
 from store.statuses import FINISHED, RunStatus, Source
 from store.values import decode_value
 
-if TYPE_CHECKING:  # the classes take milliseconds to build, and a run that starts a new history reads nothing
-    from store.records import HParam, MetricRecord, RunRecord, TaskRecord
-
 STALE_AFTER_S = 60.0
-"""A running run that has not been heard of for so long is shown as stale: killed, or its machine is gone."""
+"""A running run whose heartbeat is older than this is shown as stale: killed, or its machine is gone."""
 
 _SHOWN_NAMES = 12
 
@@ -44,7 +42,7 @@ def read_runs(
         connection: Open history.
         task_id: Only this task.
         run_id: Only this run.
-        statuses: Only these, ``stale`` told from ``running`` as on reading.
+        statuses: Only these, ``stale`` computed from ``running``.
         limit: At most so many, the newest if ``newest_first``.
         newest_first: Whether the order is reversed.
         with_hparams: Whether hyperparameters are read as well.
@@ -54,15 +52,15 @@ def read_runs(
         if value is not None:
             clauses.append(f"runs.{column} = ?")
             values.append(value)
-    is_told_later = False
+    is_limited_later = False
     if statuses is not None:
         stored = {RunStatus.RUNNING if status is RunStatus.STALE else status for status in statuses}
-        is_told_later = RunStatus.RUNNING in stored and limit is not None
+        is_limited_later = RunStatus.RUNNING in stored and limit is not None
         clauses.append(f"runs.status IN ({', '.join('?' * len(stored))})")
         values += [str(status) for status in stored]
     where = f" WHERE {' AND '.join(clauses)}" if clauses else ""
     order = f" ORDER BY runs.id {'DESC' if newest_first else 'ASC'}"
-    bound = "" if limit is None or is_told_later else f" LIMIT {int(limit)}"
+    bound = "" if limit is None or is_limited_later else f" LIMIT {int(limit)}"
     tables = "runs LEFT JOIN tasks ON tasks.id = runs.task_id"
     rows = connection.execute(f"SELECT runs.*, tasks.name AS task_name FROM {tables}{where}{order}{bound}", values).fetchall()
     hparams: Mapping[str, dict[str, HParam]] = {}
@@ -152,8 +150,6 @@ def read_tasks(connection: sqlite3.Connection, task_id: str | None = None) -> li
 
 def read_metrics(connection: sqlite3.Connection, run_id: str, name: str | None = None) -> list[MetricRecord]:
     """Return the values of one run, ordered by attempt, step and name."""
-    from store.records import MetricRecord
-
     clause, values = (" AND name = ?", [run_id, name]) if name is not None else ("", [run_id])
     rows = connection.execute(f"SELECT * FROM metrics WHERE run_id = ?{clause} ORDER BY attempt, step, name", values)
     return [
@@ -234,9 +230,9 @@ def read_task_states(connection: sqlite3.Connection) -> dict[str, str]:
 
 
 def _states(connection: sqlite3.Connection, where: str = "") -> Iterator[tuple[Any, ...]]:
-    """Return what tells whether the runs of a task in a status have changed; the third of each is their number.
+    """Return what changes whenever the runs of a task in a status do; the third of each is their number.
 
-    Sums tell all that matters, since a revision only grows and a row number belongs to one run: from the index alone, in one pass. The
+    Sums suffice, since a revision only grows and a row number belongs to one run: from the index alone, in one pass. The
     newest id belongs to it, since a history that was made anew, or put back and went on, gives the same numbers to other runs.
     """
     sums = (
@@ -288,8 +284,6 @@ _MAX_SHARED_PARAMS = 200_000
 
 
 def _read_hparams(connection: sqlite3.Connection, ids_query: str, values: Sequence[Any]) -> dict[str, dict[str, HParam]]:
-    from store.records import HParam
-
     cursor = connection.cursor()
     cursor.row_factory = None  # plain tuples: this is most of the time of reading runs
     rows = cursor.execute(
@@ -314,8 +308,6 @@ def _read_hparams(connection: sqlite3.Connection, ids_query: str, values: Sequen
 
 
 def _run_record(row: sqlite3.Row, hparams: Mapping[str, HParam]) -> RunRecord:
-    from store.records import RunRecord
-
     return RunRecord(
         id=row["id"],
         task_id=row["task_id"],
@@ -327,21 +319,12 @@ def _run_record(row: sqlite3.Row, hparams: Mapping[str, HParam]) -> RunRecord:
         versions=decode_value(row["versions_json"]) or {},
         description=decode_value(row["description_json"]) or {},
         provenance=hparams,
-        **{name: row[name] for name in _plain_fields()},
+        **{name: row[name] for name in _PLAIN_FIELDS},
     )
 
 
 _DECODED_FIELDS = frozenset({"id", "task_id", "task_name", "status", "objective_best", "objective_last", "attempt"})
-
-
-@cache
-def _plain_fields() -> tuple[str, ...]:
-    """Return the fields of a run that are columns as they stand."""
-    from dataclasses import fields
-
-    from store.records import RunRecord
-
-    return tuple(field.name for field in fields(RunRecord) if field.name in RUN_COLUMNS and field.name not in _DECODED_FIELDS)
+_PLAIN_FIELDS = [field.name for field in fields(RunRecord) if field.name in RUN_COLUMNS and field.name not in _DECODED_FIELDS]
 
 
 def _status_on_reading(row: sqlite3.Row) -> RunStatus:
@@ -355,8 +338,6 @@ def _status_on_reading(row: sqlite3.Row) -> RunStatus:
 
 
 def _task_record(connection: sqlite3.Connection, row: sqlite3.Row, merged_ids: tuple[str, ...]) -> TaskRecord:
-    from store.records import TaskRecord
-
     order = "DESC" if row["direction"] == "max" else "ASC"
     best = connection.execute(
         "SELECT id, objective_best FROM runs WHERE task_id = ? AND objective IS ? AND direction IS ? "

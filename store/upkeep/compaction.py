@@ -69,7 +69,7 @@ def compact(
     is_dry: bool = True,
     progress: Callable[[float, str], None] = lambda share, text: None,
 ) -> Compaction:
-    """Shorten the step curves of runs that have ended; without ``is_dry=False`` only say what that would free.
+    """Shorten the step curves of runs that have ended; without ``is_dry=False`` only count what that would free.
 
     The objective, metrics of validations, metrics with one row an epoch, and the first, last, smallest and largest value of every
     curve stay. Runs that train, or were killed while they did, are never touched. Each run that was shortened has a row in
@@ -81,7 +81,7 @@ def compact(
         older_than: Only runs that started longer ago.
         keep_points: Rows that a curve keeps at most, beside the borders of stretches that are not finite.
         is_dry: Whether nothing is changed.
-        progress: Told the share done, in [0, 1], and what is being done.
+        progress: Called with the share done, in [0, 1], and what is being done.
 
     Raises:
         InvalidArgumentError: If ``keep_points`` is too small.
@@ -154,7 +154,7 @@ def thin(values: Sequence[float | None], keep_points: int) -> list[int]:
 
 
 def is_step_curve(name: str, rows: Sequence[Sequence[Any]], objective: str | None) -> bool:
-    """Say whether a curve may be shortened: it is not the objective, of no validation, and has several rows an epoch.
+    """Return whether a curve may be shortened: it is not the objective, of no validation, and has several rows an epoch.
 
     Args:
         name: Name of the metric.

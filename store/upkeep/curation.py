@@ -29,7 +29,7 @@ def merge_tasks(connection: sqlite3.Connection, into: str, others: Sequence[str]
 
 
 def split_task(connection: sqlite3.Connection, run_ids: Sequence[str], name: str) -> str:
-    """Move runs to the task of this name, which is made if there is none; one that was merged away stands alone again.
+    """Move runs to the task of this name, which is made if there is none; one that was merged away is a task of its own again.
 
     Returns:
         The task's id.

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from store import package_shadow
+from store import environment, package_shadow
 from store.errors import HistoryTooNewError, MetaHPError, StorageError
 from store.paths import resolve_path
-from store.recording import environment, spool
-from store.records import FINISHED, RunStatus
+from store.recording import spool
+from store.records import FINISHED, OUTDATED_BY, RunStatus
 from store.sqlite import filesystem, schema
 from store.sqlite.connection import HistoryConnection, is_current, opened_for_reading
 from store.sqlite.lock import lock_path
@@ -28,7 +28,6 @@ from store.sqlite.row_reader import read_runs
 
 _MIN_FREE_BYTES = 100 * 2**20
 _LARGE_WAL_BYTES = 64 * 2**20
-_OUTDATED_BY = 1.2  # as many more finished runs as make the automatic refit due
 _SHOWN = 5
 _PACKAGES = ("store", "metamodel", "lightning_metahp", "hf_callbacks", "compare_baselines", "metahp_cli")
 
@@ -61,7 +60,7 @@ class Finding:
 
 
 def examine(path: str | os.PathLike[str] | None = None, *, full: bool = False, progress: Progress | None = None) -> list[Finding]:
-    """Look a history over and say what needs doing.
+    """Examine a history; return what needs doing.
 
     Args:
         path: The history; default as for ``History``.
@@ -250,7 +249,7 @@ def _runs(connection: sqlite3.Connection) -> Iterator[Finding]:
         ids = ", ".join(run.id for run in stale[-_SHOWN:])
         yield _note(
             "stale runs",
-            f"{len(stale)} run(s) said nothing any more and did not end: {ids}",
+            f"{len(stale)} run(s) stopped reporting and did not end: {ids}",
             "Killed, or the machine is gone: nothing is learned from them. Go on with start_run(resume=ID) or from a checkpoint.",
         )
 
@@ -265,7 +264,7 @@ def _models(connection: sqlite3.Connection, path: Path) -> Iterator[Finding]:
     newest = rows[-1]
     if newest["file"] and not (folder / newest["file"]).exists():  # an absolute path stays as it is
         yield _note("model", f"the files of the newest meta-model, {newest['id']}, are missing", "Run 'metahp refit'.")
-    elif n_finished >= _OUTDATED_BY * (newest["n_runs"] or 0):
+    elif n_finished >= OUTDATED_BY * (newest["n_runs"] or 0):
         text = f"the newest meta-model saw {newest['n_runs']} of {n_finished} finished runs"
         yield _note("model", text, "The next recommendation renews it by itself; 'metahp refit' does so now.")
     else:

@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from store.errors import InvalidArgumentError, MissingDependencyError
-from store.history import History
 from store.sqlite import schema
 from store.sqlite.connection import make_directories
 from store.sqlite.row_reader import find_task_id
+
+if TYPE_CHECKING:
+    from store.history import History
 
 FORMAT_NAME = "metahp-history"
 FORMAT_VERSION = 1
@@ -99,7 +101,7 @@ def export_history(
 
 
 def is_export(path: Path) -> bool:
-    """Say whether a path holds an export of a history."""
+    """Return whether a path holds an export of a history."""
     if path.is_dir():
         return (path / "runs.parquet").is_file() and (path / "tasks.parquet").is_file()
     try:

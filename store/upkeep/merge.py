@@ -158,7 +158,7 @@ _KEPT = {"id", "task_id", "original_task_id"}  # ours may have been corrected by
 _UPSERT_RUNS = (
     f"INSERT INTO main.runs ({', '.join(_COPIED)}) SELECT {', '.join(_COPIED)} FROM other.runs WHERE true ORDER BY rowid "
     f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{column} = excluded.{column}' for column in _COPIED if column not in _KEPT)} "
-    # the same number of changes, but not the same: two machines went on with one run; the one heard of last got further
+    # the same number of changes, but not the same: two machines went on with one run; the one with the later heartbeat got further
     "WHERE coalesce(excluded.revision, 0) > coalesce(runs.revision, 0) OR (coalesce(excluded.revision, 0) = coalesce(runs.revision, 0) "
     "AND coalesce(excluded.heartbeat_utc, '') > coalesce(runs.heartbeat_utc, ''))"
 )

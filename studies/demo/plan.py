@@ -9,7 +9,7 @@ import numpy as np
 
 from store.errors import InvalidArgumentError
 from studies.demo.report import ADVISED, DAY_ONE, DEFAULT, RANDOM
-from studies.demo.runs import DEFAULTS, DemoTask, Job, random_config
+from studies.demo.runs import DEFAULTS, DemoJob, DemoTask, random_config
 
 ALL_FAMILIES = ("mlp", "cnn", "rnn", "transformer")
 PAST_DATASETS = ("breast_cancer", "diabetes", "iris", "photos")
@@ -24,7 +24,7 @@ OWN_RUN = "own run"
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """How much the demonstration trains.
 
     Attributes:
@@ -74,18 +74,18 @@ class Plan:
                 raise InvalidArgumentError(f"The number of {name} must be at least {low}, but got {number}. Pass {low} or more.")
 
 
-def past_jobs(plan: Plan, history: Path) -> list[Job]:
+def past_jobs(plan: DemoPlan, history: Path) -> list[DemoJob]:
     """Random configurations on every past task, shuffled so that every process meets every kind of task."""
     rng = np.random.default_rng(0)
     jobs = [
-        Job(task, "past", random_config(rng), int(rng.integers(1000, 1_000_000)), plan.epochs, history)
+        DemoJob(task, "past", random_config(rng), int(rng.integers(1000, 1_000_000)), plan.epochs, history)
         for task in plan.past_tasks
         for _ in range(plan.runs_per_task)
     ]
     return [jobs[i] for i in rng.permutation(len(jobs))]
 
 
-def new_chains(plan: Plan, history: Path, folder: Path) -> list[list[Job]]:
+def new_chains(plan: DemoPlan, history: Path, folder: Path) -> list[list[DemoJob]]:
     """Return the arms of every new task.
 
     Runs without advice are recorded apart, and every advised run sees a copy of the past alone: no recommendation knows any run of its
@@ -97,30 +97,30 @@ def new_chains(plan: Plan, history: Path, folder: Path) -> list[list[Job]]:
         folder: Where the histories of the comparison go.
     """
     rng = np.random.default_rng(1)
-    chains: list[list[Job]] = []
+    chains: list[list[DemoJob]] = []
     for task in plan.new_tasks if plan.n_own_runs else ():
         own = _copy(folder, task, "own")
-        first = Job(task, OWN_RUN, DEFAULTS, 100, plan.epochs, own, "explore", history)
-        later = [Job(task, OWN_RUN, DEFAULTS, 100 + i, plan.epochs, own, "explore") for i in range(1, plan.n_own_runs)]
+        first = DemoJob(task, OWN_RUN, DEFAULTS, 100, plan.epochs, own, "explore", history)
+        later = [DemoJob(task, OWN_RUN, DEFAULTS, 100 + i, plan.epochs, own, "explore") for i in range(1, plan.n_own_runs)]
         chains.append([first, *later])
     for task in plan.new_tasks:
         configs = [random_config(rng) for _ in range(plan.n_random)]
         alone = folder / "unadvised.db"
         for seed in plan.seeds:
             advised = _copy(folder, task, f"seed-{seed}")
-            chains.append([Job(task, DEFAULT, DEFAULTS, seed, plan.epochs, alone)])
+            chains.append([DemoJob(task, DEFAULT, DEFAULTS, seed, plan.epochs, alone)])
             # An empty history: whatever is recommended comes from the starter history, which has neither of the new data sets.
-            chains.append([Job(task, DAY_ONE, DEFAULTS, seed, plan.epochs, _copy(folder, task, f"day-one-{seed}"), "best")])
-            chains += [[Job(task, RANDOM, config, seed, plan.epochs, alone)] for config in configs]
-            chains.append([Job(task, ADVISED, DEFAULTS, seed, plan.epochs, advised, "best", history)])
+            chains.append([DemoJob(task, DAY_ONE, DEFAULTS, seed, plan.epochs, _copy(folder, task, f"day-one-{seed}"), "best")])
+            chains += [[DemoJob(task, RANDOM, config, seed, plan.epochs, alone)] for config in configs]
+            chains.append([DemoJob(task, ADVISED, DEFAULTS, seed, plan.epochs, advised, "best", history)])
     return chains
 
 
-def later_jobs(plan: Plan, folder: Path) -> list[Job]:
+def later_jobs(plan: DemoPlan, folder: Path) -> list[DemoJob]:
     """The recommendation once more, each from a copy of the past and the own runs of its task."""
     arm = f"{ADVISED} + {plan.n_own_runs} own run" + ("s" if plan.n_own_runs > 1 else "")
     return [
-        Job(task, arm, DEFAULTS, seed, plan.epochs, _copy(folder, task, f"later-{seed}"), "best", _copy(folder, task, "own"))
+        DemoJob(task, arm, DEFAULTS, seed, plan.epochs, _copy(folder, task, f"later-{seed}"), "best", _copy(folder, task, "own"))
         for task in (plan.new_tasks if plan.n_own_runs else ())
         for seed in plan.seeds
     ]

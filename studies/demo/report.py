@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from metamodel.explanation import format_value
 from store.names import Direction
-from studies.demo.runs import DemoTask, Outcome
+from studies.demo.runs import DemoOutcome, DemoTask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +35,7 @@ class Arm:
     """
 
     name: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[DemoOutcome, ...]
     is_chosen_afterwards: bool = False
 
     @property
@@ -75,7 +75,7 @@ class Comparison:
         return max(usable, key=lambda arm: sign * arm.mean)
 
 
-def compare(task: DemoTask, outcomes: Sequence[Outcome]) -> Comparison:
+def compare(task: DemoTask, outcomes: Sequence[DemoOutcome]) -> Comparison:
     """Group the outcomes of one task into arms, in the order in which the arms first appear.
 
     Beside the random configurations stands the one of them that turned out best on average, chosen afterwards.
@@ -94,9 +94,9 @@ def compare(task: DemoTask, outcomes: Sequence[Outcome]) -> Comparison:
     return Comparison(task, objective, direction, tuple(arms))
 
 
-def by_configuration(outcomes: Sequence[Outcome]) -> list[list[Outcome]]:
+def by_configuration(outcomes: Sequence[DemoOutcome]) -> list[list[DemoOutcome]]:
     """Group runs of equal configuration."""
-    groups: dict[str, list[Outcome]] = {}
+    groups: dict[str, list[DemoOutcome]] = {}
     for outcome in outcomes:
         groups.setdefault(repr(sorted(outcome.config.items())), []).append(outcome)
     return list(groups.values())
@@ -198,7 +198,7 @@ def _draw(axis: Axes, comparison: Comparison) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def _curves(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float], list[float]]:
+def _curves(outcomes: Sequence[DemoOutcome]) -> tuple[list[float], list[float], list[float]]:
     """Return mean, lowest and highest objective after each epoch, over runs of equal length."""
     columns = list(zip(*(outcome.curve for outcome in outcomes), strict=True))
     return (
@@ -208,6 +208,6 @@ def _curves(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float], list
     )
 
 
-def _config_text(outcome: Outcome) -> str:
+def _config_text(outcome: DemoOutcome) -> str:
     config = outcome.config
     return f"{format_value(config['learning_rate'])}, {config['batch_size']}, {config['num_layers']}, {config['dropout']:.2f}"

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from store.errors import InvalidArgumentError, MetaHPError
-from studies.demo.plan import OWN_RUN, Plan, later_jobs, new_chains, past_jobs
+from studies.demo.plan import OWN_RUN, DemoPlan, later_jobs, new_chains, past_jobs
 from studies.demo.report import ADVISED, Comparison, compare, remarks, results_table, save_picture
-from studies.demo.runs import Job, Outcome, TrainAll, training_processes
+from studies.demo.runs import DemoJob, DemoOutcome, TrainAll, training_processes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,13 +40,13 @@ class Result:
         seconds: Part -> seconds it took.
     """
 
-    past: list[Outcome] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    past: list[DemoOutcome] = field(default_factory=list)
+    outcomes: list[DemoOutcome] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def run_demo(plan: Plan, out: Path, history: Path, progress: Callable[[str, float], None] | None = None) -> Result:
+def run_demo(plan: DemoPlan, out: Path, history: Path, progress: Callable[[str, float], None] | None = None) -> Result:
     """Run the demonstration.
 
     Args:
@@ -89,9 +89,9 @@ def _check_fresh(history: Path) -> None:
         raise InvalidArgumentError(f"The demonstration needs a fresh history, but {str(history)!r} exists. Pass the path of a new file.")
 
 
-def _train(train_all: TrainAll, chains: Sequence[Sequence[Job]], report: Callable[[float], None]) -> list[Outcome]:
+def _train(train_all: TrainAll, chains: Sequence[Sequence[DemoJob]], report: Callable[[float], None]) -> list[DemoOutcome]:
     total = max(1, sum(map(len, chains)))
-    outcomes: list[Outcome] = []
+    outcomes: list[DemoOutcome] = []
     report(0.0)
     for outcome in train_all(chains):
         outcomes.append(outcome)
@@ -124,7 +124,7 @@ def _shown(console: Console) -> Iterator[Callable[[str, float], None]]:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    plan = Plan()
+    plan = DemoPlan()
     parser = argparse.ArgumentParser(prog="python -m studies.demo.run", description="Show the whole loop on real data, in minutes.")
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the picture and the histories (%(default)s)")
     parser.add_argument("--history", type=Path, help="new file for the past runs (default: history.db in that folder)")
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("METAHP", "METAHP_PIN", "METAHP_REFIT", "METAHP_STARTER"):
         os.environ.pop(name, None)
     try:
-        plan = Plan(
+        plan = DemoPlan(
             runs_per_task=arguments.runs_per_task,
             seeds=tuple(range(arguments.seeds)),
             n_random=arguments.random,
@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _present(plan: Plan, out: Path, history: Path | None) -> None:
+def _present(plan: DemoPlan, out: Path, history: Path | None) -> None:
     from rich.console import Console
 
     started = time.monotonic()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from store import RunRecord
 
-TrainAll = Callable[[Sequence[Sequence["Job"]]], Iterator["Outcome"]]
+TrainAll = Callable[[Sequence[Sequence["DemoJob"]]], Iterator["DemoOutcome"]]
 
 DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "num_layers": 2, "dropout": 0.1}
 """What a user without advice would write: Adam's own step size, the usual batch, a small network."""
@@ -71,7 +71,7 @@ class DemoTask:
 
 
 @dataclass(frozen=True)
-class Job:
+class DemoJob:
     """One training run to be done.
 
     Attributes:
@@ -96,7 +96,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """What came of a job.
 
     Attributes:
@@ -107,7 +107,7 @@ class Outcome:
         message: What the run printed at its start.
     """
 
-    job: Job
+    job: DemoJob
     run: RunRecord
     curve: tuple[float, ...]
     wall_s: float
@@ -149,7 +149,7 @@ def copy_history(source: Path, target: Path) -> None:
         copytree(models, f"{target}.models", dirs_exist_ok=True)
 
 
-def train(job: Job) -> Outcome:
+def train(job: DemoJob) -> DemoOutcome:
     """Train one job with a real Lightning Trainer, recorded by ``MetaHPCallback``, advised by ``MetaHParams`` where it says so."""
     import lightning as L
 
@@ -192,10 +192,10 @@ def train(job: Job) -> Outcome:
     with History(job.history) as history:
         run = history.run(log.run_id)
         curve = tuple(record.value for record in history.metrics(run.id, data.data.objective))
-    return Outcome(job, run, curve, wall_s, spoken.getvalue().strip())
+    return DemoOutcome(job, run, curve, wall_s, spoken.getvalue().strip())
 
 
-def train_chain(jobs: Sequence[Job]) -> list[Outcome]:
+def train_chain(jobs: Sequence[DemoJob]) -> list[DemoOutcome]:
     """Train jobs one after another, each of which may learn from the ones before."""
     return [train(job) for job in jobs]
 
@@ -217,7 +217,7 @@ def training_processes(workers: int) -> Iterator[TrainAll]:
     # spawn: a forked child would inherit torch's threads and the history's open connections.
     pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
 
-    def train_all(chains: Sequence[Sequence[Job]]) -> Iterator[Outcome]:
+    def train_all(chains: Sequence[Sequence[DemoJob]]) -> Iterator[DemoOutcome]:
         for future in as_completed([pool.submit(train_chain, chain) for chain in chains]):
             yield from future.result()
 

@@ -17,19 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from compare_baselines.replay.methods import NewTask
+from compare_baselines.methods.base import NewTask
+from compare_baselines.methods.registry import RANDOM, find_method
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.report import show_regret
-from compare_baselines.replay.runner import RANDOM, find_method
 from metahp_report.statistics import paired_difference
+from metamodel.kinds import KINDS
 from studies.replay.tables import FIGURES, RECORDED, ROOT, load_table
 
 N_POINTS = 5
-LEARNED = ("maml", "reptile", "direct", "metahp")
-SCRATCH = {
-    "scratch": "compare_baselines.replay.networks:Scratch",
-    "scratch-few": "compare_baselines.replay.networks:ScratchFew",
-}
+
+SCRATCH = ("scratch", "scratch-few")
 """The same network from a random initialisation: trained until it fits the points, and adapted by the same few steps."""
 MARK = "<!-- tables: made by python -m studies.replay.same_points -->"
 
@@ -48,7 +46,7 @@ def chosen_after(benchmark: Benchmark, method: str, fold: int, seed: int, n_poin
     """
     past, tested = benchmark.folds()[fold]
     found = {}
-    learner = find_method(SCRATCH.get(method, method))()
+    learner = find_method(method)
     try:
         learner.learn(benchmark.past(past, seed))
         for name in tested:
@@ -66,7 +64,7 @@ def chosen_after(benchmark: Benchmark, method: str, fold: int, seed: int, n_poin
     return found
 
 
-Job = tuple[str, int, int]
+SamePointsJob = tuple[str, int, int]
 """Method, fold and seed."""
 _shared: dict[str, Benchmark] = {}
 
@@ -78,11 +76,13 @@ def _initialise(benchmark: Benchmark) -> None:
     _shared["benchmark"] = benchmark
 
 
-def _work(job: Job) -> tuple[Job, dict[str, tuple[float, float]]]:
+def _work(job: SamePointsJob) -> tuple[SamePointsJob, dict[str, tuple[float, float]]]:
     return job, chosen_after(_shared["benchmark"], *job)
 
 
-def _carry_out(benchmark: Benchmark, jobs: Sequence[Job], n_workers: int) -> Iterator[tuple[Job, dict[str, tuple[float, float]]]]:
+def _carry_out(
+    benchmark: Benchmark, jobs: Sequence[SamePointsJob], n_workers: int
+) -> Iterator[tuple[SamePointsJob, dict[str, tuple[float, float]]]]:
     if n_workers == 1:
         _initialise(benchmark)
         yield from map(_work, jobs)
@@ -173,7 +173,7 @@ def main() -> None:
     """Measure what is asked for and write the page."""
     parser = argparse.ArgumentParser(description="Compare methods on the same points and write docs/meta-models.md.")
     parser.add_argument("--only", nargs="*", default=None, help="tables to measure; default all")
-    parser.add_argument("--methods", default=",".join((*LEARNED, *SCRATCH)), help="comma-separated")
+    parser.add_argument("--methods", default=",".join((*KINDS, *SCRATCH)), help="comma-separated")
     parser.add_argument("--seeds", type=int, default=None, help="default: those of the table")
     parser.add_argument("--workers", type=int, default=None, help="processes; default one a core")
     parser.add_argument("--write", action="store_true", help="only write the page, from the figures of earlier measurements")

@@ -20,10 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compare_baselines.methods.registry import METHODS
 from compare_baselines.replay.protocol import Benchmark, Protocol, load_benchmark
 from compare_baselines.replay.report import regret_rows, save_picture, show_regret, shown_evaluations
-from compare_baselines.replay.runner import DEFAULT, METHODS, merge_reports, run_replay
+from compare_baselines.replay.runner import merge_reports, run_replay
 from compare_baselines.replay.scenarios import SCENARIOS, with_scenario
+from metamodel.kinds import DEFAULT as OURS
 from store import History, InvalidArgumentError
 from store.importers.table import TableColumns, import_table
 from studies.replay import shipped
@@ -56,7 +58,7 @@ def lcbench_space() -> dict[str, BaseDistribution]:
 
 
 @dataclass(frozen=True)
-class Table:
+class RecordedTable:
     """One recorded table: its file, or the family of shipped networks; what its columns mean; and how it is replayed."""
 
     name: str
@@ -86,7 +88,7 @@ REFERENCE = {
 }
 """Reference figures for ``lcbench`` at k = 1, 2, 3, 5, 8, 16, 32."""
 RECORDED = (
-    Table(
+    RecordedTable(
         "lcbench",
         "lcbench/curves.parquet",
         TableColumns("task", "config_id", LCBENCH_HPARAMS, "val_accuracy", "max", "epoch", "time"),
@@ -96,13 +98,13 @@ RECORDED = (
         about="Fully connected networks on 24 tasks, `val_accuracy` at epoch 51; scales as the data's authors give them.",
         reference=REFERENCE,
     ),
-    Table(
+    RecordedTable(
         "hpobench_mlp",
         "hpobench_mlp.parquet",
         TableColumns("task", "config_id", ("alpha", "batch_size", "depth", "learning_rate_init", "width"), "balanced_accuracy", "max"),
         about="Fully connected networks of scikit-learn on 8 tasks, `balanced_accuracy`; every task has its own 4,000 configurations.",
     ),
-    Table(
+    RecordedTable(
         "openml_random_forest",
         "openml_random_forest.parquet",
         TableColumns("task", "run", FOREST_HPARAMS, "accuracy", "max"),
@@ -113,7 +115,7 @@ RECORDED = (
     ),
 )
 SHIPPED = tuple(
-    Table(
+    RecordedTable(
         f"shipped_{family}",
         f"{family}.parquet",
         shipped.COLUMNS,
@@ -140,7 +142,7 @@ def data_folder() -> Path:
 
 
 @contextmanager
-def load_table(table: Table, seeds: int) -> Iterator[tuple[History, Benchmark]]:
+def load_table(table: RecordedTable, seeds: int) -> Iterator[tuple[History, Benchmark]]:
     """Import a table into a history of its own and read its pools.
 
     Raises:
@@ -158,7 +160,7 @@ def load_table(table: Table, seeds: int) -> Iterator[tuple[History, Benchmark]]:
 
 
 def measure(
-    table: Table, methods: Sequence[str], seeds: int, workers: int | None = None, scenarios: Sequence[str] = ("",)
+    table: RecordedTable, methods: Sequence[str], seeds: int, workers: int | None = None, scenarios: Sequence[str] = ("",)
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Import a table into a history of its own and replay it, in each scenario asked for; an empty name is the protocol itself.
 
@@ -181,7 +183,7 @@ def _say(share: float, text: str) -> None:
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {share:6.1%} {text}\n")
 
 
-def section(table: Table, report: dict[str, Any], slow: dict[str, Any] | None) -> str:
+def section(table: RecordedTable, report: dict[str, Any], slow: dict[str, Any] | None) -> str:
     """Return the section of one table as Markdown."""
     protocol = report["protocol"]
     n_seeds = protocol["seeds"]
@@ -223,7 +225,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def scenario_section(table: Table, reports: Mapping[str, dict[str, Any]]) -> str:
+def scenario_section(table: RecordedTable, reports: Mapping[str, dict[str, Any]]) -> str:
     """Return the section of the scenarios measured on one table as Markdown."""
     lines = ["## Scenarios" if table.name == TABLES[0].name else f"## Scenarios on {table.name}", ""]
     lines += ["What real histories are like (`--scenario NAME`). Each changes the data, by a seed, and nothing in a method:", ""]
@@ -246,7 +248,7 @@ def scenario_section(table: Table, reports: Mapping[str, dict[str, Any]]) -> str
         for k in (k for k in SCENARIO_SHOWN if k in shown_evaluations(len(report["random_exact"]))):
             entry = report["comparison"][k - 1]
             plain = entry.get("plain")
-            regrets = [report["methods"][each]["regret"][k - 1] for each in (DEFAULT, entry["best_peer"])]
+            regrets = [report["methods"][each]["regret"][k - 1] for each in (OURS, entry["best_peer"])]
             cells = [name, str(k), show_regret(regrets[0]), entry["best_peer"], show_regret(regrets[1]), _signed(entry)]
             lines.append(_line([*cells, _signed(plain) if plain else "-"]))
     failed = {name: item["failed"] for name, item in reports.get("failures", {}).get("methods", {}).items() if item.get("failed")}

@@ -41,7 +41,7 @@ class DataSpec:
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
+class StarterDataset:
     """Data split and standardised by the training part.
 
     Attributes:
@@ -72,7 +72,7 @@ class Data:
         return float(counts.max() / max(1, counts.min()))
 
 
-def load(spec: DataSpec) -> Data:
+def load(spec: DataSpec) -> StarterDataset:
     """Make, split and standardise one data set; the same spec gives the same data everywhere."""
     inputs, targets, is_regression = _MAKERS[spec.make](spec)
     rng = np.random.default_rng([spec.seed, 1])
@@ -82,10 +82,10 @@ def load(spec: DataSpec) -> Data:
     x = _standardised(inputs, train)
     if is_regression:
         y: NDArray[Any] = _standardised(targets, train)
-        return Data(x[train], y[train], x[val], y[val], None)
+        return StarterDataset(x[train], y[train], x[val], y[val], None)
     classes, y = np.unique(targets, return_inverse=True)
     y = y.astype(np.int64)
-    return Data(x[train], y[train], x[val], y[val], len(classes))
+    return StarterDataset(x[train], y[train], x[val], y[val], len(classes))
 
 
 def _standardised(values: NDArray[Any], train: NDArray[np.int64]) -> NDArray[np.float32]:

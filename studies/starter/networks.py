@@ -43,7 +43,7 @@ def dropped(x: Tensor, noise: Tensor | None, rate: Tensor) -> Tensor:
     return x * keep.reshape(keep.shape + (1,) * (x.dim() - keep.dim()))
 
 
-class MLP(Network):
+class StarterMLP(Network):
     """Fully connected layers on the flattened sample."""
 
     def __init__(self, input_shape: tuple[int, ...], n_outputs: int, num_layers: int, width: int) -> None:
@@ -61,7 +61,7 @@ class MLP(Network):
         return outputs
 
 
-class CNN(Network):
+class StarterCNN(Network):
     """Convolutions of width 3 over a picture or a signal, their mean over positions, a linear output.
 
     Each convolution is a linear layer on the neighbourhood of every position: batched over configurations that is one matrix product.
@@ -95,7 +95,7 @@ class CNN(Network):
         return torch.cat([padded[:, i : i + rows, j : j + columns] for i in range(3) for j in range(3)], -1)
 
 
-class RNN(Network):
+class StarterRNN(Network):
     """Gated recurrent layers (GRU) over rows, or over single columns, and a linear output on the last state."""
 
     def __init__(self, input_shape: tuple[int, ...], n_outputs: int, num_layers: int, width: int) -> None:
@@ -129,7 +129,7 @@ class RNN(Network):
         return outputs
 
 
-class Transformer(Network):
+class StarterTransformer(Network):
     """Self-attention with the norm before each part, learned positions, a linear output on the mean."""
 
     def __init__(self, input_shape: tuple[int, ...], n_outputs: int, num_layers: int, width: int) -> None:
@@ -178,7 +178,12 @@ def as_tokens(x: Tensor) -> Tensor:
     return x.unsqueeze(-1) if x.dim() == 2 else x
 
 
-_CLASSES: dict[str, type[MLP | CNN | RNN | Transformer]] = {"mlp": MLP, "cnn": CNN, "rnn": RNN, "transformer": Transformer}
+_CLASSES: dict[str, type[StarterMLP | StarterCNN | StarterRNN | StarterTransformer]] = {
+    "mlp": StarterMLP,
+    "cnn": StarterCNN,
+    "rnn": StarterRNN,
+    "transformer": StarterTransformer,
+}
 
 
 def build(family: str, input_shape: tuple[int, ...], n_outputs: int, num_layers: int, width: int, seed: int) -> Network:

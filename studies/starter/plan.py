@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.starter.data import Data, DataSpec
+from studies.starter.data import DataSpec, StarterDataset
 
 SEED = 20261122
 LEARNING_RATES = (1e-5, 1e-1)
@@ -42,7 +42,7 @@ class Regime:
     max_seconds: float = 3.0
 
 
-MLP = Regime((5, 150), (8, 8), max_seconds=12.0)
+MLP_REGIME = Regime((5, 150), (8, 8), max_seconds=12.0)
 SHORT = {"cnn": Regime((4, 32), (4, 4)), "rnn": Regime((4, 32), (3, 5)), "transformer": Regime((4, 32), (2, 6))}
 LONG = {
     "cnn": Regime((15, 150), (2, 2), 16, 4, 14.0),
@@ -94,7 +94,7 @@ class StarterTask:
     @property
     def regime(self) -> Regime:
         """How its networks are drawn."""
-        return MLP if self.family == "mlp" else (LONG if self.is_long else SHORT)[self.family]
+        return MLP_REGIME if self.family == "mlp" else (LONG if self.is_long else SHORT)[self.family]
 
     @property
     def direction(self) -> str:
@@ -137,7 +137,7 @@ def _is_regression(spec: DataSpec) -> bool:
     return named or bool(spec.options.get("is_regression")) or (spec.make == "teacher" and "n_classes" not in spec.options)
 
 
-def groups(task: StarterTask, data: Data) -> list[Group]:
+def groups(task: StarterTask, data: StarterDataset) -> list[Group]:
     """Draw the configurations of a task."""
     rng = np.random.default_rng(task.seed)
     found = []
@@ -172,7 +172,7 @@ def _config(kind: str, shared: dict[str, Any], unit: float, index: int, rng: np.
     }
 
 
-def _shared(task: StarterTask, data: Data, rng: np.random.Generator) -> dict[str, Any]:
+def _shared(task: StarterTask, data: StarterDataset, rng: np.random.Generator) -> dict[str, Any]:
     largest = BATCH_SIZES[1] if task.regime.least_batches == 1 else min(BATCH_SIZES[1], len(data.train_y) // task.regime.least_batches)
     while True:
         shared = {
@@ -194,7 +194,7 @@ def _width(family: str, rng: np.random.Generator) -> int:
     return max(8, width // 4 * 4) if family == "transformer" else width  # heads must divide it
 
 
-def estimated_seconds(family: str, data: Data, shared: dict[str, Any], group: int = 8) -> float:
+def estimated_seconds(family: str, data: StarterDataset, shared: dict[str, Any], group: int = 8) -> float:
     """Return about what a group costs on one slow core: overhead of its steps, and work of its samples."""
     layers, width, size = shared["num_layers"], shared["hidden_size"], shared["batch_size"]
     positions = math.prod(data.input_shape) if family == "cnn" else data.input_shape[0]
@@ -302,7 +302,7 @@ def _sequences(which: int) -> list[DataSpec]:
     ]
 
 
-def describe(task: StarterTask, data: Data) -> dict[str, Any]:
+def describe(task: StarterTask, data: StarterDataset) -> dict[str, Any]:
     """Return what is known of a task before training, as ``TaskDescription`` has it."""
     features: dict[str, float] = {} if data.class_imbalance is None else {"class_imbalance": round(data.class_imbalance, 4)}
     return {

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from compare_baselines.replay.day_one import DayOneBenchmark, Table, day_one
+from compare_baselines.replay.day_one import DayOneBenchmark, TableMapping, day_one
 from compare_baselines.replay.protocol import Pool, Protocol, load_benchmark
 from compare_baselines.replay.report import show_regret
 from compare_baselines.replay.runner import run_replay
@@ -41,8 +41,8 @@ METHODS = ("starter", "defaults", "random", "tpe", "plain-gp")
 SLOW = "gp"
 """Taken from `make replay`, which measures it on the same pools with the same seeds: it knows no past."""
 MAPPINGS = {
-    "lcbench": Table(known={"model_family": "mlp", "optimizer": "SGD", "lr_scheduler": "cosine"}),
-    "hpobench_mlp": Table(
+    "lcbench": TableMapping(known={"model_family": "mlp", "optimizer": "SGD", "lr_scheduler": "cosine"}),
+    "hpobench_mlp": TableMapping(
         {"alpha": "weight_decay"},
         {"model_family": "mlp", "optimizer": "Adam", "num_epochs": 243},
         {"learning_rate": 1e-3, "weight_decay": 1e-4, "batch_size": 200, "num_layers": 1, "hidden_size": 100},

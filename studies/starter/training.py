@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
-from studies.starter.data import Data
+from studies.starter.data import StarterDataset
 from studies.starter.networks import Network, build
 
 Config = Mapping[str, Any]
@@ -62,7 +62,9 @@ def batches(n: int, size: int, n_epochs: int, generator: torch.Generator) -> Ite
             yield epoch, order[start : start + size]
 
 
-def train_group(family: str, data: Data, configs: Sequence[Config], seeds: Sequence[int], group_seed: int, device: str = "cpu") -> Curves:
+def train_group(
+    family: str, data: StarterDataset, configs: Sequence[Config], seeds: Sequence[int], group_seed: int, device: str = "cpu"
+) -> Curves:
     """Train configurations that share ``SHARED`` and the kind of optimizer, in one batched pass.
 
     Args:
@@ -108,7 +110,7 @@ def train_group(family: str, data: Data, configs: Sequence[Config], seeds: Seque
     return Curves(train, val, None if data.n_classes is None else accuracy)
 
 
-def train_plainly(family: str, data: Data, config: Config, seed: int, group_seed: int) -> Curves:
+def train_plainly(family: str, data: StarterDataset, config: Config, seed: int, group_seed: int) -> Curves:
     """Train one configuration as anyone would, with ``torch.optim``: what the batched pass must agree with."""
     network = build(family, data.input_shape, data.n_classes or 1, config["num_layers"], config["hidden_size"], seed)
     settings = {"lr": config["learning_rate"], "weight_decay": config["weight_decay"]}
@@ -186,7 +188,7 @@ class _Optimizer:
         self._flat.addcmul_(self._column(-rates / (1 - BETAS[0] ** (step + 1))), self._first / denominator)
 
 
-def _fresh(networks: Sequence[Network], family: str, data: Data, first: Config, seeds: Sequence[int]) -> list[Network]:
+def _fresh(networks: Sequence[Network], family: str, data: StarterDataset, first: Config, seeds: Sequence[int]) -> list[Network]:
     """Return the networks with real weights: the first became a template without any."""
     again = build(family, data.input_shape, data.n_classes or 1, first["num_layers"], first["hidden_size"], seeds[0])
     return [again, *networks[1:]]
@@ -203,7 +205,7 @@ def _flattened(state: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     return flat, leaves
 
 
-def _tensors(data: Data, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _tensors(data: StarterDataset, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     parts = (data.train_x, data.train_y, data.val_x, data.val_y)
     found = [torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in parts]
     return found[0], found[1], found[2], found[3]

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from compare_baselines.live import Settings, list_comparisons, load_comparison, run_live
-from compare_baselines.live.past import Past, choose_past, is_same_data, may_ask_starter, write_past
-from compare_baselines.live.searchers import METHODS, MetaHP
+from compare_baselines.live.past import PastSource, choose_past, is_same_data, may_use_starter, write_past
+from compare_baselines.live.search import SearchJob, carry_out
 from compare_baselines.live.tasks import families, find_task, series
 from compare_baselines.live.tasks.tabular import Tabular
-from compare_baselines.live.units import Unit, carry_out
-from metahp_report.comparison_records import KEY
+from compare_baselines.methods import LIVE_METHODS, METHODS, find_method
+from compare_baselines.methods.metahp import MetaHP
+from metahp_report.comparison.records import KEY
 from store import History
 from store.errors import InvalidArgumentError
 from store.records import RunStatus
@@ -43,10 +44,10 @@ def compared(data, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:  # smaller than tiny
         patch.setitem(families.SAMPLES, "tiny", 64)
         patch.setitem(families.EPOCHS, "tiny", 1)
-        patch.setitem(series.SCALES, "tiny", series.Scale(64, 32, 32, 24, 8))
+        patch.setitem(series.SERIES_SCALES, "tiny", series.SeriesScale(64, 32, 32, 24, 8))
         families._prepared.cache_clear()
         series._prepared.cache_clear()
-        result = run_live(path, settings(data, tasks=tasks, methods=methods, budget=4), say=remarks.append)
+        result = run_live(path, settings(data, tasks=tasks, methods=methods, budget=4), remark=remarks.append)
     return path, result, remarks
 
 
@@ -92,7 +93,7 @@ def test_the_history_given_to_a_meta_model_never_holds_the_task_under_test_or_it
     path, result, _ = compared
     for number, name in enumerate(result.plan.tasks):
         task, target = find_task(name), tmp_path / f"{number}.db"
-        n_runs = write_past(Past("tasks", path, result.id, None, ("default", "random", "tpe")), task, target)
+        n_runs = write_past(PastSource("tasks", path, result.id, None, ("default", "random", "tpe")), task, target)
         with History(target, create=False) as past, History(path) as source:
             names = {run.task_name for run in past.runs()}
             methods = {source.run(run.id).description[KEY]["method"] for run in past.runs()}
@@ -108,7 +109,7 @@ def test_each_search_knows_its_own_runs_alone(compared, data, tmp_path, monkeypa
     path, result, _ = compared
     seen = []
 
-    def look(self, problem, tried):
+    def look(self, problem, trials):
         with History(problem.past, create=False) as past:
             seen.append([run.id for run in past.runs() if run.task_name == "live cnn tiny"])
 
@@ -117,7 +118,7 @@ def test_each_search_knows_its_own_runs_alone(compared, data, tmp_path, monkeypa
     with History(copy) as history:
         history.merge(path)
     plan = replace(result.plan, budget=9)
-    carry_out(Unit(copy, result.id, plan, "cnn", "metahp", 0, Past("tasks", copy, result.id, None, ("random",)), data))
+    carry_out(SearchJob(copy, result.id, plan, "cnn", "metahp", 0, PastSource("tasks", copy, result.id, None, ("random",)), data))
     own = [item.run_id for item in result.search("cnn", "metahp", 0).evaluations]
     assert seen == [own]
 
@@ -140,13 +141,13 @@ def test_a_past_of_ones_own_leaves_out_what_has_the_same_data(tmp_path, compared
         assert {run.task_name for run in past.runs()} == {"wine", "iris"}
 
 
-def test_the_starter_history_is_silent_where_it_knows_the_data(monkeypatch, history):
+def test_the_starter_history_is_not_used_where_it_knows_the_data(monkeypatch, history):
     monkeypatch.delenv("METAHP_STARTER", raising=False)
     past = choose_past("auto", history, False, "c", "", ("random", "metahp"))
     assert past.kind == "starter"
     assert choose_past("auto", history, False, "c", "", ("random", "metahp", "maml")).kind == "tasks"
-    assert may_ask_starter(past, find_task("rnn"))
-    assert not may_ask_starter(past, find_task("transformer"))  # it has seen breast_cancer
+    assert may_use_starter(past, find_task("rnn"))
+    assert not may_use_starter(past, find_task("transformer"))  # it has seen breast_cancer
     monkeypatch.setenv("METAHP_STARTER", "0")
     assert choose_past("auto", history, False, "c", "", ("random", "metahp")).kind == "tasks"
 
@@ -180,7 +181,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(data, tmp_path, monk
     assert half.n_missing == 1
     assert [len(search.evaluations) for search in half.searches] == [1, 1]
     remarks = []
-    whole = run_live(path, asked, say=remarks.append)
+    whole = run_live(path, asked, remark=remarks.append)
     assert remarks[0] == f"Going on with comparison {half.id}."
     assert whole.id == half.id
     assert whole.is_complete
@@ -307,4 +308,4 @@ def test_an_unknown_comparison_is_answered_with_those_there_are(compared, tmp_pa
 
 
 def test_every_method_has_its_own_name():
-    assert all(name == cls.name for name, cls in METHODS.items())
+    assert all(name == find_method(name).name for name in {*METHODS, *LIVE_METHODS})

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from compare_baselines.live.data import load_electricity, load_images, load_reviews, load_titanic
+from compare_baselines.live.search import quiet
 from compare_baselines.live.tasks import TASKS, find_task, find_tasks
 from compare_baselines.live.tasks.base import Training
-from compare_baselines.live.units import quiet
-from metahp_report.comparison_records import KEY
+from metahp_report.comparison.records import KEY
 from store.errors import InvalidArgumentError
 from tests.compare_baselines.made_up_data import write_data
 

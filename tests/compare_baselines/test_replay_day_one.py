@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from compare_baselines.replay import Protocol, load_benchmark, run_replay
-from compare_baselines.replay.day_one import LIBRARY_DEFAULTS, Table, day_one
+from compare_baselines.replay.day_one import LIBRARY_DEFAULTS, TableMapping, day_one
 from store import History, InvalidArgumentError
 from tests.compare_baselines.recorded import write
 
-MLP = Table({"act": "activation"}, {"model_family": "mlp", "optimizer": "Adam", "num_epochs": 30})
+MLP = TableMapping({"act": "activation"}, {"model_family": "mlp", "optimizer": "Adam", "num_epochs": 30})
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_names_are_mapped_and_every_task_is_tested_without_a_past(benchmark):
 
 
 def test_defaults_are_the_nearest_recorded_run_to_what_libraries_do(benchmark):
-    report = run_replay(day_one(benchmark, Table(known=MLP.known)), ["defaults"], workers=1)
+    report = run_replay(day_one(benchmark, TableMapping(known=MLP.known)), ["defaults"], workers=1)
     pool = day_one(benchmark, MLP).pools["a"]
     near = min(abs(np.log10(config["learning_rate"] / LIBRARY_DEFAULTS["learning_rate"])) for config in pool.configs)
     assert near < 0.2
@@ -49,19 +49,19 @@ def test_defaults_are_the_nearest_recorded_run_to_what_libraries_do(benchmark):
 
 def test_an_unknown_name_to_map_is_refused(benchmark):
     with pytest.raises(InvalidArgumentError, match=r"but got 'alpha'; possible are act, learning_rate, num_layers"):
-        day_one(benchmark, Table({"alpha": "weight_decay"}))
+        day_one(benchmark, TableMapping({"alpha": "weight_decay"}))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"names": 3}', '{"other": {}}'])
 def test_a_malformed_mapping_file_is_refused_with_an_example(tmp_path, content):
     (tmp_path / "m.json").write_text(content)
     with pytest.raises(InvalidArgumentError, match="A mapping file must be a JSON object with names, known and defaults"):
-        Table.load(tmp_path / "m.json")
+        TableMapping.load(tmp_path / "m.json")
 
 
 def test_a_mapping_file_is_read(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps({"names": {"act": "activation"}, "known": dict(MLP.known)}))
-    assert Table.load(tmp_path / "m.json") == MLP
+    assert TableMapping.load(tmp_path / "m.json") == MLP
 
 
 def test_with_a_past_or_switched_off_the_method_says_so(benchmark, monkeypatch):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import ClassVar
 
@@ -7,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from compare_baselines.methods import METHODS, find_method
+from compare_baselines.methods.rgpe import Processes
+from compare_baselines.methods.samplers import inside
+from compare_baselines.methods.spaces import UnitCube, distributions_of, space_of
+from compare_baselines.methods.transfer import greedy_portfolio, normal_scores
 from compare_baselines.replay import Method, NewTask, Past, PastTask, Protocol, load_benchmark, run_replay
-from compare_baselines.replay.rgpe import Processes
-from compare_baselines.replay.runner import METHODS, Job, carry_out, find_method
-from compare_baselines.replay.samplers import inside
-from compare_baselines.replay.spaces import UnitCube, distributions_of, space_of
-from compare_baselines.replay.transfer import greedy_portfolio, normal_scores
+from compare_baselines.replay.runner import ReplayJob, carry_out
 from store import History, InvalidArgumentError
 from tests.compare_baselines import recorded
 
@@ -69,7 +71,7 @@ def own(cls: type[Method]) -> str:
 def test_every_peer_chooses_distinct_configurations_and_repeats_itself(name: str, path: Path) -> None:
     with History(path) as history:
         benchmark = load_benchmark(history, Protocol(10, 8, 1))
-    first, second = (carry_out(benchmark, Job(name, 0, 0, ("a",))) for _ in range(2))
+    first, second = (carry_out(benchmark, ReplayJob(name, 0, 0, ("a",))) for _ in range(2))
     assert first.regret["a"].shape == (8,)
     np.testing.assert_array_equal(first.regret["a"], second.regret["a"])
 
@@ -94,7 +96,7 @@ def test_metahp_asks_recommend_and_beats_random_search(path: Path) -> None:
 def test_the_gaussian_process_of_optuna_runs(path: Path) -> None:
     with History(path) as history:
         benchmark = load_benchmark(history, Protocol(10, 7, 1))
-    assert (np.diff(carry_out(benchmark, Job("gp", 0, 0, ("a",))).regret["a"]) <= 0).all()
+    assert (np.diff(carry_out(benchmark, ReplayJob("gp", 0, 0, ("a",))).regret["a"]) <= 0).all()
 
 
 def test_the_documented_example_of_a_method_works(path: Path) -> None:
@@ -107,7 +109,7 @@ def test_no_outcome_of_the_pool_reaches_a_method_before_it_is_evaluated(path: Pa
     Spy.seen = []
     with History(path) as history:
         benchmark = load_benchmark(history, Protocol(10, 3, 1, holdout=("a",)))
-    carry_out(benchmark, Job(own(Spy), 0, 0, ("a",)))
+    carry_out(benchmark, ReplayJob(own(Spy), 0, 0, ("a",)))
     past, *steps = Spy.seen
     assert isinstance(past, Past)
     assert [task.name for task in past.tasks] == ["b", "c", "d"]
@@ -115,7 +117,7 @@ def test_no_outcome_of_the_pool_reaches_a_method_before_it_is_evaluated(path: Pa
     pool = benchmark.pools["a"]
     for k, (task, tried, values) in enumerate(steps):
         assert isinstance(task, NewTask)
-        assert set(vars(task)) == {"name", "configs", "points", "space", "direction", "epochs", "description", "seed"}
+        assert {item.name for item in fields(task)} == {"name", "configs", "points", "space", "direction", "epochs", "description", "seed"}
         assert tried == tuple(range(k))
         assert values == tuple(float(pool.values[i]) for i in range(k))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compare_baselines.methods.metahp import MetaHP
 from compare_baselines.replay import Protocol, load_benchmark, run_replay
-from compare_baselines.replay.metahp import MetaHP
 from compare_baselines.replay.protocol import Benchmark
-from compare_baselines.replay.runner import Job, carry_out
+from compare_baselines.replay.runner import ReplayJob, carry_out
 from compare_baselines.replay.scenarios import SCENARIOS, ScenarioBenchmark, with_scenario
 from store import Curve, FinishedRun, History, InvalidArgumentError, RunStatus
 from studies.replay.tables import TABLES, scenario_section
@@ -53,14 +53,14 @@ def test_every_peer_lives_through_every_scenario_and_the_past_repeats_itself(his
     for task in first.tasks:
         assert len(task.configs) == len(task.points) == len(task.outcomes) == len(task.epochs)
     for peer in (*PEERS, "quantile", "plain-gp", "tpe") if name == "few-1" else PEERS:
-        assert (np.diff(carry_out(changed, Job(peer, 0, 0, ("a",))).regret["a"]) <= 0).all()
+        assert (np.diff(carry_out(changed, ReplayJob(peer, 0, 0, ("a",))).regret["a"]) <= 0).all()
     assert changed.describe()["scenario"] == {"name": name, "about": SCENARIOS[name].about}
 
 
 @pytest.mark.parametrize("name", ["few-1", "subsets", "failures", "truncated"])
 def test_metahp_meets_a_scenario_through_an_ordinary_history(history: History, benchmark: Benchmark, name: str) -> None:
     changed = with_scenario(history, benchmark, name)
-    assert carry_out(changed, Job("metahp", 0, 0, ("a",))).regret["a"].shape == (3,)
+    assert carry_out(changed, ReplayJob("metahp", 0, 0, ("a",))).regret["a"].shape == (3,)
 
 
 def past_of(history: History, benchmark: Benchmark, name: str) -> tuple[ScenarioBenchmark, tuple]:

@@ -150,7 +150,7 @@ def test_both_callbacks_are_made_the_same_way_and_refuse_the_same_mistakes() -> 
     for module in (lightning_metahp, hf_callbacks):
         assert module.MetaHPCallback("accuracy", "max", task="t", history=None).run_id is None
         assert module.MetaHPCallback().run_id is None
-        with pytest.raises(ObjectiveError, match=r"does not say it; possible are 'min' and 'max'"):
+        with pytest.raises(ObjectiveError, match=r"does not imply it; possible are 'min' and 'max'"):
             module.MetaHPCallback("zorp")
         with pytest.raises(ObjectiveError, match=r"A direction must be 'min' or 'max', but got 'up'"):
             module.MetaHPCallback("accuracy", "up")

@@ -257,7 +257,7 @@ def test_something_else_than_arguments_is_told() -> None:
 
 
 def test_an_objective_of_unknown_direction_is_told(configure: Any) -> None:
-    with pytest.raises(ObjectiveError, match="'eval_zorp' does not say it"):
+    with pytest.raises(ObjectiveError, match="'eval_zorp' does not imply it"):
         configure(objective="zorp")
 
 

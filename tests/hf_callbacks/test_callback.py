@@ -127,7 +127,7 @@ def test_without_evaluation_there_is_one_warning_and_no_objective(history: Histo
 
 
 def test_an_unknown_direction_is_asked_for_at_once() -> None:
-    with pytest.raises(ObjectiveError, match=r"'eval_zorp' does not say it.*Pass direction='min'"):
+    with pytest.raises(ObjectiveError, match=r"'eval_zorp' does not imply it.*Pass direction='min'"):
         MetaHPCallback("zorp")
     assert MetaHPCallback("zorp", "max").direction == "max"
 

@@ -490,7 +490,7 @@ def test_several_optimizers_are_all_recorded(history: History) -> None:
 def test_bad_arguments_are_answered_at_once() -> None:
     with pytest.raises(ObjectiveError, match=r"^A direction must be 'min' or 'max', but got 'up'. Pass one of the two\.$"):
         MetaHPCallback("score", "up")
-    with pytest.raises(InvalidArgumentError, match=r"^A task must be a name, a TaskDescription or None, but got 3\. "):
+    with pytest.raises(InvalidArgumentError, match=r"^A task must be a name, a TaskDescription or None, but got int: 3\. "):
         MetaHPCallback(task=3)  # type: ignore[arg-type]
 
 

@@ -157,13 +157,13 @@ def test_under_torchrun_each_process_would_decide_alone_so_only_a_pinned_one_is_
 
 
 def test_a_process_that_lightning_started_follows_the_first_one(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_metahp.cli import PLAN_VARIABLE
+    from lightning_metahp.configuration_host import DECISION_VARIABLE
 
     pin(history, monkeypatch, num_layers=3)
     options: dict[str, Any] = {"space": {"num_layers": [1, 3]}, "objective": "val_acc", "history": history}
     arguments = [*ARGUMENTS, "--optimizer=Adam"]
     MetaHPCLI(Deep, TinyData, args=arguments, run=False, save_config_callback=None, **options)
-    monkeypatch.setenv(PLAN_VARIABLE, os.environ[PLAN_VARIABLE])
+    monkeypatch.setenv(DECISION_VARIABLE, os.environ[DECISION_VARIABLE])
     monkeypatch.delenv("METAHP_PIN")
     monkeypatch.setenv("LOCAL_RANK", "1")
     cli = MetaHPCLI(Deep, TinyData, args=arguments, run=False, save_config_callback=None, **options)

@@ -10,10 +10,10 @@ import pytest
 
 from store import History
 from torture import disks, fits
-from torture.outcome import Outcome
+from torture.trials import Trials
 
 
-def held(outcome: Outcome) -> bool:
+def held(outcome: Trials) -> bool:
     assert not outcome.failures, outcome.failures
     return outcome.result == "held"
 
@@ -23,7 +23,7 @@ def held(outcome: Outcome) -> bool:
     [fits.lock, fits.locked_without_wal, fits.removed, fits.limited_size, fits.clock],
     ids=lambda scenario: scenario.__name__,
 )
-def test_a_fit_goes_on_says_so_once_and_loses_nothing(scenario: Callable[[Path], Outcome], tmp_path: Path) -> None:
+def test_a_fit_goes_on_says_so_once_and_loses_nothing(scenario: Callable[[Path], Trials], tmp_path: Path) -> None:
     assert held(scenario(tmp_path))
 
 

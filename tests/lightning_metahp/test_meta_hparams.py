@@ -411,7 +411,7 @@ def test_the_objective_of_earlier_runs_serves_where_none_is_named(history: Histo
 
 def test_without_any_objective_it_abstains_and_says_so(history: History, capsys: pytest.CaptureFixture[str]) -> None:
     fit(MetaHParams(history=history))
-    assert "metahp: nothing changed; the objective is not known before the first validation" in capsys.readouterr().err
+    assert "metahp: nothing changed; the objective is not known. Nothing says it before the first validation" in capsys.readouterr().err
     assert newest(history).objective == "val_acc"
 
 
@@ -462,7 +462,7 @@ def test_a_name_the_module_does_not_have_is_answered_with_those_it_has(history: 
     [
         ({"space": {"lr": []}}, SpaceError, "A list in a space must hold at least one value, but 'lr' got an empty one"),
         ({"space": {"lr": 0.1}}, SpaceError, "must be an Optuna distribution or a list"),
-        ({"mode": "fast"}, InvalidArgumentError, "mode must be one of best, explore, dry-run, but got 'fast'"),
+        ({"mode": "fast"}, InvalidArgumentError, "mode must be one of 'best', 'explore', 'dry-run', but got 'fast'"),
         ({"keep": [3]}, InvalidArgumentError, "keep must list hyperparameter names, but got 3"),
         ({"max_startup_s": 0}, InvalidArgumentError, "max_startup_s must be a positive number of seconds, but got 0"),
         ({"direction": "up"}, ObjectiveError, "A direction must be 'min' or 'max', but got 'up'"),

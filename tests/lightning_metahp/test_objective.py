@@ -43,7 +43,7 @@ def test_the_direction_may_be_given(history: History, direction: str, expected: 
 
 def test_an_unknown_name_asks_for_a_direction_where_it_is_written() -> None:
     for callback in (MetaHPCallback, lambda name: MetaHParams(objective=name)):
-        with pytest.raises(ObjectiveError, match=r"the name 'quux' does not say it.* Pass direction='min' or direction='max'"):
+        with pytest.raises(ObjectiveError, match=r"the name 'quux' does not imply it.* Pass direction='min' or direction='max'"):
             callback("quux")
 
 

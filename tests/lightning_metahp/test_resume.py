@@ -113,7 +113,7 @@ def test_a_learning_rate_that_the_optimizers_state_overrules_is_named_and_record
 def test_where_the_path_cannot_be_found_shapes_stay_and_the_rest_follows_the_checkpoint(
     history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lightning_metahp.host import Resume
+    from lightning_metahp.trainer_internals import Resume
 
     interrupted(history, tmp_path, monkeypatch)
     monkeypatch.setattr("lightning_metahp.meta_hparams.find_resume", lambda trainer: Resume(None, is_known=False))

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,24 @@ def test_a_reader_that_stops_early_is_no_error(recorded: Path) -> None:
     done = subprocess.run(words, shell=True, capture_output=True, text=True, cwd=ROOT)
     assert done.stdout == "[\n"
     assert "Traceback" not in done.stderr
+
+
+def test_the_version_and_the_short_help_are_there(call: Callable[..., Any]) -> None:
+    answer = call("--version")
+    assert (answer.code, answer.out.split()[0]) == (0, "metahp")
+    assert answer.out.strip() == f"metahp {version('lightning-metahp')}"
+    for words in ([], ["runs"], ["tasks", "merge"], ["import", "optuna"]):
+        assert call(*words, "-h").out == call(*words, "--help").out
+
+
+def test_help_lists_the_kinds_and_methods_there_are(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from compare_baselines.live import tasks
+    from compare_baselines.replay import runner
+    from metamodel import kinds
+
+    monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, "toy"))
+    monkeypatch.setattr(tasks, "TASKS", {**tasks.TASKS, "toy": "nowhere:Toy"})
+    for words in (["refit"], ["recommend"], ["compare-baselines", "live"]):
+        assert "toy" in call(*words, "--help").out
+    for name in runner.METHODS:
+        assert name in call("compare-baselines", "replay", "--help").out

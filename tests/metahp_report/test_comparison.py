@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from metahp_report import comparison_report
-from metahp_report.comparison_curves import mean_and_band
-from metahp_report.comparison_records import Spread, load_comparison
-from metahp_report.comparison_tables import show_spread
+from metahp_report.comparison.curves import mean_and_band
+from metahp_report.comparison.records import Spread, load_comparison
+from metahp_report.comparison.tables import show_spread
 from metahp_report.parts import Prose, Report, Table
 from store import History, InvalidArgumentError
 from tests.metahp_report.recorded_comparison import ID, write_comparison

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compare_baselines.live.report import cost_rows, markdown, quality_rows, show
-from metahp_report.comparison_records import ComparisonResult, Energy, Evaluation, Plan, SearchResult, Spread, TaskInfo
-from metahp_report.comparison_summary import distance, is_as_good, regret_curve, standings_of, summaries_of
+from metahp_report.comparison.records import ComparisonPlan, ComparisonResult, Energy, Evaluation, SearchResult, Spread, TaskInfo
+from metahp_report.comparison.summary import distance, is_as_good, regret_curve, standings_of, summaries_of
 from store.records import RunStatus
 from studies.live_page import MARK, losses, write_page
 
@@ -30,7 +30,7 @@ def search(method, values, *, seconds=10.0, seed=0, rates=None, joules=None, tas
 
 
 def plan(methods, budget=3, seeds=1, jobs=1, tasks=("cnn",)):
-    return Plan(tasks, methods, budget, seeds, "tiny", jobs=jobs)
+    return ComparisonPlan(tasks, methods, budget, seeds, "tiny", jobs=jobs)
 
 
 SEARCHES = [

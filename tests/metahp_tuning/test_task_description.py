@@ -15,14 +15,18 @@ from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, Te
 from metahp_tuning.task_description import (
     data_identity_hparams,
     describe_dataset,
+    describe_module,
     model_class_name,
     model_family,
     model_variant,
+    model_width,
     parameter_count,
     preserved_rng,
+    pretrained_name,
     read_optimizer,
     read_scheduler,
     sample_count,
+    starts_pretrained,
 )
 from metamodel.data.task import TaskDescription
 
@@ -281,6 +285,55 @@ def test_parameters_are_counted_and_lazy_ones_are_none_yet() -> None:
     assert parameter_count(nn.Linear(3, 2)) == 8
     assert parameter_count(nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 1))) == 5
     assert model_class_name(nn.Linear(1, 1)) == "Linear"
+
+
+@pytest.mark.parametrize(
+    ("module", "width"),
+    [
+        (nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 3)), 64),
+        (nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 24, 3), nn.Flatten(), nn.Linear(384, 100)), 24),
+        (nn.Sequential(nn.GRU(2, 16, 2), nn.Linear(16, 40)), 16),
+        (nn.Sequential(nn.TransformerEncoderLayer(8, 2, 64), nn.Linear(8, 1000)), 8),
+        (nn.Embedding(3, 2), None),
+    ],
+)
+def test_the_width_is_that_of_the_layers_that_make_the_family(module: nn.Module, width: int | None) -> None:
+    assert model_width(module) == width
+    assert describe_module(module)["width"] == width
+
+
+class WithEncoder(nn.Module):
+    """A module of a user's own around somebody else's encoder."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(16, 2)
+
+
+def test_a_module_around_a_loaded_encoder_is_pretrained(tmp_path: Any) -> None:
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 8}
+    made = transformers.BertModel(transformers.BertConfig(**size))
+    assert not starts_pretrained(WithEncoder(made))
+    made.save_pretrained(tmp_path)
+    loaded = WithEncoder(transformers.AutoModel.from_pretrained(tmp_path))
+    assert starts_pretrained(loaded)
+    assert pretrained_name(loaded) == str(tmp_path)
+    found = describe_module(loaded)
+    assert (found["is_pretrained"], found["model_family"], found["width"]) == (True, "transformer", 16)
+
+
+def test_an_encoder_of_a_model_zoo_is_pretrained_once_its_normalisation_is_trained() -> None:
+    encoder = nn.Sequential(nn.Conv2d(1, 16, 1), nn.BatchNorm2d(16))
+    encoder.pretrained_cfg = {"url": "https://example.com/weights"}  # as timm gives every model, loaded or not
+    assert not starts_pretrained(WithEncoder(encoder))
+    encoder(torch.randn(4, 1, 2, 2))
+    assert starts_pretrained(WithEncoder(encoder))
+    assert not starts_pretrained(WithEncoder(nn.BatchNorm1d(3)))
+
+
+def test_a_module_without_weights_yet_may_be_pretrained_or_not() -> None:
+    assert describe_module(nn.Sequential())["is_pretrained"] is None
 
 
 def from_source(source: str, name: str = "Net") -> nn.Module:

@@ -18,25 +18,25 @@ from store.recording import spool
 from store.sqlite import filesystem
 from store.sqlite.connection import transaction
 from store.sqlite.lock import held_lock, lock_path
-from torture import crowd, disks, killing, network
-from torture.outcome import Outcome
+from torture import crowd, disks, kills, network
+from torture.trials import Trials
 
 
-def held(outcome: Outcome) -> bool:
+def held(outcome: Trials) -> bool:
     assert not outcome.failures, outcome.failures
     return outcome.result == "held"
 
 
 def test_processes_killed_while_they_write_lose_a_second_at_most_and_go_on(tmp_path: Path) -> None:
-    assert held(killing.kill_while_writing(tmp_path, 8, parallel=2, longest_s=2.0))
+    assert held(kills.kill_while_writing(tmp_path, 8, parallel=2, longest_s=2.0))
 
 
 def test_a_process_killed_while_it_creates_the_tables_is_no_obstacle(tmp_path: Path) -> None:
-    assert held(killing.kill_while_creating(tmp_path, 4))
+    assert held(kills.kill_while_creating(tmp_path, 4))
 
 
 def test_what_a_killed_process_was_taking_in_is_taken_in_once_by_two_that_open_together(tmp_path: Path) -> None:
-    assert held(killing.kill_while_ingesting(tmp_path, 3, runs=6, values=1_000))
+    assert held(kills.kill_while_ingesting(tmp_path, 3, runs=6, values=1_000))
 
 
 def test_many_processes_start_together_write_and_read_without_losing_or_waiting_in_vain(tmp_path: Path) -> None:

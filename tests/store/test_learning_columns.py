@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from store import History, RunRecord, learning_columns
-from store.learning_columns import CACHE_FILE, ENDED, learning_runs
+from store.learning_columns import ENDED, HPARAMS_CACHE, learning_runs
 from store.sqlite.bulk import Curve, FinishedRun
 
 N_RUNS = 8
@@ -45,7 +45,7 @@ def told(history: History) -> list[RunRecord]:
 
 
 def same(found: list[learning_columns.LearningRun], runs: list[RunRecord]) -> bool:
-    fields = [name for name in learning_columns.LearningRun._fields if name != "hparams"]
+    fields = [name for name in learning_columns.LearningRun.__dataclass_fields__ if name != "hparams"]
     assert [[getattr(run, name) for name in fields] for run in found] == [[getattr(run, name) for name in fields] for run in runs]
     assert [{name: repr(v) for name, v in run.hparams.items()} for run in found] == [
         {name: repr(v) for name, v in run.hparams.items()} for run in runs
@@ -122,15 +122,15 @@ def test_a_history_made_anew_at_the_same_path_is_not_taken_for_the_old_one(tmp_p
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 99, "origin": "", "blocks": []}'])
 def test_a_damaged_cache_is_made_anew(filled: History, content: str) -> None:
     learning_runs(filled)
-    cache = filled.models_path / CACHE_FILE
+    cache = filled.models_path / HPARAMS_CACHE
     cache.write_text(content)
     assert same(learning_runs(filled), told(filled))
-    assert json.loads(cache.read_text())["format"] == learning_columns.FORMAT
+    assert json.loads(cache.read_text())["format"] == learning_columns.HPARAMS_FORMAT
 
 
 def test_a_cache_with_columns_that_do_not_fit_is_made_anew(filled: History) -> None:
     learning_runs(filled)
-    cache = filled.models_path / CACHE_FILE
+    cache = filled.models_path / HPARAMS_CACHE
     content = json.loads(cache.read_text())
     content["blocks"][0]["ids"].pop()
     cache.write_text(json.dumps(content))
@@ -139,8 +139,8 @@ def test_a_cache_with_columns_that_do_not_fit_is_made_anew(filled: History) -> N
 
 def test_the_cache_is_private_and_leaves_nothing_beside_it(filled: History) -> None:
     learning_runs(filled)
-    assert [path.name for path in filled.models_path.iterdir()] == [CACHE_FILE]
-    assert (filled.models_path / CACHE_FILE).stat().st_mode & 0o077 == 0
+    assert [path.name for path in filled.models_path.iterdir()] == [HPARAMS_CACHE]
+    assert (filled.models_path / HPARAMS_CACHE).stat().st_mode & 0o077 == 0
 
 
 def test_a_place_that_cannot_be_written_costs_only_time(filled: History) -> None:

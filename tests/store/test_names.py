@@ -56,7 +56,7 @@ def test_well_known_names_say_their_direction(metric: str, direction: Direction 
 
 
 def test_an_unknown_name_asks_for_a_direction() -> None:
-    with pytest.raises(ObjectiveError, match=r"'zorp' does not say it; possible are 'min' and 'max'\. Pass direction='min' or"):
+    with pytest.raises(ObjectiveError, match=r"'zorp' does not imply it; possible are 'min' and 'max'\. Pass direction='min' or"):
         resolve_direction("zorp", None)
     with pytest.raises(ObjectiveError, match=r"must be 'min' or 'max', but got 'up' for the objective 'zorp'"):
         resolve_direction("zorp", "up")

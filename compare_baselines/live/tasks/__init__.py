@@ -16,7 +16,7 @@ TASKS = {
     "text": "compare_baselines.live.tasks.text:Text",
     "image": "compare_baselines.live.tasks.image:Image",
     "tabular": "compare_baselines.live.tasks.tabular:Tabular",
-    "series": "compare_baselines.live.tasks.series:Series",
+    "series": "compare_baselines.live.tasks.series:SeriesTask",
     "cnn": "compare_baselines.live.tasks.families:CNNTask",
     "rnn": "compare_baselines.live.tasks.families:RNNTask",
     "transformer": "compare_baselines.live.tasks.families:TransformerTask",

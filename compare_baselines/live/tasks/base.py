@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from metahp_report.comparison_records import KEY, TaskInfo
+from metahp_report.comparison.records import KEY, TaskInfo
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ N_CLASSES = 10
 
 
 @dataclass(frozen=True)
-class Scale:
+class ImageScale:
     """What a size means: images of each split and the widths of the stages; depths and bottlenecks are always those of ResNet-50."""
 
     n_train: int
@@ -32,10 +32,10 @@ class Scale:
     hidden_sizes: tuple[int, ...]
 
 
-SCALES = {
-    "tiny": Scale(1000, 400, 500, 8, (16, 32, 64, 128)),
-    "small": Scale(4000, 1500, 2000, 16, (32, 64, 128, 256)),
-    "full": Scale(45_000, 5_000, 10_000, 64, (256, 512, 1024, 2048)),
+IMAGE_SCALES = {
+    "tiny": ImageScale(1000, 400, 500, 8, (16, 32, 64, 128)),
+    "small": ImageScale(4000, 1500, 2000, 16, (32, 64, 128, 256)),
+    "full": ImageScale(45_000, 5_000, 10_000, 64, (256, 512, 1024, 2048)),
 }
 
 
@@ -77,7 +77,7 @@ class Image(LiveTask):
 
     def train(self, config: Mapping[str, Any], training: Training) -> None:
         """Train."""
-        scale = SCALES[training.size]
+        scale = IMAGE_SCALES[training.size]
         make_config: Callable[..., ResNetConfig] = ResNetConfig  # its signature leaves out what every configuration takes
         train_with_trainer(
             self,
@@ -106,7 +106,7 @@ def _metrics(prediction: Any) -> dict[str, float]:
 
 @lru_cache(maxsize=2)
 def _prepared(folder: Path | None, size: str, seed: int) -> tuple[Pixels, Pixels, Pixels]:
-    scale = SCALES[size]
+    scale = IMAGE_SCALES[size]
     images = load_images(folder)
     order = np.random.default_rng(seed).permutation(len(images.y_train))
     n_val = min(scale.n_val, len(order) // 4)

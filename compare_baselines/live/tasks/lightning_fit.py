@@ -15,7 +15,7 @@ from store import RunRecorder
 EVAL_BATCH = 512
 
 
-class Mark(L.Callback):
+class EvaluationMark(L.Callback):
     """Marks the run that ``MetaHPCallback`` has opened as an evaluation of the comparison; stands after it."""
 
     def __init__(self, callback: MetaHPCallback, training: Training) -> None:
@@ -24,7 +24,7 @@ class Mark(L.Callback):
         self.recorder: RunRecorder | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Mark the run."""
+        """EvaluationMark the run."""
         self.recorder = self.callback.run_log.recorder
         self.training.opened(self.recorder)
 
@@ -76,7 +76,7 @@ def fit_with_lightning(
     """
     L.seed_everything(training.seed, verbose=False)
     callback = MetaHPCallback(task.logged_objective, task.direction, task=task.history_name(training.size), history=training.history)
-    mark = Mark(callback, training)
+    mark = EvaluationMark(callback, training)
     trainer = L.Trainer(
         max_epochs=epochs,
         accelerator="auto",

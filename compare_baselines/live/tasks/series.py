@@ -25,7 +25,7 @@ HORIZON = 24
 
 
 @dataclass(frozen=True)
-class Scale:
+class SeriesScale:
     """What a size means: windows of each split, hours seen before the forecast, units and layers of the LSTM."""
 
     n_train: int
@@ -36,10 +36,10 @@ class Scale:
     layers: int = 1
 
 
-SCALES = {
-    "tiny": Scale(1500, 500, 500, 48, 32),
-    "small": Scale(4000, 1500, 2000, 72, 64),
-    "full": Scale(100_000, 10_000, 20_000, 168, 128, 2),
+SERIES_SCALES = {
+    "tiny": SeriesScale(1500, 500, 500, 48, 32),
+    "small": SeriesScale(4000, 1500, 2000, 72, 64),
+    "full": SeriesScale(100_000, 10_000, 20_000, 168, 128, 2),
 }
 
 
@@ -90,7 +90,7 @@ class Forecaster(L.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=self.hparams["learning_rate"])
 
 
-class Series(LiveTask):
+class SeriesTask(LiveTask):
     """LSTM forecasting of hourly electricity."""
 
     name = "series"
@@ -113,7 +113,7 @@ class Series(LiveTask):
 
     def train(self, config: Mapping[str, Any], training: Training) -> None:
         """Train."""
-        scale = SCALES[training.size]
+        scale = SERIES_SCALES[training.size]
         fit_with_lightning(
             self,
             training,
@@ -127,7 +127,7 @@ class Series(LiveTask):
 @lru_cache(maxsize=4)
 def _prepared(folder: Path | None, size: str, seed: int) -> tuple[TensorDataset, TensorDataset, TensorDataset]:
     """Return windows of the first 60 % of the time to train, the next 20 % to validate, the last 20 % to test, drawn with the seed."""
-    scale = SCALES[size]
+    scale = SERIES_SCALES[size]
     load = load_electricity(folder)
     ends = [0, int(0.6 * len(load)), int(0.8 * len(load)), len(load)]
     mean, deviation = load[: ends[1]].mean(), load[: ends[1]].std()

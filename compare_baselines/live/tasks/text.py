@@ -31,7 +31,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclass(frozen=True)
-class Scale:
+class TextScale:
     """What a size means: reviews of each split, tokens of each review, the model's dimensions (None: the pre-trained one)."""
 
     n_train: int
@@ -44,10 +44,10 @@ class Scale:
 
 _TINY_BERT: Mapping[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 _SMALL_BERT: Mapping[str, Any] = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
-SCALES = {
-    "tiny": Scale(1000, 500, 500, 48, 2000, _TINY_BERT),
-    "small": Scale(4000, 1500, 2000, 96, 8000, _SMALL_BERT),  # "BERT-Tiny" of Turc et al. (2019)
-    "full": Scale(22_500, 2_500, 25_000, 512),
+TEXT_SCALES = {
+    "tiny": TextScale(1000, 500, 500, 48, 2000, _TINY_BERT),
+    "small": TextScale(4000, 1500, 2000, 96, 8000, _SMALL_BERT),  # "BERT-Tiny" of Turc et al. (2019)
+    "full": TextScale(22_500, 2_500, 25_000, 512),
 }
 
 
@@ -84,7 +84,7 @@ class Text(LiveTask):
 
     def is_pretrained(self, size: str) -> bool:
         """Say yes where the real BERT is fine-tuned."""
-        return SCALES[size].model is None
+        return TEXT_SCALES[size].model is None
 
     def prepare(self, training: Training) -> None:
         """Tokenise."""
@@ -93,7 +93,7 @@ class Text(LiveTask):
     def train(self, config: Mapping[str, Any], training: Training) -> None:
         """Fine-tune the pre-trained model, or train the small one from scratch."""
         tokenizer, *data = _prepared(training.folder, training.size, training.seed)
-        scale = SCALES[training.size]
+        scale = TEXT_SCALES[training.size]
         train_with_trainer(
             self,
             config,
@@ -118,7 +118,7 @@ def _metrics(prediction: Any) -> dict[str, float]:
 @lru_cache(maxsize=2)
 def _prepared(folder: Path | None, size: str, seed: int) -> tuple[PreTrainedTokenizerBase, Rows, Rows, Rows]:
     """Return tokenizer, training, validation and test part; the seed decides which reviews train and which validate."""
-    scale = SCALES[size]
+    scale = TEXT_SCALES[size]
     reviews = load_reviews(folder)
     order = np.random.default_rng(seed).permutation(len(reviews.train))
     n_val = min(scale.n_val, len(order) // 4)
@@ -135,7 +135,7 @@ def _encoded(tokenizer: PreTrainedTokenizerBase, rows: Sequence[tuple[str, int]]
     return Rows([{name: found[name][i] for name in names} for i in range(len(rows))], [label for _, label in rows])
 
 
-def _tokenizer(scale: Scale, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+def _tokenizer(scale: TextScale, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     """Return BERT's own tokenizer, or a WordPiece one trained on these texts alone."""
     if scale.model is None:
         try:
@@ -152,7 +152,7 @@ def _tokenizer(scale: Scale, texts: Iterable[str]) -> PreTrainedTokenizerBase:
     return made(tokenizer_object=trained._tokenizer, model_max_length=scale.n_tokens, **names)
 
 
-def _model(scale: Scale, tokenizer: PreTrainedTokenizerBase) -> Any:
+def _model(scale: TextScale, tokenizer: PreTrainedTokenizerBase) -> Any:
     if scale.model is None:
         try:
             return AutoModelForSequenceClassification.from_pretrained(HUB, num_labels=2)

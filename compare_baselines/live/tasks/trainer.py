@@ -23,7 +23,7 @@ from hf_callbacks import MetaHPCallback
 EVAL_BATCH = 128
 
 
-class Mark(TrainerCallback):
+class TrainerMark(TrainerCallback):
     """Marks the run that ``MetaHPCallback`` has opened as an evaluation of the comparison; stands after it."""
 
     def __init__(self, callback: MetaHPCallback, training: Training) -> None:
@@ -31,7 +31,7 @@ class Mark(TrainerCallback):
         self.training = training
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the run."""
+        """TrainerMark the run."""
         self.training.opened(self.callback.recorder)
 
 
@@ -84,7 +84,7 @@ def train_with_trainer(
         eval_dataset=val_data,
         data_collator=data_collator,
         compute_metrics=compute_metrics,
-        callbacks=[callback, Mark(callback, training)],
+        callbacks=[callback, TrainerMark(callback, training)],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()

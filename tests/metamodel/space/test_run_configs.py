@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metamodel.space.run_configs import ConfigColumns, column_of, from_cache, to_cache
+from metamodel.space.run_configs import ConfigColumns, column_of
+from store.sqlite.cache import from_columns, to_columns
 
 VALUES = st.one_of(
     st.none(),
@@ -32,7 +33,7 @@ def told(configs: Any) -> list[dict[str, str]]:
 
 @given(CONFIGS)
 def test_what_was_cached_comes_back_with_its_types_and_its_gaps(configs: list[dict[str, Any]]) -> None:
-    back = from_cache(json.loads(json.dumps(to_cache(configs))))
+    back = ConfigColumns(*from_columns(json.loads(json.dumps(to_columns(configs)))))
     assert told(back) == told(configs)
     assert told([back[-1]]) == told([configs[-1]])
     assert len(back) == len(configs)
@@ -41,12 +42,12 @@ def test_what_was_cached_comes_back_with_its_types_and_its_gaps(configs: list[di
 
 
 def test_no_runs_and_no_hyperparameters_are_nothing_special() -> None:
-    assert list(from_cache(to_cache([{}, {}]))) == [{}, {}]
+    assert list(ConfigColumns(*from_columns(to_columns([{}, {}])))) == [{}, {}]
     assert list(ConfigColumns(0, {}, {})) == []
 
 
 def test_zero_of_either_sign_and_whole_numbers_of_either_type_stay_apart() -> None:
-    back = from_cache(json.loads(json.dumps(to_cache([{"a": 0.0, "b": 1}, {"a": -0.0, "b": 1.0}]))))
+    back = ConfigColumns(*from_columns(json.loads(json.dumps(to_columns([{"a": 0.0, "b": 1}, {"a": -0.0, "b": 1.0}])))))
     assert [math.copysign(1, config["a"]) for config in back] == [1, -1]
     assert [type(config["b"]) for config in back] == [int, float]
 

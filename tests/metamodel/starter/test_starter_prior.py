@@ -1,20 +1,26 @@
 import itertools
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from optuna.distributions import FloatDistribution
 
+from metahp_tuning.task_description import parameter_count
 from metamodel import Decision, TaskDescription, Unit, recommend
 from metamodel.starter import starter_prior
-from metamodel.starter.scope import FAMILIES, MAX_PARAMETERS, TAKE_OVER, family_of, optimizer_of, why_silent
+from metamodel.starter.scope import FAMILIES, LARGEST, TAKE_OVER, family_of, optimizer_of, why_silent
+from metamodel.starter.starter_prior import FOLDER as DATA
 from metamodel.starter.starter_prior import Starter, shipped
+from studies.starter.networks import build
 from studies.starter.pack import learning_tasks, outcome, pack, read
 
+FOLDER = Path(starter_prior.__file__).parent / DATA
 SPACE = {"learning_rate": FloatDistribution(1e-5, 1e-1, log=True), "weight_decay": FloatDistribution(1e-6, 1e-1, log=True)}
 OWN = {"learning_rate": 3e-5, "weight_decay": 0.0, "optimizer": "Adam", "batch_size": 32}
-OWN |= {"num_layers": 2, "hidden_size": 64, "num_epochs": 10}
+OWN |= {"num_layers": 2, "hidden_size": 16, "num_epochs": 10}
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +29,7 @@ def switched_on(monkeypatch):
 
 
 def task(**changes):
-    known = {"name": "mine", "n_train": 800, "n_classes": 3, "model_family": "mlp", "n_parameters": 9_000, "is_pretrained": False}
+    known = {"name": "mine", "n_train": 800, "n_classes": 3, "model_family": "mlp", "n_parameters": 5_000, "is_pretrained": False}
     return TaskDescription(**{**known, "objective": "val_acc", "direction": "max", **changes})
 
 
@@ -69,7 +75,18 @@ def test_a_switch_turns_it_off(history, monkeypatch, switch):
         ({"is_pretrained": True, "model_family": "transformer"}, {}, "starts from trained weights"),
         ({}, {"backbone": "resnet50"}, "starts from trained weights (as 'backbone' says)"),
         ({}, {"model_name_or_path": "bert-base-uncased"}, "starts from trained weights"),
-        ({"n_parameters": MAX_PARAMETERS + 1}, {}, "speaks of up to 5,000,000 parameters, and this one has 5,000,001"),
+        (
+            {"n_parameters": 559_863},
+            {},
+            "mlp has 559,862 parameters and a width of 512, and this one has 559,863 parameters and a width of 16",
+        ),
+        ({"width": 513}, {}, "this one has 5,000 parameters and a width of 513"),
+        (
+            {"model_family": "cnn", "n_parameters": None},
+            {"hidden_size": 64},
+            "parameters and a width of 24, and this one has a width of 64",
+        ),
+        ({"model_family": "rnn", "width": 33}, {}, "a width of 33"),
         ({"model_family": "other"}, {}, "this one's is other"),
         ({"model_family": None}, {}, "this one's is unknown"),
         ({}, {"optimizer": "Lion"}, "it knows SGD, Adam and AdamW, and this optimizer is Lion"),
@@ -334,3 +351,27 @@ def test_a_run_is_judged_by_where_it_ended_not_by_its_best_moment():
     run = {"val_loss": [1.0, 0.1, 0.9, 0.8, 0.7], "train_loss": [1.0] * 5}
     assert outcome(run, "val_loss") == (pytest.approx(0.8), False)
     assert outcome({**run, "train_loss": [1.0, float("inf")]}, "val_loss")[1]
+
+
+def test_a_size_that_is_not_known_is_judged_by_what_is():
+    without = {name: value for name, value in OWN.items() if name != "hidden_size"}
+    for family, (most, widest) in LARGEST.items():
+        assert why_silent(task(model_family=family, n_parameters=most), without) == ""
+        assert f"this one has {most + 1:,} parameters" in why_silent(task(model_family=family, n_parameters=most + 1), without)
+        assert why_silent(task(model_family=family, width=widest), OWN) == ""
+        assert why_silent(task(model_family=family, width=16), {**OWN, "hidden_size": 10_000}) == ""  # the layers themselves are known
+
+
+def test_the_largest_networks_are_those_that_were_trained():
+    runs = pq.read_table(FOLDER / "runs.parquet", columns=["task", "num_layers", "hidden_size"]).to_pylist()
+    sizes = {(run["task"], run["num_layers"], run["hidden_size"]) for run in runs}
+    known = json.loads((FOLDER / "tasks.json").read_text())["families"]
+    for family, tasks in known.items():
+        largest, widest = 0, 0
+        described = {about["description"]["name"]: about["description"] for about in tasks}
+        for name, num_layers, width in sizes:
+            if name in described:
+                shape, n_classes = tuple(described[name]["input_shape"]), described[name].get("n_classes", 1)
+                network = build(family, shape, n_classes, num_layers, width, 0)
+                largest, widest = max(largest, parameter_count(network)), max(widest, width)
+        assert LARGEST[family] == (largest, widest)

@@ -20,20 +20,17 @@ from store.importers.foreign import RunSource
 from store.importers.hf_trainer import HuggingFaceSource
 from store.importers.hyperparameterhunter import HyperparameterHunterSource
 from store.importers.lightning_csv import LightningSource
-from store.importers.mapping import Answers
+from store.importers.mapping import ImportOptions
 from store.importers.mlflow_tracking import MlflowSource
-from store.importers.openml_runs import OpenmlSource
 from store.importers.optuna_storage import OptunaSource
 from store.importers.pipeline import import_source
+from store.importers.registry import IMPORTERS
 from store.importers.tensorboard_events import TensorBoardSource
 from store.importers.trackio_sqlite import TrackioSource
 from store.importers.yaml_text import parse_yaml_mapping
 
 Unpack = Callable[[str], Path]
-MAKERS: list[Callable[[str], RunSource]] = [
-    *(OptunaSource, MlflowSource, TensorBoardSource, LightningSource, HuggingFaceSource, TrackioSource, HyperparameterHunterSource),
-    OpenmlSource,
-]
+MAKERS: list[Callable[[str], RunSource]] = [importer.open for importer in IMPORTERS.values()]
 NOISE = random.Random(0).randbytes(3_000)
 SOMETHING_ELSE = {
     "a web page": b"<!doctype html><html>Not found</html>",
@@ -43,14 +40,14 @@ SOMETHING_ELSE = {
 }
 
 
-@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", MAKERS, ids=IMPORTERS)
 def test_a_place_that_is_not_there_is_one_line(history: History, tmp_path: Path, make: Callable[[str], RunSource]) -> None:
     with pytest.raises(InvalidArgumentError, match="there is nothing at") as caught:
         import_source(history, make(str(tmp_path / "nowhere")))
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", MAKERS, ids=IMPORTERS)
 @pytest.mark.parametrize("content", SOMETHING_ELSE.values(), ids=SOMETHING_ELSE.keys())
 def test_a_file_of_something_else_changes_nothing(
     history: History, tmp_path: Path, make: Callable[[str], RunSource], content: bytes
@@ -65,7 +62,7 @@ def test_a_file_of_something_else_changes_nothing(
     assert [item.name for item in tmp_path.iterdir() if item.name.startswith("source")] == ["source.tfevents.db"]
 
 
-@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", MAKERS, ids=IMPORTERS)
 def test_an_empty_folder_is_one_line(history: History, tmp_path: Path, make: Callable[[str], RunSource]) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidArgumentError):
@@ -113,7 +110,7 @@ def test_of_mlflow_folders_the_damaged_are_counted_and_the_others_come_in(histor
     metas[0].write_text("!!python/object/apply:os.system ['touch /nowhere']")
     whole = [run for run in runs if run not in {metas[0].parent}]
     (whole[0] / "metrics" / "train_loss").write_text("1 2 3\n<html>\n")
-    report = import_source(history, MlflowSource(str(place)), Answers(objective="val/acc"))
+    report = import_source(history, MlflowSource(str(place)), ImportOptions(objective="val/acc"))
     assert report.n_bad >= 1
     assert report.n_new + report.n_left_out == 6
     assert report.n_new >= 2
@@ -129,7 +126,7 @@ def test_links_out_of_a_folder_are_not_followed(history: History, fixture: Unpac
     (place / "tiny" / "version_9" / "metrics.csv").symlink_to(secret / "metrics.csv")
     (place / "tiny" / "version_0" / "hparams.yaml").unlink()
     (place / "tiny" / "version_0" / "hparams.yaml").symlink_to("/etc/hostname")
-    report = import_source(history, LightningSource(str(place)), Answers(objective="val_acc"))
+    report = import_source(history, LightningSource(str(place)), ImportOptions(objective="val_acc"))
     assert (report.n_found, report.n_new) == (2, 1)
     assert report.left_out == [("a file is a link or no ordinary file", 1, ("tiny/version_0",))]
 
@@ -150,7 +147,7 @@ def test_yaml_makes_nothing_and_does_not_explode() -> None:
 def test_damaged_metrics_are_left_out_or_have_no_values(history: History, fixture: Unpack, text: str) -> None:
     place = fixture("csv_logs")
     (place / "tiny" / "version_0" / "metrics.csv").write_text(text)
-    report = import_source(history, LightningSource(str(place)), Answers(objective="val_acc"))
+    report = import_source(history, LightningSource(str(place)), ImportOptions(objective="val_acc"))
     assert (report.n_new, report.n_left_out) == (1, 1)
 
 
@@ -172,7 +169,7 @@ def test_event_files_with_absurd_records_are_passed_over(history: History, fixtu
     event_file(place / "tiny" / "version_1" / "a.tfevents.1", b"\xff" * 50, bytes(400_000))
     (place / "tiny" / "version_2").mkdir()
     (place / "tiny" / "version_2" / "b.tfevents.1").write_bytes(NOISE)
-    report = import_source(history, TensorBoardSource(str(place)), Answers(objective="val_acc"))
+    report = import_source(history, TensorBoardSource(str(place)), ImportOptions(objective="val_acc"))
     assert (report.n_found, report.n_new, report.n_bad) == (3, 2, 1)
     assert report.left_out == [("an event file is damaged, or none", 1, ("tiny/version_2",))]
     origins = {run.description["origin"]["folder"]: run.description["origin"] for run in history.runs()}
@@ -184,7 +181,7 @@ def test_an_event_file_that_was_cut_off_gives_what_it_has(history: History, fixt
     place = fixture("tensorboard_logs")
     whole = next((place / "tiny" / "version_0").glob("events*"))
     whole.write_bytes(whole.read_bytes()[:-200])
-    assert import_source(history, TensorBoardSource(str(place)), Answers(objective="val_acc")).n_new == 2
+    assert import_source(history, TensorBoardSource(str(place)), ImportOptions(objective="val_acc")).n_new == 2
 
 
 @pytest.mark.parametrize("state", ["", "[]", '{"log_history": 5}', "{" * 100_000, "<html>", '{"log_history": [1, null, {"step": "x"}]}'])
@@ -202,7 +199,7 @@ def test_damaged_descriptions_are_counted_and_the_others_come_in(history: Histor
     first.write_text("{broken")
     second.write_text(json.dumps({"experiment_id": 5, "hyperparameters": []}))
     (place / "Leaderboards" / "GlobalLeaderboard.csv").write_bytes(b"\xff\xfe\x00")
-    report = import_source(history, HyperparameterHunterSource(str(place)), Answers(objective="oof_roc_auc_score"))
+    report = import_source(history, HyperparameterHunterSource(str(place)), ImportOptions(objective="oof_roc_auc_score"))
     assert (report.n_new, report.n_bad) == (1, 2)
 
 
@@ -212,7 +209,7 @@ def test_trackio_rows_that_are_no_json_are_counted_with_their_run(history: Histo
         connection.execute("UPDATE metrics SET metrics = ? WHERE id = 1", ("[" * 5000,))
         connection.execute("UPDATE metrics SET timestamp = 'never' WHERE id = 2")
         connection.execute("UPDATE configs SET config = '<html>' WHERE id = 2")
-    report = import_source(history, TrackioSource(str(path)), Answers(objective="val_acc"))
+    report = import_source(history, TrackioSource(str(path)), ImportOptions(objective="val_acc"))
     assert report.n_new == 3
     assert [run.description["origin"].get("damaged_rows") for run in history.runs()].count(1) == 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from store import History, InvalidArgumentError
-from store.importers.mapping import Answers
+from store.importers.mapping import ImportOptions
 from store.importers.openml_runs import OpenmlSource
 from store.importers.pipeline import import_source
 
@@ -37,7 +37,7 @@ def test_an_evaluations_dump_gives_a_run_for_each_run_with_all_its_measures(hist
     (tmp_path / "runs.csv").write_text(EVALUATIONS)
     (tmp_path / "qualities.csv").write_text("task_id,NumberOfInstances,NumberOfClasses\n1,898,5\n3,3196,\n")
     source = OpenmlSource(str(tmp_path / "runs.csv"), str(tmp_path / "qualities.csv"), "predictive_accuracy")
-    report = import_source(history, source, Answers(objective="predictive_accuracy"))
+    report = import_source(history, source, ImportOptions(objective="predictive_accuracy"))
     assert report.tasks == {"openml-1 anneal": 2, "openml-3 kr-vs-kp": 1}
     assert report.left_out == [("has no hyperparameters", 1, ("run/65",))]
     first = next(run for run in history.runs() if run.objective_best == 0.986)
@@ -46,7 +46,7 @@ def test_an_evaluations_dump_gives_a_run_for_each_run_with_all_its_measures(hist
     assert (first.direction, first.description["origin"]["flow_name"]) == ("max", "weka.J48")
     assert history.task("openml-1 anneal").description["features"] == {"NumberOfInstances": 898.0, "NumberOfClasses": 5.0}
     assert history.task("openml-3 kr-vs-kp").description["features"] == {"NumberOfInstances": 3196.0}
-    assert import_source(history, source, Answers(objective="predictive_accuracy")).n_new == 0
+    assert import_source(history, source, ImportOptions(objective="predictive_accuracy")).n_new == 0
 
 
 def test_an_arff_table_gives_a_run_for_each_row(history: History, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_broken_arff_is_one_line(history: History, tmp_path: Path) -> None:
 def test_a_measure_that_is_no_column_is_answered(history: History, tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("task_id,C,auc\n1,2,0.5\n")
     with pytest.raises(InvalidArgumentError, match="no 'accuracy'; it has: task_id, C, auc"):
-        import_source(history, OpenmlSource(str(tmp_path / "runs.csv"), measure="accuracy"))
+        import_source(history, OpenmlSource(str(tmp_path / "runs.csv"), objective="accuracy"))
 
 
 def test_tasks_of_openml_itself_are_numbers(history: History) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from store import Curve, History, InvalidArgumentError, ObjectiveError, RunStatus
-from store.importers.foreign import MAX_POINTS, ForeignRun, LeftOut, Progress, Record, curve_of, flattened, thinned, value_of_text
-from store.importers.mapping import Answers
+from store.importers.foreign import MAX_POINTS, ForeignRun, Progress, Record, SkippedRecord, curve_of, flattened, thinned, value_of_text
+from store.importers.mapping import ImportOptions
 from store.importers.pipeline import import_source
 
 
@@ -34,7 +34,14 @@ def run(number: int, value: float = 0.5, metric: str = "val_acc", task: str = "t
 
 
 def test_bad_records_are_counted_by_reason_and_the_good_ones_come_in(history: History) -> None:
-    records = [run(1), LeftOut("is damaged", "a"), run(2), LeftOut("is damaged", "b"), LeftOut("is deleted", "c", is_bad=False), run(2)]
+    records = [
+        run(1),
+        SkippedRecord("is damaged", "a"),
+        run(2),
+        SkippedRecord("is damaged", "b"),
+        SkippedRecord("is deleted", "c", is_bad=False),
+        run(2),
+    ]
     report = import_source(history, Listed(records))
     assert (report.n_found, report.n_new, report.n_left_out, report.n_bad) == (6, 2, 4, 2)
     assert report.left_out[0] == ("is damaged", 2, ("a", "b"))
@@ -64,8 +71,8 @@ def test_progress_goes_up_to_writing(history: History) -> None:
 
 def test_another_objective_reads_the_known_runs_anew(history: History) -> None:
     both = ForeignRun(("1",), "t", {"lr": 0.1}, {"val_acc": Curve([0], [0.5]), "val_loss": Curve([0], [2.0])})
-    import_source(history, Listed([both]), Answers(objective="val_acc"))
-    report = import_source(history, Listed([both]), Answers(objective="val_loss", task="other"))
+    import_source(history, Listed([both]), ImportOptions(objective="val_acc"))
+    report = import_source(history, Listed([both]), ImportOptions(objective="val_loss", task="other"))
     assert (report.n_new, report.n_updated) == (0, 1)
     (found,) = history.runs()
     assert (found.objective, found.direction, found.objective_best, found.task_name) == ("val_loss", "min", 2.0, "other")
@@ -92,17 +99,17 @@ def test_the_metric_that_decides_is_asked_for_and_a_wrong_one_is_answered(histor
     with pytest.raises(InvalidArgumentError, match=r"task 't' has 'val_acc' \(1 runs\), 'loss' \(1 runs\): pass --objective with the one"):
         import_source(history, Listed([two]))
     with pytest.raises(InvalidArgumentError, match=r"no 'val_ac'; recorded were: val_acc, loss\. Did you mean 'val_acc'\?"):
-        import_source(history, Listed([two]), Answers(objective="val_ac"))
+        import_source(history, Listed([two]), ImportOptions(objective="val_ac"))
     assert history.runs() == []
 
 
 def test_a_direction_that_no_name_says_is_asked_for_and_a_wrong_one_refused(history: History) -> None:
     source = Listed([run(1, metric="quality")])
-    with pytest.raises(InvalidArgumentError, match="'quality' does not say which way is better: pass --direction"):
+    with pytest.raises(InvalidArgumentError, match="'quality' does not imply a direction: pass --direction"):
         import_source(history, source)
     with pytest.raises(ObjectiveError, match="'min' or 'max'"):
-        import_source(history, source, Answers(direction="up"))
-    import_source(history, source, Answers(direction="maximize"))
+        import_source(history, source, ImportOptions(direction="up"))
+    import_source(history, source, ImportOptions(direction="maximize"))
     assert history.runs()[0].direction == "max"
 
 
@@ -110,10 +117,10 @@ def test_a_direction_against_the_source_counts_and_is_noted(history: History) ->
     record = run(1)
     record.objective, record.direction = "val_acc", "min"
     report = import_source(history, Listed([record]), dry_run=True)
-    assert report.notes == ["task 't': the source says min of 'val_acc', whose name sounds like max"]
-    report = import_source(history, Listed([record]), Answers(direction="max"))
+    assert report.notes == ["task 't': the source gives min for 'val_acc', whose name implies max"]
+    report = import_source(history, Listed([record]), ImportOptions(direction="max"))
     assert history.runs()[0].direction == "max"
-    assert "yours counts" in report.notes[0]
+    assert "yours is used" in report.notes[0]
 
 
 def test_runs_without_a_value_come_in_only_where_they_failed(history: History) -> None:
@@ -126,7 +133,7 @@ def test_runs_without_a_value_come_in_only_where_they_failed(history: History) -
 
 
 def test_a_source_without_any_metric_leaves_everything_out_and_says_why(history: History) -> None:
-    report = import_source(history, Listed([ForeignRun(("s",), "t", {"lr": 1.0})]), Answers(objective="val_acc", direction="max"))
+    report = import_source(history, Listed([ForeignRun(("s",), "t", {"lr": 1.0})]), ImportOptions(objective="val_acc", direction="max"))
     assert (report.n_new, report.left_out[0][0]) == (0, "has no value of 'val_acc'")
 
 
@@ -137,7 +144,7 @@ def test_percent_and_fraction_are_recognised_where_values_leave_no_other_reading
     history: History, values: tuple[float, float], unit: str | None
 ) -> None:
     report = import_source(history, Listed([run(index, value) for index, value in enumerate(values)]))
-    assert [reading.becomes for reading in report.readings if reading.kind.startswith("unit")] == ([] if unit is None else [unit])
+    assert [entry.becomes for entry in report.names if entry.kind.startswith("unit")] == ([] if unit is None else [unit])
     assert {found.objective_best for found in history.runs()} == set(values)
 
 
@@ -145,9 +152,9 @@ def test_values_of_both_units_are_asked_about(history: History) -> None:
     source = Listed([run(1, 0.9), run(2, 85.0)])
     with pytest.raises(InvalidArgumentError, match=r"above 1 in 1 runs and not in 1: pass --unit val_acc=percent"):
         import_source(history, source)
-    report = import_source(history, source, Answers(units={"val_acc": "fraction"}))
-    assert (report.n_new, report.left_out[0][0]) == (1, "has values of 'val_acc' above 1, which was said to be a fraction")
-    assert import_source(history, source, Answers(units={"val_acc": "percent"}, task="p")).n_new == 1
+    report = import_source(history, source, ImportOptions(units={"val_acc": "fraction"}))
+    assert (report.n_new, report.left_out[0][0]) == (1, "has values of 'val_acc' above 1, which is set to be a fraction")
+    assert import_source(history, source, ImportOptions(units={"val_acc": "percent"}, task="p")).n_new == 1
 
 
 def test_percent_is_converted_where_the_task_has_fractions_already(history: History) -> None:
@@ -164,49 +171,49 @@ def test_a_share_above_one_is_asked_about_and_converted_when_it_is_percent(histo
     source = Listed([run(1, dropout=50), run(2, dropout=10)])
     with pytest.raises(InvalidArgumentError, match="'dropout' is a share, but holds 50: pass --unit dropout=percent"):
         import_source(history, source)
-    import_source(history, source, Answers(units={"dropout": "percent"}))
+    import_source(history, source, ImportOptions(units={"dropout": "percent"}))
     assert sorted(found.hparams["dropout"] for found in history.runs()) == [0.1, 0.5]
 
 
 def test_names_are_recognised_renamed_on_request_and_never_share_one(history: History) -> None:
     records = [run(1, lr=0.1, lr0=0.2, **{"model.dropout": 0.3})]
-    report = import_source(history, Listed(records), Answers(names={"lr0": "learning_rate"}))
+    report = import_source(history, Listed(records), ImportOptions(names={"lr0": "learning_rate"}))
     assert history.runs()[0].hparams == {"lr": 0.1, "learning_rate": 0.2, "model.dropout": 0.3}
-    why = {reading.name: reading.because for reading in report.readings}
-    assert why["lr0"] == "you said so"
-    assert why["lr"] == "learning_rate is there under its own name"
-    assert why["model.dropout"] == "part of a longer name: it keeps its own; --name model.dropout=dropout if it is that"
+    why = {entry.name: entry.because for entry in report.names}
+    assert why["lr0"] == "set by you"
+    assert why["lr"] == "learning_rate is there too"
+    assert why["model.dropout"] == "part of a longer name: kept; --name model.dropout=dropout if it is that"
     with pytest.raises(InvalidArgumentError, match=r"it has no 'rate'; it has: lr, lr0, model\.dropout"):
-        import_source(history, Listed(records), Answers(names={"rate": "learning_rate"}))
+        import_source(history, Listed(records), ImportOptions(names={"rate": "learning_rate"}))
 
 
 def test_a_batch_size_of_several_devices_is_asked_about(history: History) -> None:
     source = Listed([run(1, batch_size=64, num_devices=4), run(2, bs=32)])
-    with pytest.raises(InvalidArgumentError, match=r"'batch_size' may be of one device or of all, and 1 runs used up to 4 devices"):
+    with pytest.raises(InvalidArgumentError, match=r"'batch_size' may be per device or global, and 1 runs used up to 4 devices"):
         import_source(history, source)
-    import_source(history, source, Answers(batch="per-device"))
+    import_source(history, source, ImportOptions(batch="per-device"))
     assert {found.hparams.get("global_batch_size") for found in history.runs()} == {256, 32}
-    import_source(history, source, Answers(batch="global"))
+    import_source(history, source, ImportOptions(batch="global"))
     found = history.runs()[0].hparams
     assert found == {"global_batch_size": 64, "num_devices": 4}
 
 
 def test_a_batch_size_of_one_device_needs_no_answer(history: History) -> None:
     report = import_source(history, Listed([run(1, batch_size=64)]))
-    (reading,) = [reading for reading in report.readings if reading.kind == "batch size"]
+    (reading,) = [entry for entry in report.names if entry.kind == "batch size"]
     assert "both are the same" in reading.because
 
 
-@pytest.mark.parametrize("answers", [{"units": {"dropout": "promille"}}, {"batch": "both"}], ids=["unit", "batch"])
-def test_answers_outside_what_is_possible_are_refused(answers: dict[str, object]) -> None:
+@pytest.mark.parametrize("options", [{"units": {"dropout": "promille"}}, {"batch": "both"}], ids=["unit", "batch"])
+def test_answers_outside_what_is_possible_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(InvalidArgumentError, match="but got"):
-        Answers(**answers)  # type: ignore[arg-type]
+        ImportOptions(**options)  # type: ignore[arg-type]
 
 
 def test_too_much_of_anything_is_cut_and_told(history: History) -> None:
     record = run(1, **{f"p{index}": index for index in range(600)}, prompt="x" * 5000)
     record.curves |= {f"m{index}": Curve([0], [1.0]) for index in range(200)}
-    report = import_source(history, Listed([record]), Answers(objective="val_acc"))
+    report = import_source(history, Listed([record]), ImportOptions(objective="val_acc"))
     (found,) = history.runs()
     assert len(found.hparams) == 500
     assert len(history.metric_names(found.id)) == 100

@@ -17,7 +17,7 @@ from store.importers.foreign import ForeignRun, RunSource
 from store.importers.hf_trainer import HuggingFaceSource
 from store.importers.hyperparameterhunter import HyperparameterHunterSource
 from store.importers.lightning_csv import LightningSource
-from store.importers.mapping import Answers
+from store.importers.mapping import ImportOptions
 from store.importers.mlflow_tracking import MlflowSource
 from store.importers.optuna_storage import OptunaSource
 from store.importers.pipeline import import_source
@@ -33,7 +33,7 @@ class Case:
 
     name: str
     make: Callable[[str], RunSource]
-    answers: Answers
+    options: ImportOptions
     n_found: int
     statuses: dict[str, int]
     learning_rates: tuple[float, ...]
@@ -43,17 +43,17 @@ CASES = [
     Case(
         "optuna.db.gz",
         lambda place: OptunaSource(place, ("digits", "unnamed")),
-        Answers(),
+        ImportOptions(),
         14,
         {"completed": 10, "failed": 1, "stopped": 2},
         (),
     ),
-    Case("optuna-4.0.db.gz", OptunaSource, Answers(), 11, {"completed": 7, "failed": 1, "stopped": 2}, ()),
-    Case("optuna.journal.log.gz", OptunaSource, Answers(), 11, {"completed": 7, "failed": 1, "stopped": 2}, ()),
+    Case("optuna-4.0.db.gz", OptunaSource, ImportOptions(), 11, {"completed": 7, "failed": 1, "stopped": 2}, ()),
+    Case("optuna.journal.log.gz", OptunaSource, ImportOptions(), 11, {"completed": 7, "failed": 1, "stopped": 2}, ()),
     Case(
         "mlruns.tar.gz",
         MlflowSource,
-        Answers(objective="val/acc"),
+        ImportOptions(objective="val/acc"),
         6,
         {"completed": 1, "diverged": 1, "interrupted": 1, "failed": 1},
         (0.001, 0.01, 0.1, 1.0),
@@ -61,20 +61,20 @@ CASES = [
     Case(
         "mlflow.db.gz",
         MlflowSource,
-        Answers(objective="val/acc"),
+        ImportOptions(objective="val/acc"),
         6,
         {"completed": 1, "diverged": 1, "interrupted": 1, "failed": 1},
         (0.001, 0.01, 0.1, 1.0),
     ),
-    Case("csv_logs", LightningSource, Answers(objective="val_acc"), 2, {"completed": 2}, (0.1, 1.0)),
-    Case("tensorboard_logs", TensorBoardSource, Answers(objective="val_acc"), 2, {"completed": 2}, (0.1, 1.0)),
-    Case("writer_logs", TensorBoardSource, Answers(objective="val/accuracy"), 2, {"completed": 2}, (0.01, 0.1)),
-    Case("hf_out", HuggingFaceSource, Answers(), 2, {"completed": 2}, (5e-5, 1e-2)),
-    Case("trackio.db.gz", TrackioSource, Answers(objective="val_acc"), 3, {"completed": 3}, (0.001, 0.01, 0.1)),
+    Case("csv_logs", LightningSource, ImportOptions(objective="val_acc"), 2, {"completed": 2}, (0.1, 1.0)),
+    Case("tensorboard_logs", TensorBoardSource, ImportOptions(objective="val_acc"), 2, {"completed": 2}, (0.1, 1.0)),
+    Case("writer_logs", TensorBoardSource, ImportOptions(objective="val/accuracy"), 2, {"completed": 2}, (0.01, 0.1)),
+    Case("hf_out", HuggingFaceSource, ImportOptions(), 2, {"completed": 2}, (5e-5, 1e-2)),
+    Case("trackio.db.gz", TrackioSource, ImportOptions(objective="val_acc"), 3, {"completed": 3}, (0.001, 0.01, 0.1)),
     Case(
         "HyperparameterHunterAssets",
         HyperparameterHunterSource,
-        Answers(objective="oof_roc_auc_score"),
+        ImportOptions(objective="oof_roc_auc_score"),
         4,
         {"completed": 3},
         (0.01, 0.1, 0.5),
@@ -91,14 +91,14 @@ def needs(case: Case) -> None:
 def test_a_source_comes_in_as_it_ended_and_twice_adds_nothing(history: History, fixture: Unpack, case: Case) -> None:
     needs(case)
     source = case.make(str(fixture(case.name)))
-    report = import_source(history, source, case.answers)
+    report = import_source(history, source, case.options)
     assert (report.n_found, report.statuses, report.n_bad) == (case.n_found, case.statuses, 0)
     assert report.n_new == sum(case.statuses.values()) == len(history.runs())
     assert report.n_left_out == report.n_found - report.n_new
     if case.learning_rates:
         assert sorted(run.hparams["learning_rate"] for run in history.runs()) == list(case.learning_rates)
     before = (history.state(), repr(history.runs()))
-    again = import_source(history, source, case.answers)
+    again = import_source(history, source, case.options)
     assert (again.n_new, again.n_updated, again.n_known, again.n_values) == (0, 0, report.n_new, 0)
     assert (history.state(), repr(history.runs())) == before
 
@@ -109,7 +109,7 @@ def test_every_imported_run_keeps_its_origin_and_the_source_is_left_as_it_was(hi
     place = fixture(case.name)
     before = contents(place)
     source = case.make(str(place))
-    import_source(history, source, case.answers)
+    import_source(history, source, case.options)
     for run in history.runs():
         assert run.framework == run.description["origin"]["importer"] == source.kind
         assert run.description["origin"]["run"]
@@ -127,10 +127,10 @@ def contents(place: Path) -> dict[str, bytes]:
 def test_a_source_that_was_moved_is_still_the_same(history: History, fixture: Unpack, tmp_path: Path, case: Case) -> None:
     needs(case)
     place = fixture(case.name)
-    import_source(history, case.make(str(place)), case.answers)
+    import_source(history, case.make(str(place)), case.options)
     (tmp_path / "elsewhere").mkdir()
     moved = place.rename(tmp_path / "elsewhere" / place.name)
-    assert import_source(history, case.make(str(moved)), case.answers).n_new == 0
+    assert import_source(history, case.make(str(moved)), case.options).n_new == 0
 
 
 def of(history: History, **wanted: Any) -> Any:
@@ -169,7 +169,7 @@ def test_of_several_objectives_one_has_to_be_named(history: History, fixture: Un
     with pytest.raises(InvalidArgumentError, match=r"has 'val_acc' \(3 runs\), 'latency_s' \(3 runs\): pass --objective"):
         import_source(history, source)
     assert history.runs() == []
-    import_source(history, source, Answers(objective="latency_s", direction="min"))
+    import_source(history, source, ImportOptions(objective="latency_s", direction="min"))
     assert {(run.objective, run.direction) for run in history.runs()} == {("latency_s", "min")}
 
 
@@ -199,7 +199,7 @@ def test_what_was_returned_is_no_end_of_a_curve_of_something_else(history: Histo
 
 @pytest.mark.parametrize("name", ["mlruns.tar.gz", "mlflow.db.gz"])
 def test_mlflow_parameters_get_their_types_and_credentials_stay_outside(history: History, fixture: Unpack, name: str) -> None:
-    report = import_source(history, MlflowSource(str(fixture(name))), Answers(objective="val/acc"))
+    report = import_source(history, MlflowSource(str(fixture(name))), ImportOptions(objective="val/acc"))
     run = of(history, run_name="run-0")
     assert run.hparams["learning_rate"] == 0.1
     assert (run.hparams["batch_size"], run.hparams["use_bias"], run.hparams["clip"]) == (16, True, None)
@@ -214,13 +214,13 @@ def test_mlflow_parameters_get_their_types_and_credentials_stay_outside(history:
     assert math.isnan(history.metrics(of(history, run_name="run-1").id, "val/acc")[-1].value)
     assert math.isinf(history.metrics(of(history, run_name="run-3").id, "train_loss")[-1].value)
     assert sorted(reason for reason, _, _ in report.left_out) == [
-        "is still running; it comes in once it has ended",
+        "is still running; import it again once it has ended",
         "was deleted in MLflow",
     ]
 
 
 def test_lightning_folders_give_curves_with_epochs_and_nested_hyperparameters(history: History, fixture: Unpack) -> None:
-    import_source(history, LightningSource(str(fixture("csv_logs"))), Answers(objective="val_acc"))
+    import_source(history, LightningSource(str(fixture("csv_logs"))), ImportOptions(objective="val_acc"))
     run = of(history, folder="tiny/version_0")
     assert run.task_name == "tiny"
     assert {"learning_rate": 0.1, "batch_size": 16, "sizes": [4, 2], "options.dropout": 0.1}.items() <= run.hparams.items()
@@ -230,13 +230,13 @@ def test_lightning_folders_give_curves_with_epochs_and_nested_hyperparameters(hi
 
 def test_a_folder_that_grew_is_written_anew(history: History, fixture: Unpack) -> None:
     place = fixture("csv_logs")
-    source, answers = LightningSource(str(place)), Answers(objective="val_acc")
-    import_source(history, source, answers)
+    source, options = LightningSource(str(place)), ImportOptions(objective="val_acc")
+    import_source(history, source, options)
     path = place / "tiny" / "version_0" / "metrics.csv"
     names = path.read_text().splitlines()[0].split(",")
     row = {"epoch": "3", "step": "15", "val_acc": "0.99"}
     path.write_text(path.read_text() + ",".join(row.get(name, "") for name in names) + "\n")
-    report = import_source(history, source, answers)
+    report = import_source(history, source, options)
     assert (report.n_new, report.n_updated, report.n_known) == (0, 1, 1)
     assert of(history, folder="tiny/version_0").objective_last == 0.99
     assert len(history.runs()) == 2
@@ -244,12 +244,12 @@ def test_a_folder_that_grew_is_written_anew(history: History, fixture: Unpack) -
 
 def test_tensorboard_reads_the_hparams_plugin_and_percent_stays_what_it_is(history: History, fixture: Unpack) -> None:
     pytest.importorskip("tensorboard")
-    report = import_source(history, TensorBoardSource(str(fixture("writer_logs"))), Answers(objective="val/accuracy"))
+    report = import_source(history, TensorBoardSource(str(fixture("writer_logs"))), ImportOptions(objective="val/accuracy"))
     run = of(history, folder="writer_logs/lr-0.1")
     assert run.hparams == {"learning_rate": 0.1, "bsize": 32, "optimizer": "adam", "nesterov": True}
     assert [value.value for value in history.metrics(run.id, "val/accuracy")] == pytest.approx([50, 60, 70, 80])
     assert "hparam/accuracy" in history.metric_names(run.id)
-    assert [reading.becomes for reading in report.readings if reading.kind.startswith("unit")] == ["percent"]
+    assert [entry.becomes for entry in report.names if entry.kind.startswith("unit")] == ["percent"]
     assert run.task_name == "writer_logs"
 
 
@@ -268,7 +268,7 @@ def test_trainer_arguments_that_cannot_be_read_leave_the_curve(history: History,
     place = fixture("hf_out")
     for path in place.rglob("training_args.bin"):
         path.write_bytes(b"<html>not found</html>")
-    import_source(history, HuggingFaceSource(str(place)), Answers(objective="eval_accuracy"))
+    import_source(history, HuggingFaceSource(str(place)), ImportOptions(objective="eval_accuracy"))
     run = of(history, folder="run-0")
     assert run.description["origin"]["training_args"] == "a file was not written by torch.save"
     assert "learning_rate" not in run.hparams
@@ -276,7 +276,7 @@ def test_trainer_arguments_that_cannot_be_read_leave_the_curve(history: History,
 
 
 def test_trackio_runs_have_nested_configurations_and_nan(history: History, fixture: Unpack) -> None:
-    import_source(history, TrackioSource(str(fixture("trackio.db.gz"))), Answers(objective="loss"))
+    import_source(history, TrackioSource(str(fixture("trackio.db.gz"))), ImportOptions(objective="loss"))
     run = of(history, run_name="run-0")
     assert run.hparams == {"learning_rate": 0.1, "batch_size": 32, "model.dropout": 0.1, "api_key": "[redacted]"}
     assert str(run.status) == "diverged"
@@ -294,7 +294,7 @@ def test_a_trackio_file_of_the_first_versions_knows_runs_by_name(history: Histor
 
 def test_hyperparameterhunter_experiments_have_their_scores_and_the_leaderboard_alone_is_told(history: History, fixture: Unpack) -> None:
     source = HyperparameterHunterSource(str(fixture("HyperparameterHunterAssets").parent))
-    report = import_source(history, source, Answers(objective="oof_roc_auc_score"))
+    report = import_source(history, source, ImportOptions(objective="oof_roc_auc_score"))
     run = max(history.runs(), key=lambda run: run.objective_best or 0.0)
     assert (run.objective_best, run.model_class, run.wall_s) == (0.93, "XGBClassifier", 9.5)
     assert {"learning_rate": 0.1, "max_depth": 3, "fit.early_stopping_rounds": 5}.items() <= run.hparams.items()
@@ -326,7 +326,7 @@ def test_curves_on_each_part_of_the_data_are_of_one_run(history: History, tmp_pa
         for part in ("train", "validation"):  # as the callback of Keras writes them
             with SummaryWriter(tmp_path / "logs" / f"run-{number}" / part) as writer:
                 writer.add_scalar("epoch_accuracy", 0.5, 0)
-    import_source(history, TensorBoardSource(str(tmp_path / "logs")), Answers(objective="validation/epoch_accuracy"))
+    import_source(history, TensorBoardSource(str(tmp_path / "logs")), ImportOptions(objective="validation/epoch_accuracy"))
     assert sorted(run.hparams["learning_rate"] for run in history.runs()) == [0.1, 0.2]
     assert history.metric_names() == ["train/epoch_accuracy", "validation/epoch_accuracy"]
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from store import History, InvalidArgumentError, MissingDependencyError, RunStatus
-from store.importers.mapping import Answers
+from store.importers.mapping import ImportOptions
 from store.importers.table import TableColumns, import_table
 
 FLAT = TableColumns("data", "model", ("lr",), "top1")
@@ -23,7 +23,7 @@ def test_models_without_a_value_are_left_out_and_those_with_nan_diverged(history
     (tmp_path / "models.csv").write_text(MODELS)
     report = import_table(history, tmp_path / "models.csv", FLAT)
     assert (report.n_runs, report.n_new, report.n_empty, report.n_diverged) == (3, 3, 1, 1)
-    assert report.notes == ("1 run has no value of 'top1' and cannot come in",)
+    assert report.notes == ("1 run has no value of 'top1' and cannot be imported",)
     assert {run.status for run in history.runs()} == {RunStatus.COMPLETED, RunStatus.DIVERGED}
 
 
@@ -37,11 +37,11 @@ def test_steps_at_which_nothing_was_logged_are_no_values(history: History, tmp_p
 
 
 def test_runs_of_a_table_that_grew_are_written_anew_and_keep_their_origin(history: History, tmp_path: Path) -> None:
-    columns, answers = TableColumns("data", "model", ("lr",), "top1", None, "epoch"), Answers()
+    columns, options = TableColumns("data", "model", ("lr",), "top1", None, "epoch"), ImportOptions()
     (tmp_path / "t.csv").write_text("data,model,epoch,lr,top1\nx,a,1,0.1,0.5\nx,b,1,0.2,0.6\n")
-    import_table(history, tmp_path / "t.csv", columns, answers=answers)
+    import_table(history, tmp_path / "t.csv", columns, options=options)
     (tmp_path / "t.csv").write_text("data,model,epoch,lr,top1\nx,a,1,0.1,0.5\nx,b,1,0.2,0.6\nx,b,2,0.2,0.7\nx,c,1,0.3,0.4\n")
-    report = import_table(history, tmp_path / "t.csv", columns, answers=answers)
+    report = import_table(history, tmp_path / "t.csv", columns, options=options)
     assert (report.n_new, report.n_updated) == (1, 1)
     assert [run.objective_last for run in history.runs()] == [0.5, 0.7, 0.4]
     origin = history.runs()[1].description["origin"]

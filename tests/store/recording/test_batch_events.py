@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from store.outcome import value_kind
 from store.recording import spool, tensors
-from store.recording.batch_events import Event, absorb
+from store.recording.batch_events import Event, batch_events
 from store.recording.run_state import RunState
 from store.sqlite.connection import open_database
 from store.sqlite.operations import Operation, apply_operations, series_operation, spooled
@@ -74,7 +74,7 @@ def test_what_is_written_together_is_what_would_be_written_value_by_value(connec
         event(runs[which], metrics, step, epoch, float(number), is_partial)
         for number, (which, metrics, step, epoch, is_partial) in enumerate(calls)
     ]
-    operations = absorb(events)
+    operations = batch_events(events)
     expected = value_by_value(events)
     assert written(connection, operations) == expected
     waiting = [json.loads(json.dumps(spooled(operation), allow_nan=False)) for operation in operations]
@@ -85,7 +85,7 @@ def test_what_is_written_together_is_what_would_be_written_value_by_value(connec
 def test_any_number_of_names_and_steps_fits_into_statements(connection: sqlite3.Connection, n_names: int, n_steps: int) -> None:
     run = state()
     events = [event(run, {f"m{name}": step + name / 1000 for name in range(n_names)}, step, step / 10, step / 5) for step in range(n_steps)]
-    (operation,) = absorb(events)
+    (operation,) = batch_events(events)
     assert operation["op"] == "series"
     assert written(connection, [operation]) == value_by_value(events)
 
@@ -94,7 +94,7 @@ def test_a_sqlite_that_takes_few_values_in_a_statement_gets_few(connection: sqli
     connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 250)  # the lowest default of any SQLite is 999
     run = state()
     events = [event(run, {f"m{name}": float(step) for name in range(110)}, step) for step in range(9)]
-    assert written(connection, absorb(events)) == value_by_value(events)
+    assert written(connection, batch_events(events)) == value_by_value(events)
 
 
 def test_an_older_value_never_replaces_a_newer_one(connection: sqlite3.Connection) -> None:
@@ -107,16 +107,16 @@ def test_an_older_value_never_replaces_a_newer_one(connection: sqlite3.Connectio
 
 def test_names_that_are_stored_alike_replace_each_other_in_their_order(connection: sqlite3.Connection) -> None:
     run = state()
-    rows = written(connection, absorb([event(run, {7: 4.0, "loss": 2.0, "7": step + 5.0}, step) for step in range(3)]))  # type: ignore[dict-item]
+    rows = written(connection, batch_events([event(run, {7: 4.0, "loss": 2.0, "7": step + 5.0}, step) for step in range(3)]))  # type: ignore[dict-item]
     assert [(row[1], row[5]) for row in rows] == [*(("7", step + 5.0) for step in range(3)), *(("loss", 2.0) for _ in range(3))]
 
 
 def test_an_outcome_is_the_same_however_many_calls_come_together() -> None:
     together, alone = state(), state()
     losses = [0.9, 0.4, math.nan, 0.6, 0.3, math.inf, 0.5]
-    absorb([event(together, {"loss": loss}, step, step / 2) for step, loss in enumerate(losses)])
+    batch_events([event(together, {"loss": loss}, step, step / 2) for step, loss in enumerate(losses)])
     for step, loss in enumerate(losses):
-        absorb([event(alone, {"loss": loss}, step, step / 2)])
+        batch_events([event(alone, {"loss": loss}, step, step / 2)])
     rows = [one["row"] for one in (together.take_operation(), alone.take_operation()) if one is not None]
     names = [name for name in rows[0] if name.startswith("objective") or name in {"steps_reached", "epochs_reached"}]
     assert [rows[0][name] for name in names] == [rows[1][name] for name in names]
@@ -150,7 +150,9 @@ def test_only_what_lies_in_the_memory_of_the_host_is_read_in_the_step() -> None:
 
 def test_what_waits_in_a_spool_are_rows_that_every_version_reads(tmp_path: Path) -> None:
     run = state()
-    place = spool.append(tmp_path / "history.db", absorb([event(run, {"loss": 0.5, "acc": 0.25}, step, 0.5, 1.0) for step in range(2)]))
+    place = spool.append(
+        tmp_path / "history.db", batch_events([event(run, {"loss": 0.5, "acc": 0.25}, step, 0.5, 1.0) for step in range(2)])
+    )
     (file,) = place.iterdir()
     (line,) = [json.loads(text) for text in file.read_text().splitlines()]
     assert set(line) == {"op", "run_id", "rows"}

@@ -330,7 +330,7 @@ def test_a_failed_run_is_not_blamed_for_its_objective(history: History) -> None:
 
 
 def test_an_objective_without_a_direction_is_refused_before_anything_is_written(history: History) -> None:
-    with pytest.raises(ObjectiveError, match="'zorp' does not say it"):
+    with pytest.raises(ObjectiveError, match="'zorp' does not imply it"):
         history.start_run(task="t", objective="zorp")
     assert history.runs() == []
 

@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from store import History, resource_totals
@@ -59,7 +60,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNVML:
     fake = FakeNVML()
     monkeypatch.setitem(sys.modules, "pynvml", fake)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(resources, "_sampler", resources.Sampler())  # one that has not looked yet
+    monkeypatch.setattr(resources, "_sampler", resources.ResourceSampler())  # one that has not looked yet
     return fake
 
 
@@ -190,18 +191,17 @@ def test_the_energy_of_a_cpu_is_counted_over_its_small_counter(tmp_path: Path, m
 
 
 def test_the_cpu_time_of_what_the_process_started_counts() -> None:
-    before = sensors._tree_cpu_s()
+    read = sensors.Sensors().tree_cpu_s
+    before = read()
     code = "import time\nwhile time.process_time() < 0.3: pass\nprint('done', flush=True)\ntime.sleep(60)"
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     assert child.stdout.readline() == "done\n"
-    while_alive = sensors._tree_cpu_s()
+    while_alive = read()
     child.kill()
     child.wait()
-    assert before is not None
-    assert while_alive is not None
     assert while_alive - before >= 0.25
-    assert (sensors._tree_cpu_s() or 0) - before >= 0.25
+    assert read() - before >= 0.25
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -216,9 +216,13 @@ def test_a_forked_child_samples_nothing_of_its_parent(history: History) -> None:
     assert rows(history, run.id)
 
 
-def test_where_proc_is_missing_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensors, "_PROC", Path("/nowhere"))
+def test_where_the_system_tells_nothing_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise psutil.AccessDenied
+
+    for name in ("cpu_times", "virtual_memory"):
+        monkeypatch.setattr(psutil, name, refuse)
+    for name in ("cpu_times", "memory_info", "children"):
+        monkeypatch.setattr(psutil.Process, name, refuse)
     found = sensors.Sensors().read()
-    assert found.machine_cpu is None
-    assert found.levels == {}
-    assert (found.cpu_s or 0) > 0
+    assert (found.cpu_s, found.machine_cpu, found.levels) == (None, None, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from store import History
-from store.sqlite.cache import are_alike, coded, decoded, is_coded, origin_of_history, packed, read_cache, unpacked, write_cache
+from store.sqlite.cache import from_columns, origin_of_history, packed, read_cache, to_columns, unpacked, write_cache
 
 
 @given(st.lists(st.floats()))
@@ -27,17 +28,18 @@ def test_a_damaged_text_of_floats_is_refused(text: str) -> None:
         unpacked(text)
 
 
-def test_only_what_json_does_not_give_back_is_coded() -> None:
-    assert [is_coded(value) for value in (None, True, 1, 0.5, "a", (1, 2), [1], {"a": 1})] == [False] * 5 + [True] * 3
-    assert decoded(coded((1, 2.0))) == (1, 2.0)
-    assert coded(0.5) == 0.5
+@pytest.mark.parametrize("value", [None, True, 1, 0.5, "a", (1, 2.0), [1], {"a": 1}])
+def test_a_value_that_all_share_is_kept_once_with_its_type(value: object) -> None:
+    n, same, each = from_columns(json.loads(json.dumps(to_columns([{"a": value}, {"a": value}]))))
+    assert (n, same, each) == (2, {"a": value}, {})
+    assert type(same["a"]) is type(value)
 
 
-def test_values_are_alike_only_if_nothing_tells_them_apart() -> None:
-    assert are_alike([1.0, 1.0])
-    assert not are_alike([1.0, 1])
-    assert not are_alike([0.0, -0.0])
-    assert are_alike([float("nan"), float("nan")])
+@pytest.mark.parametrize(
+    ("values", "is_shared"), [((1.0, 1.0), True), ((1.0, 1), False), ((0.0, -0.0), False), ((math.nan, math.nan), True)]
+)
+def test_values_are_shared_only_if_nothing_tells_them_apart(values: tuple[float, float], is_shared: bool) -> None:
+    assert ("a" in to_columns([{"a": value} for value in values])["same"]) is is_shared
 
 
 def test_a_cache_belongs_to_one_database_and_one_version(tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ def test_a_history_that_stays_locked_is_one_clear_error(tmp_path: Path, monkeypa
 def test_parallel_first_opens_do_not_race(tmp_path: Path) -> None:
     path = tmp_path / "history.db"
     code = (
-        "import sys, sqlite_utils; from store import History; print('ready', flush=True); sys.stdin.readline()\n"
+        "import sys; from store import History; print('ready', flush=True); sys.stdin.readline()\n"
         "with History(sys.argv[1]) as history, history.start_run(task='t', hparams={'lr': 0.1}) as run: run.log(loss=1.0)\n"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -218,7 +218,7 @@ def test_a_history_that_another_process_makes_while_it_is_looked_at_is_one(tmp_p
     looking.close()
 
 
-def test_a_second_open_imports_no_sqlite_utils(tmp_path: Path) -> None:
+def test_a_second_open_imports_the_standard_library_only(tmp_path: Path) -> None:
     History(tmp_path / "history.db").close()
     code = (
         "import sys; from store import History; h = History(sys.argv[1]); run = h.start_run(task='t'); run.finish(); h.tasks(); "

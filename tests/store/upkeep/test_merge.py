@@ -178,9 +178,9 @@ def test_a_history_of_a_later_schema_takes_in_an_older_file_and_export(tmp_path:
         time.sleep(0.01)
     before = (tmp_path / "old.db").read_bytes()
 
-    def m999_note(db: Any) -> None:
-        db["runs"].add_column("note", str)
-        db.execute("UPDATE runs SET note = 'from ' || framework")
+    def m999_note(connection: sqlite3.Connection) -> None:
+        connection.execute("ALTER TABLE runs ADD COLUMN note TEXT")
+        connection.execute("UPDATE runs SET note = 'from ' || framework")
 
     version = schema.SCHEMA_VERSION
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, m999_note))

@@ -1,12 +1,12 @@
 import pytest
 
 from store import History, InvalidArgumentError
-from studies.demo.plan import OWN_RUN, Plan, later_jobs, new_chains, past_jobs
+from studies.demo.plan import OWN_RUN, DemoPlan, later_jobs, new_chains, past_jobs
 from studies.demo.report import ADVISED, DEFAULT, RANDOM
 from studies.demo.run import main, prepare_folder, run_demo
 from studies.demo.runs import DemoTask
 
-SMALL = Plan(
+SMALL = DemoPlan(
     past_tasks=(DemoTask("iris", "mlp"), DemoTask("diabetes", "cnn")),
     new_tasks=(DemoTask("wine", "mlp"),),
     seeds=(0, 1),
@@ -44,7 +44,7 @@ def test_the_whole_loop_in_miniature(tmp_path):
 
 
 def test_the_standard_plan_is_over_a_hundred_runs_on_at_least_eight_tasks_of_all_families(tmp_path):
-    plan = Plan()
+    plan = DemoPlan()
     jobs = past_jobs(plan, tmp_path / "h.db")
     assert len(jobs) > 100
     assert len({job.task for job in jobs}) >= 8
@@ -70,7 +70,7 @@ def test_advised_runs_see_a_copy_of_the_past_that_no_other_run_writes_to(tmp_pat
 
 def test_a_new_task_must_be_new():
     with pytest.raises(InvalidArgumentError, match=r"but got 'iris', and the history has: breast_cancer, diabetes, iris, photos"):
-        Plan(new_tasks=(DemoTask("iris", "mlp"),))
+        DemoPlan(new_tasks=(DemoTask("iris", "mlp"),))
 
 
 def test_an_existing_history_is_refused_in_one_line_and_kept(tmp_path, capsys):

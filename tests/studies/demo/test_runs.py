@@ -6,8 +6,8 @@ from store import History, RunStatus
 from studies.demo.runs import (
     BATCH_SIZES,
     DEFAULTS,
+    DemoJob,
     DemoTask,
-    Job,
     copy_history,
     demo_space,
     random_config,
@@ -19,7 +19,7 @@ IRIS = DemoTask("iris", "mlp")
 
 
 def job(path, seed=0, **changes):
-    return Job(IRIS, "arm", {**DEFAULTS, **changes}, seed, 2, path)
+    return DemoJob(IRIS, "arm", {**DEFAULTS, **changes}, seed, 2, path)
 
 
 def test_random_configurations_lie_in_the_space_and_use_all_of_it():

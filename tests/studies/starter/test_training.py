@@ -112,7 +112,7 @@ def test_every_data_set_can_be_made_and_is_standardised(spec):
 
 
 def test_a_task_becomes_one_file_with_every_curve(tmp_path, monkeypatch):
-    monkeypatch.setattr("studies.starter.plan.MLP", Regime((2, 3), (1, 1)))
+    monkeypatch.setattr("studies.starter.plan.MLP_REGIME", Regime((2, 3), (1, 1)))
     path = train_task(StarterTask(NUMBERS, "mlp", "val_loss"), tmp_path)
     content = json.loads(path.read_text())
     assert content["seed"] == SEED

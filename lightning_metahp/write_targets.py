@@ -1,0 +1,144 @@
+"""Writing recommended values where they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from lightning_metahp import dropout
+from lightning_metahp.settings import TRAINER_FIELDS, read_trainer_field, write_trainer_field
+from lightning_metahp.source_reads import later_reads
+from lightning_metahp.trainer_internals import set_initial_hparam
+from metahp_tuning.precedence import Change
+from store.hyperparameters import names_that_keep_shapes
+from store.names import canonical_name
+from store.values import same_value
+
+_MARK = "_metahp_written"
+"""Attribute in which an object keeps what was written into it, for the next fit; a module goes through many of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteTarget:
+    """One target that holds a hyperparameter, and what was written there.
+
+    Attributes:
+        holder: Module, datamodule, trainer, or a layer.
+        name: Attribute, key of ``hparams``, or argument of the Trainer.
+        kind: ``attribute``, ``hparam`` or ``trainer``.
+        hyperparameter: Canonical name of the hyperparameter.
+        old: What it held.
+        new: What was written.
+    """
+
+    holder: Any
+    name: str
+    kind: str
+    hyperparameter: str
+    old: Any
+    new: Any
+
+    def read(self) -> Any:
+        """Return the value that the target holds now."""
+        if self.kind == "hparam":
+            return self.holder.hparams[self.name]
+        return read_trainer_field(self.holder, self.name) if self.kind == "trainer" else getattr(self.holder, self.name)
+
+    def write(self, value: Any) -> None:
+        """Write a value; the copy that loggers receive follows."""
+        if self.kind == "hparam":
+            self.holder.hparams[self.name] = value
+            set_initial_hparam(self.holder, self.name, value)
+        elif self.kind == "trainer":
+            write_trainer_field(self.holder, self.name, value)
+        else:
+            setattr(self.holder, self.name, value)
+
+
+def apply_changes(
+    changes: Sequence[Change], module: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer
+) -> list[WriteTarget]:
+    """Write the new values wherever the old ones are held, or nowhere: an error in between puts everything back.
+
+    A target that holds another value than the old one (an attribute derived from it) is left alone.
+
+    Returns:
+        The targets written, for ``undo``.
+    """
+    written: list[WriteTarget] = []
+    try:
+        for change in changes:
+            for target in list(_targets_of(change, module, datamodule, trainer)):
+                target.write(change.new)
+                written.append(target)
+    except Exception:
+        undo(written)
+        raise
+    for target in written:
+        vars(target.holder).setdefault(_MARK, []).append((target.name, target.kind, target.hyperparameter, target.old, target.new))
+    return written
+
+
+def undo(targets: Sequence[WriteTarget]) -> None:
+    """Put the old values back where the new ones still are."""
+    for target in reversed(targets):
+        if same_value(target.read(), target.new):
+            target.write(target.old)
+
+
+def take_back(module: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer) -> None:
+    """Give a module that was fitted before the user's own values again, whichever callback of ours rewrote them.
+
+    What changed a shape stays: the layers were made with it.
+    """
+    for holder in [trainer, datamodule, *module.modules()]:
+        marks = [] if holder is None else vars(holder).pop(_MARK, [])
+        targets = [WriteTarget(holder, *mark) for mark in marks]
+        undo(
+            [
+                target
+                for target in targets
+                if target.hyperparameter in names_that_keep_shapes() or dropout.is_rate_name(target.hyperparameter)
+            ]
+        )
+
+
+def fingerprint(targets: Sequence[WriteTarget]) -> str:
+    """Return a text that is equal on two processes if the same values were written in the same targets."""
+    written = [(type(target.holder).__name__, target.kind, target.name, repr(target.read())) for target in targets]
+    return hashlib.sha256(json.dumps(written).encode()).hexdigest()
+
+
+def _targets_of(change: Change, module: LightningModule, datamodule: LightningDataModule | None, trainer: Trainer) -> Iterator[WriteTarget]:
+    if change.name in TRAINER_FIELDS:
+        yield WriteTarget(trainer, TRAINER_FIELDS[change.name], "trainer", change.name, change.old, change.new)
+    if dropout.is_rate_name(change.raw_name):
+        for layer, attribute in dropout.layers_at(module, change.old):
+            yield WriteTarget(layer, attribute, "attribute", change.name, change.old, float(change.new))
+    for holder in (module, datamodule):
+        if holder is None:
+            continue
+        spellings = {change.raw_name}
+        if change.name in TRAINER_FIELDS:  # a copy that the user's own code keeps follows the Trainer
+            spellings = {raw for raw in holder.hparams if canonical_name(raw) == change.name}
+        for raw in sorted(spellings):
+            yield from _targets_in(holder, raw, change)
+
+
+def _targets_in(holder: LightningModule | LightningDataModule, raw: str, change: Change) -> Iterator[WriteTarget]:
+    for name in sorted({raw, *later_reads(holder).aliases.get(raw, ())}):
+        own = getattr(type(holder), name, None)
+        is_settable = name in vars(holder) or (isinstance(own, property) and own.fset is not None)
+        if is_settable and _holds(getattr(holder, name, None), change.old):
+            yield WriteTarget(holder, name, "attribute", change.name, change.old, change.new)
+    if raw in holder.hparams and _holds(holder.hparams[raw], change.old):
+        yield WriteTarget(holder, raw, "hparam", change.name, change.old, change.new)
+
+
+def _holds(value: Any, old: Any) -> bool:
+    return isinstance(value, bool | int | float | str | None) and same_value(value, old)
