@@ -127,9 +127,8 @@ def is_default(args: TrainingArguments, name: str) -> bool:
 def read_arguments(args: TrainingArguments) -> Hyperparameters:
     """Return every field as a hyperparameter, with who decided it.
 
-    A field rewritten by a recommendation is ``metahp`` with the user's own value as requested, as long as nobody changed it
-    again; an explicit keyword is the user's even where it equals the default; any other field that equals the class default is a
-    default.
+    A field rewritten by a recommendation is ``metahp`` with the user's own value as requested, unless it was changed again; an explicit
+    keyword is the user's even where it equals the default.
     """
     provenance = provenance_of(args)
     result = Hyperparameters()
@@ -137,27 +136,19 @@ def read_arguments(args: TrainingArguments) -> Hyperparameters:
         rewrite = provenance.rewrite_in_force(name, value)
         if rewrite is not None:
             result.put(name, value, rewrite.source, rewrite.requested)
-        elif name in provenance.explicit or not is_default(args, name):
-            result.put(name, value, Source.USER)
         else:
-            result.put(name, value, Source.DEFAULT)
+            is_users = name in provenance.explicit or not is_default(args, name)
+            result.put(name, value, Source.USER if is_users else Source.DEFAULT)
     return result
 
 
 def read_settings(args: TrainingArguments, explicit: frozenset[str]) -> dict[str, Setting]:
-    """Return the tunable fields: canonical name -> the field's value and who chose it.
-
-    Args:
-        args: The arguments as the user wants them.
-        explicit: Fields passed as keywords.
-    """
-    names = tunable_fields(type(args))
-    canonical = canonical_names(list(names))
-    values = argument_values(args)
+    """Return the tunable fields: canonical name -> the field's value and who chose it; what is in ``explicit`` the user chose."""
+    names, values = tunable_fields(type(args)), argument_values(args)
     settings = {}
-    for name in names:
+    for name, canonical in canonical_names(list(names)).items():
         is_users = name in explicit or not is_default(args, name)
-        key = "warmup_ratio" if name == WARM_UP and is_ratio(values[name]) else canonical[name]
+        key = "warmup_ratio" if name == WARM_UP and is_ratio(values[name]) else canonical
         settings[key] = Setting(name, values[name], Source.USER if is_users else Source.DEFAULT)
     return settings
 
@@ -168,12 +159,7 @@ def is_ratio(value: Any) -> bool:
 
 
 def warm_up_ratio(args: TrainingArguments, max_steps: int = 0) -> float | None:
-    """Return the share of the training that warms up, None where it is not known yet.
-
-    Args:
-        args: The training arguments.
-        max_steps: Steps of the whole training; 0 for those of the arguments.
-    """
+    """Return the share of the training that warms up, None where its steps are unknown; 0 for those of the arguments."""
     steps = max_steps or max(0, args.max_steps)
     if is_ratio(args.warmup_steps):
         return float(args.warmup_steps)

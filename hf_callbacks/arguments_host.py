@@ -29,9 +29,10 @@ from hf_callbacks.model_values import model_settings
 from hf_callbacks.objective import Objective, find_objective
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
 from hf_callbacks.space_checks import WARM_UP_NAMES, check_names, check_values, with_warm_up_named
-from hf_callbacks.trainer_description import describe_task, describe_variant, read_model_config
+from hf_callbacks.trainer_description import describe_task, read_model_config
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import PlainHost, TuningRequest
+from metahp_tuning.model_description import describe_variant
 from metahp_tuning.precedence import Setting
 from metahp_tuning.resumption import StoredRun
 from metamodel.data.task import TaskDescription

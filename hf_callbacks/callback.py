@@ -23,10 +23,11 @@ from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
 from hf_callbacks.objective import PREFIX, Objective, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Provenance, Target, provenance_of
 from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
-from hf_callbacks.trainer_description import describe_model, describe_task, describe_variant, read_model_config
+from hf_callbacks.trainer_description import describe_task, read_model_config
 from hf_callbacks.trainer_host import TrainerHost
 from metahp_tuning.host import check_request, check_task
 from metahp_tuning.lazy_history import PendingRecommendation
+from metahp_tuning.model_description import describe_model, describe_variant
 from metahp_tuning.resumption import StoredRun, start_or_continue
 from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
 from store.recording.exception_hook import ExceptionHook, last_caught_exception

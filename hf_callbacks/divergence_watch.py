@@ -37,11 +37,7 @@ class DivergenceWatch:
                 self._is_bad = True
 
     def is_diverged(self, model: nn.Module | None) -> bool:
-        """Say whether the training ended in NaN.
-
-        Args:
-            model: The trained model; a few of its weights are looked at, for runs too short to have logged a gradient norm.
-        """
+        """Say whether the training ended in NaN; a few weights are looked at for runs too short to have logged a gradient norm."""
         return self._is_bad or (model is not None and _has_bad_weights(model))
 
 

@@ -39,14 +39,14 @@ class InForce:
         observed: Field of the training arguments -> value found in force.
         reasons: Field -> why it may differ from the argument.
         sources: Field -> who decided a value that differs.
-        own_optimizer: Class name of an optimizer the user passed, else None.
+        users_optimizer: Class name of an optimizer the user passed, else None.
     """
 
     details: Mapping[str, Any] = field(default_factory=dict)
     observed: Mapping[str, Any] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
-    own_optimizer: str | None = None
+    users_optimizer: str | None = None
 
 
 def read_back(
@@ -96,8 +96,7 @@ def read_back(
         reasons[BATCH_FIELD] = "the loader was created with a different value"
         if args.auto_find_batch_size:
             reasons[BATCH_FIELD], sources[BATCH_FIELD] = "auto_find_batch_size lowered it", Source.CONSTRAINT
-    own = details["optimizer.class"] if has_own_optimizer and "optimizer.class" in details else None
-    return InForce(details, observed, reasons, sources, own)
+    return InForce(details, observed, reasons, sources, details.get("optimizer.class") if has_own_optimizer else None)
 
 
 def _schedule_readings(args: TrainingArguments, state: TrainerState, details: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,19 +115,11 @@ def _model_readings(model: Any, args: TrainingArguments) -> dict[str, Any]:
     """Read back from a model's modules what a recommendation wrote into its configuration."""
     config = getattr(model, "config", None)
     names = [name for name in provenance_of(args).rewrites if not hasattr(args, name) and hasattr(config, name)]
-    found = {name: read_model_value(model, name) for name in names}
-    return {name: "not the same in all modules" if value is None else value for name, value in found.items()}
+    return {name: "not the same in all modules" if (value := read_model_value(model, name)) is None else value for name in names}
 
 
 def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters, state: TrainerState) -> Hyperparameters:
-    """Add what was read back; a value in force replaces the argument it overrules, which stays as what was requested.
-
-    Args:
-        found: What was read back.
-        args: The training arguments.
-        into: The hyperparameters as arguments and model have them.
-        state: The Trainer's state, which knows the steps of the whole training.
-    """
+    """Add what was read back; a value in force replaces the argument it overrules, which stays as what was requested."""
     for name, rewrite in provenance_of(args).rewrites.items():
         if name in into.values and not hasattr(args, name) and same_value(into.values[name], rewrite.applied):
             into.put(name, rewrite.applied, rewrite.source, rewrite.requested)
@@ -143,8 +134,8 @@ def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters,
         asked = into.values.get(name)
         if name in into.values and not _same(value, asked):
             into.put(name, value, found.sources.get(name, Source.USER), asked)
-    if found.own_optimizer is not None:
-        into.put("optimizer", found.own_optimizer, Source.USER)
+    if found.users_optimizer is not None:
+        into.put("optimizer", found.users_optimizer, Source.USER)
     per_process = found.observed.get(BATCH_FIELD)
     per_process = None if per_process is None else per_process * max(1, args.n_gpu)
     into.put("global_batch_size", global_batch_size(args, per_process), into.sources.get(BATCH_FIELD, Source.USER))
@@ -193,8 +184,5 @@ def _scheduler_details(scheduler: Any) -> dict[str, Any]:
 
 
 def _loader_batch_size(loader: Any) -> int | None:
-    for holder in (loader, getattr(loader, "batch_sampler", None)):
-        size = getattr(holder, "batch_size", None)
-        if isinstance(size, int):
-            return size
-    return None
+    sizes = (getattr(holder, "batch_size", None) for holder in (loader, getattr(loader, "batch_sampler", None)))
+    return next((size for size in sizes if isinstance(size, int)), None)

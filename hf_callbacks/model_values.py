@@ -46,11 +46,7 @@ def is_depth(name: str, value: object) -> bool:
 
 
 def model_settings(model: object) -> dict[str, Setting]:
-    """Return what of a model's configuration can be tuned: canonical name -> value and who chose it.
-
-    Args:
-        model: The model; other than a transformers one has none.
-    """
+    """Return what of a transformers model's configuration can be tuned: canonical name -> value and who chose it."""
     base = base_model(model)
     if base is None:
         return {}
@@ -72,13 +68,7 @@ def trainer_model_settings(trainer: Any) -> dict[str, Setting]:
 
 
 def fixed_model_values(model: object, model_init: object, pretrained: str) -> dict[str, str]:
-    """Return which of these can no longer be changed: canonical name -> why.
-
-    Args:
-        model: The model.
-        model_init: The Trainer's ``model_init``, None if it was given a model.
-        pretrained: Name of the weights it starts from, empty for none.
-    """
+    """Return which of these can no longer be changed: canonical name -> why; ``pretrained`` names the weights it starts from."""
     base = base_model(model)
     found: dict[str, str] = {}
     if base is None:
@@ -108,18 +98,13 @@ def base_model(model: object) -> PreTrainedModel | None:
 def default_config(config: Any) -> dict[str, Any]:
     """Return the defaults of a configuration's class, empty where it cannot be made without arguments."""
     try:
-        values: dict[str, Any] = type(config)().to_dict()
+        return dict(type(config)().to_dict())
     except Exception:  # a user's own configuration may need arguments; then no value is known to be a default
         return {}
-    return values
 
 
 def set_model_values(trainer: Any, values: Mapping[str, Any]) -> None:
     """Give a Trainer's model other values: now where it is built already, and each time ``model_init`` builds it.
-
-    Args:
-        trainer: The Trainer, before ``train()``.
-        values: Name in the model's configuration -> value.
 
     Raises:
         ValueError: If the model cannot be built with these values.
@@ -139,14 +124,7 @@ def set_model_values(trainer: Any, values: Mapping[str, Any]) -> None:
 
 
 class RebuiltModel:
-    """A ``model_init`` that gives the user's model with other values in its configuration.
-
-    A trial of a hyperparameter search gets what the user's own function gives.
-
-    Args:
-        original: The user's function.
-        values: Name in the model's configuration -> value.
-    """
+    """A ``model_init`` that gives the user's model with other values; a trial of a search gets what the user's own function gives."""
 
     def __init__(self, original: Callable[..., Any], values: Mapping[str, Any]) -> None:
         self.original = original
@@ -180,12 +158,7 @@ def with_values(model: Any, values: Mapping[str, Any]) -> Any:
 
 
 def read_model_value(model: object, name: str) -> Any:
-    """Read back what is really in force in a model under a name of its configuration; None where its modules disagree with it.
-
-    Args:
-        model: The model.
-        name: Name in its configuration, of a dropout or a number of layers.
-    """
+    """Read back the dropout or number of layers in force under a name of the configuration; None where the modules disagree with it."""
     base = base_model(model)
     value = getattr(base.config, name, None) if base is not None else None
     if base is None or value is None:

@@ -43,15 +43,7 @@ def evaluates(args: TrainingArguments) -> bool:
 
 
 def find_objective(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
-    """Find the objective of a run.
-
-    Args:
-        args: The training arguments; ``metric_for_best_model`` and ``greater_is_better`` count where the caller passes nothing.
-        objective: Metric, with or without ``eval_``; None to look for one.
-        direction: ``min`` or ``max``; None to infer it.
-
-    Returns:
-        The objective; without a name where the run has none.
+    """Find the objective of a run; ``metric_for_best_model`` and ``greater_is_better`` count where the caller passes nothing.
 
     Raises:
         ObjectiveError: If a direction is given that is none, or none is given and it cannot be inferred.

@@ -7,16 +7,16 @@ loader. Its one field for warm-up, ``warmup_steps``, means a share of the traini
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Collection, Mapping
 from enum import Enum
 from typing import Any
 
 from hf_callbacks.arguments import WARM_UP, plain_value
 from hf_callbacks.provenance import plain_class
+from metahp_tuning.space_values import check_numbers
 from metamodel.space.dimensions import Dimension, parse_space
 from store.errors import SpaceError, UnknownHyperparameterError
-from store.hyperparameters import GLOBAL_BATCH_SIZE, TRANSFORMERS, Hyperparameter, Scale, hyperparameter, trainer_fields
+from store.hyperparameters import GLOBAL_BATCH_SIZE, TRANSFORMERS, trainer_fields
 from store.names import canonical_name
 
 WARM_UP_RATIO = "warmup_ratio"
@@ -88,12 +88,11 @@ def check_values(space: Mapping[str, Any], args: object) -> None:
     for dimension in parse_space(space).values():
         values = (dimension.low, dimension.high) if dimension.choices is None else dimension.choices
         known = getattr(args, dimension.raw_name, getattr(args, trainer_fields(TRANSFORMERS).get(dimension.name, ""), None))
-        row = hyperparameter(dimension.name)
+        if not isinstance(known, Enum):
+            check_numbers(dimension)
+            continue
         for value in values:
-            if isinstance(known, Enum):
-                _check_word(dimension, value, [str(item.value) for item in type(known)])
-            elif row is not None and row.scale is not Scale.CHOICE:
-                _check_number(dimension, value, row)
+            _check_word(dimension, value, [str(item.value) for item in type(known)])
 
 
 def _check_word(dimension: Dimension, value: Any, words: list[str]) -> None:
@@ -102,16 +101,3 @@ def _check_word(dimension: Dimension, value: Any, words: list[str]) -> None:
         near = difflib.get_close_matches(str(word), words, n=_N_NEAREST, cutoff=0.5)
         possible = f"nearest are {', '.join(map(repr, near))}" if near else f"possible are {', '.join(words)}"
         raise SpaceError(f"A value of {dimension.raw_name} must be one the host knows, but got {word!r}; {possible}. Take one of them.")
-
-
-def _check_number(dimension: Dimension, value: Any, row: Hyperparameter) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    is_in_range = is_number and row.low <= value and (value < row.high if row.is_high_open else value <= row.high)
-    # What is chosen from an interval is rounded where it has to be; a value of a list is what the user gets, or an error.
-    if is_in_range and (dimension.choices is None or not row.is_count or value == int(value)):
-        return
-    kind = "a whole number" if row.is_count else "a number"
-    upper = "on" if row.high == math.inf else f"to {'below ' if row.is_high_open else ''}{row.high:g}"
-    raise SpaceError(
-        f"A value of {dimension.raw_name} must be {kind} from {row.low:g} {upper}, but got {value!r}. Take it out of the space."
-    )

@@ -33,21 +33,10 @@ class TrainWatcher:
     """A callback that is called around ``train()``."""
 
     def before_train(self, trainer: Trainer, resume_from_checkpoint: Any, trial: Any) -> None:
-        """Take note that training is about to begin; nothing of it has happened yet.
-
-        Args:
-            trainer: The Trainer.
-            resume_from_checkpoint: As ``train`` was given it.
-            trial: The trial of a hyperparameter search, None outside of one.
-        """
+        """Take note that training is about to begin, with what ``train`` was given; nothing of it has happened yet."""
 
     def train_failed(self, trainer: Trainer, error: BaseException) -> None:
-        """Take note of the exception that is about to leave ``train()``.
-
-        Args:
-            trainer: The Trainer; its loop may not have begun.
-            error: The exception.
-        """
+        """Take note of the exception that is about to leave ``train()``, whose loop may not have begun."""
 
 
 def calling_trainer() -> Trainer | None:

@@ -6,9 +6,7 @@ recommendation was made for.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -17,25 +15,22 @@ from typing import Any
 from torch import nn
 from transformers import TrainingArguments
 
-from hf_callbacks.arguments import Hyperparameters, plain_value
+from hf_callbacks.arguments import Hyperparameters
 from hf_callbacks.model_values import default_config
 from hf_callbacks.objective import Objective
+from metahp_tuning.model_description import adapter_settings, label_count, trainable_share
 from metahp_tuning.task_description import (
     data_sets,
     describe_dataset,
     describe_module,
-    model_variant,
-    parameter_count,
     preserved_generators,
     preserved_rng,
-    pretrained_name,
     sample_count,
 )
 from metamodel.data.task import TaskDescription
 from store.statuses import Source
 
 _LABEL_COLUMNS = frozenset({"label", "label_ids"})
-_PEFT_NOISE = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "runtime_config"})
 _N_SAMPLES = 8
 """Samples whose sequence length is looked at."""
 _CONFIG_NOISE = frozenset({"transformers_version", "name_or_path", "torch_dtype"})
@@ -67,54 +62,14 @@ def describe_task(
         if task.objective is not None or objective.name is None:
             return task
         return task.with_objective(objective.name, objective.direction)
-    used = None if train_dataset is None else _used(args, train_dataset, model)
-    known = describe_dataset(used) if used is not None else {}
-    features = {} if used is None or known.get("input_shape") != (-1,) else _sequence_length(data_sets(used)[0])
-    known["n_val"] = None if eval_dataset is None else sample_count(eval_dataset)
+    used = _used(args, train_dataset, model)
+    known = {**describe_dataset(used), "n_val": sample_count(eval_dataset)}
+    features = _sequence_length(data_sets(used)[0]) if known.get("input_shape") == (-1,) else {}
     if model is not None:
-        n_classes = known.get("n_classes") or _labels_of(model)
-        known |= {**describe_module(model), "n_classes": n_classes}
+        known |= {**describe_module(model), "n_classes": known.get("n_classes") or label_count(model)}
         features |= {"trainable_share": trainable_share(model)}
     known["features"] = features
     return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
-
-
-def describe_model(model: nn.Module | None) -> dict[str, Any]:
-    """Return further facts about a model for its run's row: architecture, weights it starts from, what of it is trained."""
-    if model is None:
-        return {}
-    config = getattr(model, "config", None)
-    facts = {
-        "architecture": getattr(config, "model_type", None),
-        "pretrained_name": pretrained_name(model) or None,
-        "n_labels": _labels_of(model),
-        "n_trainable_parameters": sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
-        "peft_type": next((str(plain_value(item.peft_type)) for item in _peft_configs(model).values()), None),
-    }
-    return {name: value for name, value in facts.items() if value not in (None, "")}
-
-
-def trainable_share(model: nn.Module) -> float:
-    """Return the share of a model's parameters that are trained, in [0, 1]."""
-    total = parameter_count(model)
-    return sum(p.numel() for p in model.parameters() if p.requires_grad) / total if total else 1.0
-
-
-def describe_variant(model: nn.Module) -> str:
-    """Return a fingerprint of the model's source and of the weights it starts from.
-
-    Two checkpoints of one class start from different places: related evidence, not exact observations. Only the last part of a
-    local path enters, since the rest differs between machines.
-    """
-    source = model_variant(model)
-    # Adapters learn at other rates than whole models do.
-    source += "".join(f" {name}:{plain_value(item.peft_type)}" for name, item in sorted(_peft_configs(model).items()))
-    name = pretrained_name(model)
-    if not name:
-        return source if " " not in source else hashlib.sha256(source.encode()).hexdigest()[:16]
-    if os.path.isabs(name) or os.path.isdir(name):
-        name = os.path.basename(os.path.normpath(name))
-    return hashlib.sha256(f"{source} {name}".encode()).hexdigest()[:16]
 
 
 def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperparameters:
@@ -122,7 +77,8 @@ def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperpa
 
     A name that a training argument has as well is stored as ``config.<name>``.
     """
-    _read_peft(model, into)
+    for name, value, is_default in adapter_settings(model):
+        into.put(name, value, Source.DEFAULT if is_default else Source.USER)
     config = getattr(model, "config", None)
     if config is None or not hasattr(config, "to_dict"):
         return into
@@ -133,26 +89,6 @@ def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperpa
         source = Source.DEFAULT if name in defaults and defaults[name] == value else Source.USER
         into.put(f"config.{name}" if name in into.values else name, value, source)
     return into
-
-
-def _peft_configs(model: object) -> dict[str, Any]:
-    """Return the adapters PEFT put into a model, recognised by their attributes: the package itself is not needed."""
-    configs = getattr(model, "peft_config", None)
-    return {str(name): item for name, item in configs.items() if hasattr(item, "peft_type")} if isinstance(configs, dict) else {}
-
-
-def _read_peft(model: object, into: Hyperparameters) -> None:
-    """Add the settings of PEFT adapters as ``peft.r``, ``peft.lora_alpha``; of several as ``peft.<adapter>.r``."""
-    configs = _peft_configs(model)
-    for adapter, config in configs.items():
-        prefix = "peft." if len(configs) == 1 else f"peft.{adapter}."
-        defaults = getattr(type(config), "__dataclass_fields__", {})
-        for name, value in vars(config).items():
-            plain = sorted(map(str, value)) if isinstance(value, set | frozenset) else plain_value(value)
-            if name.startswith("_") or name in _PEFT_NOISE or not isinstance(plain, bool | int | float | str | list | tuple):
-                continue
-            default = getattr(defaults.get(name), "default", None)
-            into.put(prefix + name, plain, Source.DEFAULT if plain_value(default) == plain else Source.USER)
 
 
 def _sequence_length(dataset: Any) -> dict[str, float]:
@@ -167,13 +103,6 @@ def _sequence_length(dataset: Any) -> dict[str, float]:
     except Exception:  # a user's data set may be anything
         return {}
     return {"sequence_length": float(max(lengths))} if lengths else {}
-
-
-def _labels_of(model: nn.Module) -> int | None:
-    """Number of classes by the model's head, where it is a classifier; one output is a regression."""
-    number = getattr(getattr(model, "config", None), "num_labels", None)
-    is_classifier = "Classification" in type(model).__name__
-    return number if is_classifier and isinstance(number, int) and number > 1 else None
 
 
 def _used(args: TrainingArguments, dataset: Any, model: nn.Module | None) -> Any:

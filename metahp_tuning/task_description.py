@@ -21,28 +21,8 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
-from metahp_tuning.class_source import model_variant
 from store.hyperparameters import NAMES
 from store.names import canonical_name, is_secret_name
-
-__all__ = [
-    "data_identity_hparams",
-    "data_sets",
-    "describe_dataset",
-    "describe_module",
-    "model_class_name",
-    "model_family",
-    "model_variant",
-    "model_width",
-    "parameter_count",
-    "preserved_generators",
-    "preserved_rng",
-    "pretrained_name",
-    "read_optimizer",
-    "read_scheduler",
-    "sample_count",
-    "starts_pretrained",
-]
 
 _log = logging.getLogger(__name__)
 

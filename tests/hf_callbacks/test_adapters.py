@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from hf_callbacks.arguments import Hyperparameters
-from hf_callbacks.trainer_description import describe_model, describe_variant, read_model_config
+from hf_callbacks.trainer_description import read_model_config
+from metahp_tuning.model_description import describe_model, describe_variant
 from store import Source
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
+from metahp_tuning.class_source import model_variant
 from metahp_tuning.task_description import (
     data_identity_hparams,
     describe_dataset,
     describe_module,
     model_class_name,
     model_family,
-    model_variant,
     model_width,
     parameter_count,
     preserved_rng,
