@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_callbacks.application import apply
-    from hf_callbacks.autoconfiguration import autoconfig
     from hf_callbacks.callback import MetaHPCallback
+    from hf_callbacks.tuning import apply, autoconfig
 
 __all__ = ["MetaHPCallback", "apply", "autoconfig"]
 
@@ -25,8 +24,8 @@ runpy.run_path(str(_CHECK), {"PACKAGES": ["store", "metamodel"]}, run_name="chec
 # No module is named like a public function: importing `hf_callbacks.autoconfig` would put the module in the function's place.
 _HOMES = {
     "MetaHPCallback": "hf_callbacks.callback",
-    "apply": "hf_callbacks.application",
-    "autoconfig": "hf_callbacks.autoconfiguration",
+    "apply": "hf_callbacks.tuning",
+    "autoconfig": "hf_callbacks.tuning",
 }
 
 

@@ -15,7 +15,6 @@ from transformers import TrainingArguments
 from hf_callbacks.provenance import FIELDS, Provenance, provenance_of
 from metahp_tuning.precedence import Setting
 from metamodel.space.batch import BatchLayout
-from store.errors import InvalidArgumentError
 from store.hyperparameters import Role, names_with_role
 from store.names import canonical_names
 from store.statuses import Source
@@ -51,7 +50,7 @@ WARM_UP = "warmup_steps"
 
 
 @dataclass
-class Hyperparameters:
+class RecordedHParams:
     """What a run is made with: raw name -> value, who decided it, and what was asked for where that differs."""
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -65,20 +64,6 @@ class Hyperparameters:
         self.requested.pop(name, None)
         if requested is not None:
             self.requested[name] = requested
-
-
-def check_arguments(args: object) -> TrainingArguments:
-    """Return training arguments checked to be such.
-
-    Raises:
-        InvalidArgumentError: If they are something else.
-    """
-    if not isinstance(args, TrainingArguments):
-        raise InvalidArgumentError(
-            f"The arguments to rewrite must be TrainingArguments or a subclass, but got {type(args).__name__}: {args!r:.80}. "
-            "Pass TrainingArguments(...), or only keywords: autoconfig(output_dir='out', model=model, train_dataset=data)."
-        )
-    return args
 
 
 def plain_value(value: Any) -> Any:
@@ -124,14 +109,14 @@ def is_default(args: TrainingArguments, name: str) -> bool:
     return bool(name in derived and derived[name]())
 
 
-def read_arguments(args: TrainingArguments) -> Hyperparameters:
+def read_arguments(args: TrainingArguments) -> RecordedHParams:
     """Return every field as a hyperparameter, with who decided it.
 
     A field rewritten by a recommendation is ``metahp`` with the user's own value as requested, unless it was changed again; an explicit
     keyword is the user's even where it equals the default.
     """
     provenance = provenance_of(args)
-    result = Hyperparameters()
+    result = RecordedHParams()
     for name, value in argument_values(args).items():
         rewrite = provenance.rewrite_in_force(name, value)
         if rewrite is not None:

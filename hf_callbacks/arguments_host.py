@@ -26,7 +26,7 @@ from hf_callbacks.arguments import (
 from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import EVERY_FIELD, fixed_fields
 from hf_callbacks.model_values import model_settings
-from hf_callbacks.objective import Objective, find_objective
+from hf_callbacks.objective import EvaluationObjective, find_objective
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
 from hf_callbacks.space_checks import WARM_UP_NAMES, check_names, check_values, with_warm_up_named
 from hf_callbacks.trainer_description import describe_task, read_model_config
@@ -82,7 +82,7 @@ class ArgumentsHost(PlainHost):
         self._explicit = explicit
         self._model = model
         self._datasets = (train_dataset, eval_dataset)
-        self._objective: Objective = find_objective(args, request.objective, request.direction)
+        self._objective: EvaluationObjective = find_objective(args, request.objective, request.direction)
         self._stored: StoredRun | None = None
         missing = [f"{name}=" for name, value in (("model", model), ("train_dataset", train_dataset)) if value is None]
         self.unknown_task_hint = f"Pass {' and '.join(missing) or 'task='} so that the task can be recognised."

@@ -16,11 +16,11 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from hf_callbacks.arguments import Hyperparameters, read_arguments
+from hf_callbacks.arguments import RecordedHParams, read_arguments
 from hf_callbacks.checkpoint_note import note_of_run, stored_run_at, stored_run_of
 from hf_callbacks.divergence_watch import DivergenceWatch
 from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
-from hf_callbacks.objective import PREFIX, Objective, check_objective, find_objective_or_none
+from hf_callbacks.objective import PREFIX, EvaluationObjective, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Provenance, Target, provenance_of
 from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
 from hf_callbacks.trainer_description import describe_task, read_model_config
@@ -273,7 +273,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         state: TrainerState,
         model: nn.Module | None,
         datasets: tuple[object, object],
-        hyperparameters: Hyperparameters,
+        hyperparameters: RecordedHParams,
         stored: StoredRun | None,
         *,
         may_continue: bool = True,
@@ -420,7 +420,7 @@ class _AfterTraining:
 
     recorder: RunRecorder
     state: weakref.ref[TrainerState]
-    objective: Objective
+    objective: EvaluationObjective
     has_outcome: bool
 
 
@@ -436,7 +436,7 @@ def _fresh_state() -> dict[str, Any]:
     """What a callback knows between two runs."""
     nothing = dict.fromkeys(("_recorder", "_opened", "_hook", "_loaded", "_before", "_run_id", "_beginning"))
     watch, logged = DivergenceWatch(), (-1, frozenset[str]())
-    return {**nothing, "_objective": Objective(), "_has_outcome": False, "_started": 0.0, "_watch": watch, "_logged": logged}
+    return {**nothing, "_objective": EvaluationObjective(), "_has_outcome": False, "_started": 0.0, "_watch": watch, "_logged": logged}
 
 
 def _dataset_of(loader: Any) -> object:

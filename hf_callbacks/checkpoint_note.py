@@ -16,7 +16,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from hf_callbacks.arguments import batch_layout
-from hf_callbacks.provenance import plain_rewrites, provenance_of, read_rewrites
+from hf_callbacks.provenance import provenance_of
 from metahp_tuning.precedence import Change
 from metahp_tuning.resumption import Rewrite, StoredRun
 from store.statuses import Source
@@ -35,7 +35,7 @@ def note_of_run(args: TrainingArguments, run_id: str | None) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "recommendation_id": provenance.recommendation_id,
-        "rewrites": {name: item for name, item in plain_rewrites(provenance.rewrites).items() if _is_json(item)},
+        "rewrites": {name: plain for name, item in provenance.rewrites.items() if _is_json(plain := item.to_dict())},
         "global_batch_size": layout.global_size,
         "world_size": layout.world_size,
     }
@@ -77,7 +77,7 @@ def stored_run_of(states: Mapping[str, Any], checkpoint: str = "") -> StoredRun 
                     checkpoint,
                     note.get("run_id"),
                     note.get("recommendation_id"),
-                    read_rewrites(note.get("rewrites", {})),
+                    {name: Rewrite.from_dict(item) for name, item in note.get("rewrites", {}).items()},
                     global_batch_size=note.get("global_batch_size"),
                     world_size=note.get("world_size"),
                 )

@@ -39,10 +39,8 @@ _NO_WARM_UP = ("constant", "reduce_lr_on_plateau", "greedy")
 def fixed_fields(args: TrainingArguments, *, is_built: bool = False) -> dict[str, str]:
     """Return what cannot be rewritten: canonical name, or ``*`` for every name, -> why.
 
-    Args:
-        args: The training arguments.
-        is_built: Whether a Trainer has them already. DeepSpeed's ``auto`` entries are filled in when arguments are built: new
-            arguments fill them anew, but arguments that a Trainer holds would then disagree with them.
+    DeepSpeed's ``auto`` entries are filled in when arguments are built: new arguments fill them anew, but those of a Trainer that
+    ``is_built`` would then disagree with them.
     """
     return {**_without_effect(args), **_fixed_by_deepspeed(args, is_built)}
 
@@ -94,7 +92,5 @@ def _deepspeed_config(given: Any) -> Mapping[str, Any] | None:
 def _entry(config: Mapping[str, Any], path: str) -> Any:
     value: Any = config
     for part in path.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(part)
+        value = value.get(part) if isinstance(value, Mapping) else None
     return value

@@ -11,7 +11,7 @@ from transformers import TrainerState, TrainingArguments
 
 from hf_callbacks.arguments import (
     WARM_UP,
-    Hyperparameters,
+    RecordedHParams,
     argument_values,
     global_batch_size,
     is_ratio,
@@ -118,7 +118,7 @@ def _model_readings(model: Any, args: TrainingArguments) -> dict[str, Any]:
     return {name: "not the same in all modules" if (value := read_model_value(model, name)) is None else value for name in names}
 
 
-def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters, state: TrainerState) -> Hyperparameters:
+def put_in_force(found: InForce, args: TrainingArguments, into: RecordedHParams, state: TrainerState) -> RecordedHParams:
     """Add what was read back; a value in force replaces the argument it overrules, which stays as what was requested."""
     for name, rewrite in provenance_of(args).rewrites.items():
         if name in into.values and not hasattr(args, name) and same_value(into.values[name], rewrite.applied):

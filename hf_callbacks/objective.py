@@ -16,7 +16,7 @@ PREFIX = "eval_"
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class EvaluationObjective:
     """The objective found, or in ``problem`` why there is none. A problem beside a name is a doubt, not a failure.
 
     Attributes:
@@ -42,7 +42,7 @@ def evaluates(args: TrainingArguments) -> bool:
     return str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
 
 
-def find_objective(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
+def find_objective(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> EvaluationObjective:
     """Find the objective of a run; ``metric_for_best_model`` and ``greater_is_better`` count where the caller passes nothing.
 
     Raises:
@@ -54,22 +54,22 @@ def find_objective(args: TrainingArguments, objective: str | None = None, direct
     return replace(found, problem=found.problem or _never_evaluates(found.name), is_late=True)
 
 
-def _find(args: TrainingArguments, objective: str | None, direction: str | None) -> Objective:
+def _find(args: TrainingArguments, objective: str | None, direction: str | None) -> EvaluationObjective:
     host = None if args.metric_for_best_model is None else evaluation_name(args.metric_for_best_model)
     host_direction = None if args.greater_is_better is None else (Direction.MAX if args.greater_is_better else Direction.MIN)
     if objective is not None:
         name = evaluation_name(objective)
         if direction is None and infer_direction(name) is None and name == host and host_direction is not None:
-            return Objective(name, host_direction)
-        return Objective(name, resolve_direction(name, direction))
+            return EvaluationObjective(name, host_direction)
+        return EvaluationObjective(name, resolve_direction(name, direction))
     if host is not None:
         found = resolve_direction(host, direction) if direction is not None or host_direction is None else host_direction
         inferred = infer_direction(host)
         if direction is None and inferred is not None and inferred is not found:
-            return Objective(host, found, _contradiction(host, found, inferred))
-        return Objective(host, found)
+            return EvaluationObjective(host, found, _contradiction(host, found, inferred))
+        return EvaluationObjective(host, found)
     name = PREFIX + "loss"
-    return Objective(name, resolve_direction(name, direction))
+    return EvaluationObjective(name, resolve_direction(name, direction))
 
 
 def check_objective(objective: str | None, direction: str | None) -> None:
@@ -84,12 +84,12 @@ def check_objective(objective: str | None, direction: str | None) -> None:
         resolve_direction("loss", direction)
 
 
-def find_objective_or_none(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
+def find_objective_or_none(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> EvaluationObjective:
     """Find the objective as above, but name a mistake in ``problem`` instead of raising: for use while training."""
     try:
         return find_objective(args, objective, direction)
     except ObjectiveError as error:
-        return Objective(problem=f"{error} The run is kept without an objective.")
+        return EvaluationObjective(problem=f"{error} The run is kept without an objective.")
 
 
 def _never_evaluates(name: str) -> str:

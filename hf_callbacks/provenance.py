@@ -23,7 +23,6 @@ from transformers import TrainingArguments
 from metahp_tuning.precedence import Change
 from metahp_tuning.resumption import Rewrite
 from metamodel.data.task import TaskDescription
-from store.statuses import Source
 from store.values import same_value
 
 ID_FIELD = "metahp"
@@ -91,19 +90,10 @@ def rewrites_of(changes: Iterable[Change]) -> dict[str, Rewrite]:
 def provenance_of(args: TrainingArguments) -> Provenance:
     """Return what travels on these arguments; empty for arguments that ``autoconfig`` never saw."""
     note = getattr(args, NOTE_FIELD, None) or {}
-    rewrites, target = read_rewrites(note.get("rewrites", {})), Target.from_dict(note.get("target", {}))
+    rewrites = {name: Rewrite.from_dict(item) for name, item in note.get("rewrites", {}).items()}
+    target = Target.from_dict(note.get("target", {}))
     explicit, pending = frozenset(note.get("explicit", ())), tuple(note.get("pending", ()))
     return Provenance(getattr(args, ID_FIELD, None), explicit, rewrites, target, pending)
-
-
-def plain_rewrites(rewrites: Mapping[str, Rewrite]) -> dict[str, dict[str, Any]]:
-    """Return rewrites as plain data."""
-    return {name: {"requested": item.requested, "applied": item.applied, "source": str(item.source)} for name, item in rewrites.items()}
-
-
-def read_rewrites(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Rewrite]:
-    """Rebuild what ``plain_rewrites`` gave."""
-    return {name: Rewrite(item["requested"], item["applied"], Source(item["source"])) for name, item in values.items()}
 
 
 def recommendation_id(args: TrainingArguments) -> str | None:
@@ -113,7 +103,7 @@ def recommendation_id(args: TrainingArguments) -> str | None:
 
 def write_provenance(args: TrainingArguments, provenance: Provenance) -> None:
     """Put a note on arguments in place, as plain attributes."""
-    rewrites = plain_rewrites(provenance.rewrites)
+    rewrites = {name: item.to_dict() for name, item in provenance.rewrites.items()}
     setattr(args, ID_FIELD, provenance.recommendation_id)
     note = {"explicit": sorted(provenance.explicit), "rewrites": rewrites, "target": provenance.target.to_dict()}
     setattr(args, NOTE_FIELD, {**note, "pending": list(provenance.pending)})

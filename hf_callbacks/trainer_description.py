@@ -15,9 +15,9 @@ from typing import Any
 from torch import nn
 from transformers import TrainingArguments
 
-from hf_callbacks.arguments import Hyperparameters
+from hf_callbacks.arguments import RecordedHParams
 from hf_callbacks.model_values import default_config
-from hf_callbacks.objective import Objective
+from hf_callbacks.objective import EvaluationObjective
 from metahp_tuning.model_description import adapter_settings, label_count, trainable_share
 from metahp_tuning.task_description import (
     data_sets,
@@ -43,7 +43,7 @@ def describe_task(
     train_dataset: object,
     eval_dataset: object = None,
     task: str | TaskDescription | None = None,
-    objective: Objective,
+    objective: EvaluationObjective,
 ) -> TaskDescription:
     """Describe what is trained.
 
@@ -72,7 +72,7 @@ def describe_task(
     return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
 
 
-def read_model_config(model: nn.Module | None, into: Hyperparameters) -> Hyperparameters:
+def read_model_config(model: nn.Module | None, into: RecordedHParams) -> RecordedHParams:
     """Add the scalars of a model's configuration (layers, width, dropout) to the hyperparameters.
 
     A name that a training argument has as well is stored as ``config.<name>``.
