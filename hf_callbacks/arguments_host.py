@@ -25,11 +25,11 @@ from hf_callbacks.arguments import (
 )
 from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import EVERY_FIELD, fixed_fields
-from hf_callbacks.model_values import model_settings
 from hf_callbacks.objective import EvaluationObjective, find_objective
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
 from hf_callbacks.space_checks import WARM_UP_NAMES, check_names, check_values, with_warm_up_named
 from hf_callbacks.trainer_description import describe_task, read_model_config
+from metahp_tuning.configured_values import model_settings
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import PlainHost, TuningRequest
 from metahp_tuning.model_description import describe_variant

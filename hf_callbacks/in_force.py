@@ -18,8 +18,8 @@ from hf_callbacks.arguments import (
     precision_of,
     warm_up_ratio,
 )
-from hf_callbacks.model_values import read_model_value
 from hf_callbacks.provenance import Provenance, provenance_of
+from metahp_tuning.configured_values import read_model_value
 from metahp_tuning.task_description import read_optimizer, read_scheduler
 from metamodel.explanation import format_value
 from store.hyperparameters import PER_DEVICE_BATCH_SIZE, REGISTRY, TRANSFORMERS, trainer_fields

@@ -16,8 +16,8 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_callbacks.arguments import RecordedHParams
-from hf_callbacks.model_values import default_config
 from hf_callbacks.objective import EvaluationObjective
+from metahp_tuning.configured_values import default_config
 from metahp_tuning.model_description import adapter_settings, label_count, trainable_share
 from metahp_tuning.task_description import (
     data_sets,

@@ -15,8 +15,9 @@ from hf_callbacks.arguments import argument_values, rewritten
 from hf_callbacks.arguments_host import ArgumentsHost
 from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import fixed_fields
-from hf_callbacks.model_values import base_model, fixed_model_values, set_model_values, trainer_model_settings
+from hf_callbacks.model_values import fixed_model_values, set_model_values, trainer_model_settings
 from hf_callbacks.provenance import Provenance, provenance_of, rewrites_of, write_provenance
+from metahp_tuning.configured_values import base_model
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import TuningRequest
 from metahp_tuning.precedence import Change, Setting
