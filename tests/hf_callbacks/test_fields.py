@@ -48,11 +48,16 @@ def test_without_a_space_the_safe_fields_change_where_the_user_has_not_spoken(
     assert getattr(provenance, field) == getattr(own, field)
 
 
-def test_the_length_of_training_and_the_schedule_change_only_in_a_space(pinned: Any, make_args: Any) -> None:
+def test_the_length_of_training_and_the_schedule_change_only_in_a_space(
+    pinned: Any, make_args: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     wanted = {"num_train_epochs": 7, "lr_scheduler_type": "cosine", "optim": "sgd", "label_smoothing_factor": 0.1}
     history = pinned(**wanted)
     own = make_args()
     assert autoconfig(own, task="t", history=history).to_dict() == own.to_dict()
+    printed = capfd.readouterr().err
+    for name in wanted:
+        assert f"{name} {wanted[name]} was not applied: without a space it is never rewritten; list it in space" in printed
     found = autoconfig(own, task="t", history=history, space={name: [value] for name, value in wanted.items()})
     assert (found.num_train_epochs, found.lr_scheduler_type.value, found.optim.value, found.label_smoothing_factor) == (
         7,
