@@ -101,7 +101,7 @@ class RecordingCallback(Callback, _OtherCallback):  # type: ignore[misc]
 
     @guarded
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Prepare the framework's own loggers for what is in force; they are told right after this hook."""
+        """Prepare the framework's own loggers for what is in force; they are called right after this hook."""
         if self._is_active and self._records:
             mark_built(pl_module)
             if trainer.loggers:

@@ -105,8 +105,8 @@ def optimizer_in(config: Any, parser: Any) -> str | None:
 
 def precision_in(config: Any) -> str:
     """Return how numbers will be held, in the words that a run records."""
-    told = str(config.get("trainer.precision") or "32-true")
-    return {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}.get(told, told)
+    given = str(config.get("trainer.precision") or "32-true")
+    return {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}.get(given, given)
 
 
 def describe_config(

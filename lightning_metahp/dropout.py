@@ -60,7 +60,7 @@ def why_not(module: nn.Module, raw_name: str, rate: Any, others: Mapping[str, An
         name for name, value in others.items() if name != raw_name and is_rate_name(name) and _is_number(value) and same_value(value, rate)
     )
     if twins:
-        return f"{' and '.join([raw_name, *twins])} have the same value, so nobody could tell their layers apart"
+        return f"{' and '.join([raw_name, *twins])} have the same value, so their layers cannot be told apart"
     if layers_at(module, rate):
         return None
     shown = ", ".join(f"{value:g}" for value in known) or "none"

@@ -77,7 +77,7 @@ def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
         return _why_trainer_fixed(context, name)
     spellings = sorted(raw for raw in context.own if canonical_name(raw) == name)
     if len(spellings) > 1:
-        return f"{' and '.join(spellings)} both mean {name}, and nobody could tell which one a recommendation is for; rename one"
+        return f"{' and '.join(spellings)} both mean {name}, and it is unclear which one a recommendation is for; rename one"
     if name == PER_DEVICE_BATCH_SIZE and loaders_passed_to_fit(context.trainer) is not None:
         return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
     if dropout.is_rate_name(setting.raw_name):
@@ -91,7 +91,7 @@ def _why_trainer_fixed(context: FitContext, name: str) -> str | None:
     copies = {raw: item.value for raw, item in context.own.items() if canonical_name(raw) == name}
     other = next((raw for raw, value in copies.items() if not same_value(value, present)), None)
     if other is not None:
-        return f"it is {present} in the Trainer and {copies[other]} as {other} of your code, and nobody could tell which one is meant"
+        return f"it is {present} in the Trainer and {copies[other]} as {other} of your code, and it is unclear which one is meant"
     if name in ("gradient_accumulation_steps", "max_grad_norm") and not context.module.automatic_optimization:
         return "this module optimizes manually, so the Trainer's value has no effect"
     return None

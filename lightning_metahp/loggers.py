@@ -1,7 +1,7 @@
 """The framework's own loggers: they record what is in force, once, with where it came from.
 
 Lightning logs the hyperparameters of module and datamodule itself, right after ``on_fit_start``; what was rewritten is in them by then.
-Left to do is to say who chose a value, where a logger has a place for that, and to keep a logger that refuses changed values (MLflow)
+Left to do is to note who chose a value, where a logger has a place for that, and to keep a logger that refuses changed values (MLflow)
 from ending a second fit.
 """
 
@@ -45,7 +45,7 @@ def settle_loggers(trainer: Trainer, module: LightningModule, advice: AppliedRec
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / CSV_FILE).write_text(json.dumps(tags, indent=2) + "\n", encoding="utf-8")
         except Exception as error:  # a logger of somebody else's; the history has it all
-            _log.warning("metahp: %s could not be told where its hyperparameters come from: %s", type(logger).__name__, error)
+            _log.warning("metahp: %s did not get where its hyperparameters come from: %s", type(logger).__name__, error)
 
 
 def provenance(advice: AppliedRecommendation) -> dict[str, str]:

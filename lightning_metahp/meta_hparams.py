@@ -33,7 +33,7 @@ class MetaHParams(RecordingCallback):
     value is the default of ``__init__``, and only to values seen in the history. Naming a hyperparameter in ``space`` permits to
     rewrite it whatever its value is, which then becomes the fallback; ``max_epochs``, ``max_steps``, ``accumulate_grad_batches`` and
     ``gradient_clip_val`` mean those of the Trainer. Dropout is written into the layers that have the old rate. What has no effect any
-    more at this point is left alone and said: layers built in ``__init__``, the batch size of loaders passed to ``fit``, what
+    more at this point is left alone, with a message: layers built in ``__init__``, the batch size of loaders passed to ``fit``, what
     Lightning's own finders set. After the start every value is read back; one that is not in force gives a loud warning.
 
     The batch is decided together with the learning rate as a global one: samples per device follow from processes and accumulation,
@@ -86,7 +86,7 @@ class MetaHParams(RecordingCallback):
         return {**vars(self), "_host": None}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Decide, say it and rewrite.
+        """Decide, print the decision and rewrite.
 
         Raises:
             UnknownHyperparameterError: If ``space`` or ``keep`` names something that neither module nor datamodule has.

@@ -2,7 +2,7 @@
 
 1. The argument. 2. What ``ModelCheckpoint`` or ``EarlyStopping`` monitors. 3. A torchmetrics object among what was logged, if
 exactly one says which direction is better. 4. The names that were logged: the one metric that is no loss, else the loss. The last
-two are known only after the first validation. Else there is none, which is said once.
+two are known only after the first validation. Else there is none, with one warning.
 """
 
 from __future__ import annotations
@@ -110,12 +110,13 @@ def _monitored(trainer: Trainer) -> list[Objective]:
         if callback.monitor is None or callback.monitor in _CLOCKS:
             continue
         direction = resolve_direction(callback.monitor, callback.mode)
-        said = infer_direction(callback.monitor)
+        inferred = infer_direction(callback.monitor)
         doubt = None
-        if said is not None and said is not direction:
+        if inferred is not None and inferred is not direction:
             doubt = (
                 f"metahp: {type(callback).__name__}(monitor={callback.monitor!r}, mode={callback.mode!r}) contradicts its name, for "
-                f"which {said.value!r} would be right; {callback.mode!r} is used. Set mode={said.value!r}, or pass direction to metahp."
+                f"which {inferred.value!r} would be right; {callback.mode!r} is used. Set mode={inferred.value!r}, or pass direction "
+                "to metahp."
             )
         found.append(Objective(callback.monitor, direction, doubt))
     return found
@@ -126,7 +127,7 @@ def _direction(is_higher_better: bool) -> Direction:
 
 
 def check_objective(objective: str | None, direction: str | None) -> str | None:
-    """Return a user's direction checked, so that a mistake is heard of where it was written and not after an hour.
+    """Return a user's direction checked, so that a mistake shows where it was written and not after an hour.
 
     Raises:
         ObjectiveError: If it is neither ``min`` nor ``max``, or is left out for an objective whose name does not say it.

@@ -71,9 +71,9 @@ def _in_force(change: Change, trainer: Trainer, module: LightningModule) -> tupl
     if dropout.is_rate_name(change.raw_name):
         held = dropout.rates(module)
         # Layers with neither value belong to something else; without any, dropout is a function and shows nothing.
-        told = any(same_value(rate, value) for rate in held for value in (change.old, change.new))
+        is_shown = any(same_value(rate, value) for rate in held for value in (change.old, change.new))
         stale = [rate for rate in held if same_value(rate, change.old)]
-        return (stale or held if told else []), "the dropout layers"
+        return (stale or held if is_shown else []), "the dropout layers"
     found, where = _in_optimizers(change, trainer)
     if found:
         return found, where

@@ -181,7 +181,7 @@ class RunLog:
         return self.advice.recommendation_id or (None if earlier is None else earlier.recommendation_id)
 
     def verify(self, trainer: Trainer, module: LightningModule) -> None:
-        """Compare what is in force with what was written, and say loudly where they differ."""
+        """Compare what is in force with what was written, and warn where they differ."""
         if self.recorder is None or not self.advice.changes:
             return
         from lightning_metahp.observed_values import read_back  # runs in which nothing was rewritten do without
@@ -316,7 +316,7 @@ class RunLog:
             say(f"metahp: {name} is logged once for each validation loader, and {found[0]} is used as the objective{others}")
 
     def _settle_objective(self, trainer: Trainer, logged: Mapping[str, Any]) -> None:
-        """Find the objective among what was logged, or say once that there is none."""
+        """Find the objective among what was logged, or warn once that there is none."""
         if self.recorder is None or self.found is not None or self._is_settled or not logged:
             return
         self._is_settled = True

@@ -29,7 +29,7 @@ class EffectiveHParams:
     Attributes:
         values: Raw name -> value.
         sources: Raw name -> who decided it.
-        observed: What was read back for knobs, by canonical name.
+        observed: What was read back, by canonical name.
         requested: Raw name -> what the user's code asked for, where that is known to differ.
     """
 
@@ -45,7 +45,7 @@ class EffectiveHParams:
             self.values[name], self.sources[name] = value, source
 
     def has(self, canonical: str) -> bool:
-        """Say whether a knob of this canonical name is known."""
+        """Say whether a hyperparameter of this canonical name is known."""
         return any(canonical_name(name) == canonical for name in self.values)
 
 
@@ -117,7 +117,7 @@ def _source(name: str, value: Any, defaults: Mapping[str, Any]) -> Source:
 
 
 def trainer_settings(trainer: Trainer) -> dict[str, Setting]:
-    """Return what the Trainer was told, by its own argument names, and the seed."""
+    """Return the arguments of the Trainer, by its own names, and the seed."""
     defaults = {
         **_trainer_defaults(),
         "max_epochs": _MAX_EPOCHS_DEFAULT,
@@ -210,7 +210,7 @@ def _read_optimizers(trainer: Trainer, reading: EffectiveHParams) -> None:
     peak = reading.values.get("lr_scheduler.max_lr")
     for canonical, key in (("learning_rate", "lr"), ("weight_decay", "weight_decay"), ("momentum", "momentum")):
         value = reading.values.get(f"optimizer.{key}")
-        # A schedule with a peak of its own makes the optimizer start at a fraction of it: the peak is the knob.
+        # A schedule with a peak of its own makes the optimizer start at a fraction of it: the peak is what the user sets.
         value = peak if canonical == "learning_rate" and peak is not None else value
         if value is None:
             continue

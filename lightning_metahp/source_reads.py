@@ -17,7 +17,7 @@ from functools import lru_cache
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from lightning_metahp.trainer_internals import is_kind
-from metahp_tuning.class_source import class_tree, is_library_class, nodes_of
+from metahp_tuning.class_source import class_tree, is_library_class
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class _Method:
         arguments = [*node.args.posonlyargs, *node.args.args]
         self.node = node
         self.me = arguments[0].arg if arguments else ""
-        self.parts = nodes_of(node)
+        self.parts = list(ast.walk(node))
         self.attributes = [part for part in self.parts if isinstance(part, ast.Attribute)]
         self.others = {part.attr for part in self.attributes if not _is_name(part.value, self.me)}
 

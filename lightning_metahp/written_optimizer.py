@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
-from metahp_tuning.class_source import class_tree, covers, nodes_of
+from metahp_tuning.class_source import class_tree, covers
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def _written(cls: type, method: Callable[..., Any]) -> tuple[tuple[str, Any], ..
         _log.debug("no source for %s: %s", method.__qualname__, error)
         return ()
     scope = getattr(method, "__globals__", {})
-    calls = {node: name for node in nodes_of(tree) if isinstance(node, ast.Call) and (name := _optimizer_name(node.func, scope))}
+    calls = {node: name for node in ast.walk(tree) if isinstance(node, ast.Call) and (name := _optimizer_name(node.func, scope))}
     if len(set(calls.values())) != 1:
         return ()
     name = next(iter(calls.values()))

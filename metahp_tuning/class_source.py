@@ -1,9 +1,4 @@
-"""The source of a user's classes: as a syntax tree, and whether two runs' models are made of the same.
-
-``inspect.getsource`` parses a whole file for each of its classes, and then reads the class token by token: with a module, a datamodule
-and their bases in one long script that is most of what starting a run costs. Here the lines of the class alone are parsed, wherever its
-methods prove that these are the ones; else the file, once.
-"""
+"""The source of a user's classes: as a syntax tree, and whether two runs' models are made of the same."""
 
 from __future__ import annotations
 
@@ -14,7 +9,7 @@ import inspect
 import linecache
 import logging
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType
@@ -43,28 +38,12 @@ def class_tree(cls: type) -> ast.ClassDef:
     module = sys.modules.get(cls.__module__)
     lines = [] if file is None else linecache.getlines(file, None if module is None else vars(module))
     codes = [code for value in vars(cls).values() for code in _codes(value) if code.co_filename == file]
-    alone = _of_own_lines(cls, lines, codes)
-    if alone is not None:
-        return alone
     found = _definitions("".join(lines)).get(cls.__qualname__)
     if not found:
         raise OSError(f"no source of {cls.__qualname__} was found in {file}")
-    # One name may be defined more than once, as in the branches of an `if`: the methods say which of them this is.
+    # One name may be defined more than once, as in the branches of an `if`: the methods show which of them this is.
     firsts = [code.co_firstlineno for code in codes]
     return next((node for node in reversed(found) if any(node.lineno <= first <= _last_line(node) for first in firsts)), found[-1])
-
-
-def nodes_of(tree: ast.AST) -> list[ast.AST]:
-    """Return every node of a tree in the order of ``ast.walk``, in half its time."""
-    found = [tree]
-    for node in found:  # which grows meanwhile
-        for name in node._fields:
-            value = getattr(node, name, None)
-            if isinstance(value, list):
-                found += [item for item in value if isinstance(item, ast.AST)]
-            elif isinstance(value, ast.AST):
-                found.append(value)
-    return found
 
 
 def covers(node: ast.FunctionDef | ast.AsyncFunctionDef, line: int) -> bool:
@@ -78,78 +57,6 @@ def _first_line(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 def _last_line(node: ast.ClassDef) -> int:
     return node.end_lineno or node.lineno
-
-
-def _of_own_lines(cls: type, lines: Sequence[str], codes: Sequence[CodeType]) -> ast.ClassDef | None:
-    """Parse the lines of a class alone; None where they cannot be told for sure.
-
-    They start at the nearest ``class Name`` above its first method, and end before the next line that is indented no further. Such a line
-    within the class can only be part of a string or of an expression, which is then cut in two and does not parse. That every
-    method is found where its code says it stands, and no code of the class stands elsewhere, shows that nothing else was taken for it.
-    """
-    own = [code for code in codes if code.co_qualname == f"{cls.__qualname__}.{code.co_name}" and code.co_name != "<lambda>"]
-    firsts = {code.co_firstlineno for code in own}
-    start = _class_line(cls.__name__, lines, min(firsts)) if firsts else None
-    if start is None:
-        return None
-    indent = _indent(lines[start])
-    if _may_be_decorated(lines, start, indent):
-        return None
-    end = next((at for at in range(start + 1, len(lines)) if _ends(lines[at], indent)), len(lines))
-    # Every node keeps its place in the file, by line and by column.
-    before = "\n" * start if not indent else "\n" * (start - 1) + "if 1:\n"
-    node = _parsed(before + "".join(lines[start:end]))
-    methods = set() if node is None else {_first_line(item) for item in node.body if isinstance(item, _METHODS)}
-    is_whole = node is not None and all(node.lineno <= code.co_firstlineno <= _last_line(node) for code in codes)
-    return node if is_whole and firsts <= methods else None
-
-
-_METHODS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-@lru_cache(maxsize=64)
-def _parsed(source: str) -> ast.ClassDef | None:
-    try:
-        found = ast.parse(source).body[0]
-    except (SyntaxError, ValueError):
-        return None
-    node = found.body[0] if isinstance(found, ast.If) else found
-    return node if isinstance(node, ast.ClassDef) else None
-
-
-def _class_line(name: str, lines: Sequence[str], below: int) -> int | None:
-    """Return the index of the nearest line above a line, counted from 1, that begins the definition of a class of this name."""
-    for at in range(min(below, len(lines)) - 1, -1, -1):
-        words = lines[at].split(maxsplit=1)
-        if words and words[0] == "class" and len(words) == 2 and words[1].startswith(name) and not _goes_on(words[1][len(name) :]):
-            return at
-    return None
-
-
-def _goes_on(rest: str) -> bool:
-    return rest[:1].isalnum() or rest[:1] == "_"
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-def _ends(line: str, indent: int) -> bool:
-    """Say whether a line comes after a class; one that closes a bracket may end its list of bases."""
-    text = line.lstrip()
-    return bool(text) and text[0] not in "#)]}" and len(line) - len(text) <= indent
-
-
-def _may_be_decorated(lines: Sequence[str], start: int, indent: int) -> bool:
-    """Look for what may be a decorator above a class, up to the definition or import before it."""
-    for at in range(start - 1, -1, -1):
-        text = lines[at].lstrip()
-        if text and len(lines[at]) - len(text) <= indent:
-            if text[0] == "@":
-                return True
-            if text.startswith(("class ", "def ", "async ", "import ", "from ")):
-                return False
-    return False
 
 
 def _codes(value: object) -> Iterator[CodeType]:
