@@ -10,15 +10,15 @@ from typing import Any
 from transformers import TrainingArguments
 
 from hf_callbacks.arguments import plain_value
-from store.hyperparameters import REGISTRY
+from store.hyperparameters import ACCUMULATION, PER_DEVICE_BATCH_SIZE, REGISTRY
 
 EVERY_FIELD = "*"
 """Stands for all names."""
 
 _DEEPSPEED_NAMES: dict[str, tuple[str, ...]] = {
-    "train_micro_batch_size_per_gpu": ("batch_size",),
-    "train_batch_size": ("batch_size", "gradient_accumulation_steps"),
-    "gradient_accumulation_steps": ("gradient_accumulation_steps",),
+    "train_micro_batch_size_per_gpu": (PER_DEVICE_BATCH_SIZE,),
+    "train_batch_size": (PER_DEVICE_BATCH_SIZE, ACCUMULATION),
+    "gradient_accumulation_steps": (ACCUMULATION,),
     "gradient_clipping": ("max_grad_norm",),
     "optimizer.type": ("optimizer",),
     "optimizer.params.lr": ("learning_rate",),

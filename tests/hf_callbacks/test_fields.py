@@ -172,10 +172,10 @@ def test_what_deepspeed_fixes_is_refused_and_what_it_leaves_open_is_not(make_arg
     fixed = fixed_fields(own)
     assert fixed["learning_rate"] == "DeepSpeed's configuration fixes optimizer.params.lr=3e-05"
     assert fixed["gradient_accumulation_steps"].endswith("gradient_accumulation_steps=4")
-    assert not fixed.keys() & {"weight_decay", "batch_size", "max_grad_norm"}, "new arguments fill in its auto entries anew"
+    assert not fixed.keys() & {"weight_decay", "per_device_batch_size", "max_grad_norm"}, "new arguments fill in its auto entries anew"
     built = fixed_fields(own, is_built=True)
     assert "was filled from it already" in built["weight_decay"]
-    assert {"batch_size", "max_grad_norm"} <= built.keys()
+    assert {"per_device_batch_size", "max_grad_norm"} <= built.keys()
     assert "warmup_steps" not in built, "its configuration has no schedule, so the Trainer makes one"
 
 
