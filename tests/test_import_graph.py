@@ -23,11 +23,6 @@ ROOMS_OF = {
     "metamodel": ("space", "data", "gp", "networks", "search", "starter"),
 }
 
-# To be mended in their rooms: imports that close a circle.
-CLOSES_A_CIRCLE = {
-    ("hf_callbacks.callback", "hf_callbacks.applying"),
-}
-
 
 def executed(node: ast.AST) -> Iterator[ast.AST]:
     """Everything below a node, but what stands under TYPE_CHECKING."""

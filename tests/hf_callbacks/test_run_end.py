@@ -13,7 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_callbacks import MetaHPCallback
-from hf_callbacks.ending import DivergenceWatch
+from hf_callbacks.divergence_watch import DivergenceWatch
 from store import History, ObjectiveWarning, RunStatus
 
 ROOT = Path(__file__).resolve().parents[2]
