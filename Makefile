@@ -9,9 +9,9 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt P
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: torture demo test test-lightning test-transformers check docs replay bench-logging bench-store bench-metamodel clean
+.PHONY: torture demo test test-fast coverage test-install test-lowest test-lightning test-transformers check docs replay bench-logging bench-store bench-metamodel clean
 
-demo: .venv/installed
+demo: .venv/installed-bench
 	$(BIN)/python -m studies.demo.run
 
 # One thread per test process: the fits are tiny, and two processes with two threads each would fight over two cores.
@@ -19,6 +19,33 @@ demo: .venv/installed
 test: export OMP_NUM_THREADS = 1
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+
+# What takes more than five seconds is left out.
+test-fast: export OMP_NUM_THREADS = 1
+test-fast: .venv/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
+
+# Lines that the tests run, with branches; those of processes that the tests start are not seen.
+coverage: export OMP_NUM_THREADS = 1
+coverage: .venv/installed-dev
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered $(TESTS)
+
+# The wheel in fresh environments: without extras, with one host, with the other. Some minutes; prints the sizes of docs/install.md.
+test-install: .venv/installed-dev
+	$(BIN)/python -m pytest -s tests/install/installations.py
+
+# The lowest version of every dependency, in an environment of its own: 6 GB, since old releases of torch bring CUDA.
+LOWEST_TESTS ?= tests/store tests/metamodel tests/lightning_metahp tests/hf_callbacks
+test-lowest: export OMP_NUM_THREADS = 1
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(LOWEST_TESTS)
+
+.venv-lowest/installed: pyproject.toml constraints.txt tests/install/lowest.py
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(PYTHON) tests/install/lowest.py > .venv-lowest/lowest.txt
+	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c .venv-lowest/lowest.txt \
+		-e ".[lightning,hf,report,import,bench]" pytest pytest-xdist hypothesis
+	touch $@
 
 # Lightning in another version of the range that pyproject.toml allows, under both of its package names.
 LIGHTNING ?= 2.5.0.post0
@@ -47,20 +74,20 @@ docs: .venv/installed-dev
 	$(BIN)/python -m docs.generate
 
 # Measures for a quarter of an hour and more; `make REPLAY=--no-slow replay` leaves out the slow peers, `--write` only writes the page.
-replay: .venv/installed
+replay: .venv/installed-bench
 	$(BIN)/python -m studies.replay.tables $(REPLAY)
 
 # Some minutes each, most of them MLflow's; `make BENCH=--lenient bench-store` writes the page whatever comes out.
 bench-logging: export OMP_NUM_THREADS = 1
-bench-logging: .venv/installed-bench
+bench-logging: .venv/installed-dev
 	$(BIN)/python -m benchmarks.bench_logging --write $(BENCH)
 
-bench-store: .venv/installed
+bench-store: .venv/installed-bench
 	$(BIN)/python -m benchmarks.bench_store --write $(BENCH)
 
 # What learning and advice cost, how often advice is right, and the sampler beside Optuna's: a quarter of an hour.
 bench-metamodel: export OMP_NUM_THREADS = 1
-bench-metamodel: .venv/installed
+bench-metamodel: .venv/installed-bench
 	$(BIN)/python -m benchmarks.bench_metamodel --write
 	$(BIN)/python -m benchmarks.bench_advice --write
 	$(BIN)/python -m benchmarks.bench_sampler --write
@@ -72,21 +99,17 @@ torture: .venv/installed-dev
 	$(BIN)/python -m torture $(TORTURE)
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-lowest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 
 .venv/created:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, but none was found. Install it, or call: make PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	touch $@
 
-.venv/installed: .venv/created pyproject.toml constraints.txt
-	$(INSTALL) -e .
-	touch $@
-
 .venv/installed-dev: .venv/created pyproject.toml constraints.txt
 	$(INSTALL) -e ".[dev]"
-	touch .venv/installed $@
+	touch .venv/installed-bench $@
 
 .venv/installed-bench: .venv/created pyproject.toml constraints.txt
 	$(INSTALL) -e ".[bench]"
-	touch .venv/installed $@
+	touch $@

@@ -38,7 +38,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "hidden_size": 256,
         "dropout": 0.0,
     },
-    "hpobench_mlp": {"weight_decay": 1e-4, "batch_size": 200, "num_layers": 1, "learning_rate": 1e-3, "hidden_size": 100},
+    "hpobench_mlp": {"weight_decay": 1e-4, "global_batch_size": 200, "num_layers": 1, "learning_rate": 1e-3, "hidden_size": 100},
 }
 SCENARIOS = ("", "few-4")
 CANDIDATES_OF_INTERVALS = 400
@@ -93,7 +93,7 @@ def _predict(method: MetaHP, configs: Sequence[Mapping[str, Any]], values: np.nd
     from scipy.stats import norm, rankdata
 
     from metamodel.fitting import current_model
-    from metamodel.gp.posterior import OwnRuns
+    from metamodel.gp.prediction import TargetTaskData
 
     assert method._history is not None
     model = current_model(method._history, "metahp")
@@ -103,7 +103,7 @@ def _predict(method: MetaHP, configs: Sequence[Mapping[str, Any]], values: np.nd
     for n_own in N_OWN:
         rng = np.random.default_rng([seed, n_own])
         own = rng.choice(len(values), n_own, replace=False)
-        posterior = model.posterior(OwnRuns(inputs[own], values[own], np.ones(n_own, dtype=bool)), method._task, 0, None)
+        posterior = model.posterior(TargetTaskData(inputs[own], values[own], np.ones(n_own, dtype=bool)), method._task, 0, None)
         rest = np.setdiff1d(np.arange(len(values)), own)
         asked = rng.choice(rest, min(len(rest), CANDIDATES_OF_INTERVALS), replace=False)
         mean, variance = posterior.predict(inputs[asked]).mixture()

@@ -23,8 +23,8 @@ N_RUNS, N_TASKS = 10_000, 100
 LIMITS_S = {
     "10,000 runs, model up to date": 0.5,
     "10,000 runs, without a space": 0.5,
-    "no history": 0.02,
-    "no history, without a space": 0.02,
+    "no history": 0.06,
+    "no history, without a space": 0.06,
 }
 FIT_S = 20.0
 """For the meta-model of the large history; how well it is fitted makes no difference here."""
@@ -93,7 +93,7 @@ def fill(path: Path) -> None:
     import random
 
     from metamodel.data.learning_tables import learning_table
-    from metamodel.fitting import serving_model
+    from metamodel.fitting import active_model
     from store import History
     from store.sqlite.bulk import Curve, FinishedRun
 
@@ -108,7 +108,7 @@ def fill(path: Path) -> None:
             task = f"task {index % N_TASKS}"
             runs.append(FinishedRun(f"run{index:06d}", task, hparams, "val_acc", "max", {"val_acc": Curve((0,), (value,))}))
         history.add_finished_runs(runs)
-        serving_model(history, learning_table(history), FIT_S)
+        active_model(history, learning_table(history), FIT_S)
 
 
 def measure(script: Path, history: Path, space: str, rounds: int, environment: Mapping[str, str]) -> list[tuple[float, ...]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
 from importlib import import_module
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["DATASETS", "FAMILIES", "DemoData", "load_dataset"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = str(Path(__file__).parent.parent / "store" / "package_shadow.py")
-_GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store", "metamodel", "lightning_metahp"]}
-exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
+runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": __name__})
 
 _MODULE_OF = {
     **dict.fromkeys(("DATASETS", "DemoData", "load_dataset"), "compare_baselines.live.sklearn_data"),
@@ -28,7 +26,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    from store.extras import needed_for
+
+    with needed_for(__name__, extra="bench"):
+        return getattr(import_module(_MODULE_OF[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -87,10 +87,11 @@ def variables_text() -> str:
 
 def importers_text() -> str:
     """Return the table of the importers as Markdown."""
-    from store.importers.registry import IMPORTERS
+    from store.importers.registry import IMPORTERS, source_class
 
     head = "| kind | place | what is read | needs |\n|---|---|---|---|\n"
-    rows = [(f"`{item.name}`", item.place, item.reads, f"extra {item.extra}" if item.extra else "") for item in IMPORTERS.values()]
+    found = {name: source_class(name).about for name in IMPORTERS}
+    rows = [(f"`{name}`", about.place, about.reads, f"extra {about.extra}" if about.extra else "") for name, about in found.items()]
     return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MetaHPCallback", "apply", "autoconfig"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = Path(__file__).parent.parent / "store" / "package_shadow.py"
-runpy.run_path(str(_CHECK), {"PACKAGES": ["store", "metamodel"]}, run_name="check")
+runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": __name__})
 
 # No module is named like a public function: importing `hf_callbacks.autoconfig` would put the module in the function's place.
 _HOMES = {
@@ -34,7 +33,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that importing the package costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name]), name)
+    from store.extras import needed_for
+
+    with needed_for(__name__):
+        value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

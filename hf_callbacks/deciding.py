@@ -38,7 +38,6 @@ from metahp_tuning.precedence import Change, Constraint, Kept, Setting, check_ke
 from metamodel.data.task import TaskDescription
 from metamodel.explanation import format_value
 from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
-from metamodel.space.batch import GLOBAL, PER_DEVICE
 from store.errors import (
     HistoryPathError,
     HistoryTooNewError,
@@ -48,6 +47,7 @@ from store.errors import (
     UnknownHyperparameterError,
     UnknownRecommendationError,
 )
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.names import canonical_name
 from store.switches import pinned_recommendation
 
@@ -243,7 +243,7 @@ def _space_of(request: Request, allowed: Mapping[str, Setting]) -> dict[str, Any
     """Return the user's space without what may not be rewritten."""
     if request.space is None:
         return None
-    free = {*allowed, GLOBAL} if PER_DEVICE in allowed else {*allowed}
+    free = {*allowed, GLOBAL_BATCH_SIZE} if PER_DEVICE_BATCH_SIZE in allowed else {*allowed}
     return {raw: values for raw, values in request.space.items() if canonical_name(raw) in free}
 
 
@@ -289,10 +289,10 @@ def _constraints(history: History, args: TrainingArguments, description: TaskDes
     limits: list[Constraint] = []
     if description.n_train:
         share = max(1, description.n_train // max(1, args.world_size * max(1, args.n_gpu)))
-        limits.append(Constraint(PER_DEVICE, share, f"the data set has {description.n_train} samples"))
+        limits.append(Constraint(PER_DEVICE_BATCH_SIZE, share, f"the data set has {description.n_train} samples"))
     known = known_limit(history, description, this_card(), precision_of(args))
     if known is not None:
-        limits.append(Constraint(PER_DEVICE, known.max_per_device, known.reason))
+        limits.append(Constraint(PER_DEVICE_BATCH_SIZE, known.max_per_device, known.reason))
     return sorted(limits, key=lambda limit: limit.high)[:1]
 
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from hf_callbacks.arguments import plain_value
 from hf_callbacks.spaces import WARM_UP_RATIO
-from metamodel.space.batch import ACCUMULATION, GLOBAL, PER_DEVICE
 from metamodel.space.dimensions import Dimension, parse_space
 from store.errors import SpaceError
+from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class _Range:
 
 _COUNT, _AMOUNT, _SHARE = _Range(1, is_whole=True), _Range(), _Range(0, 1, is_below=True)
 _RANGES: dict[str, _Range] = {
-    **dict.fromkeys((PER_DEVICE, GLOBAL, ACCUMULATION, "num_layers"), _COUNT),
+    **dict.fromkeys((PER_DEVICE_BATCH_SIZE, GLOBAL_BATCH_SIZE, ACCUMULATION, "num_layers"), _COUNT),
     **dict.fromkeys(("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon", "warmup_steps", "num_epochs"), _AMOUNT),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), _SHARE),
     **dict.fromkeys((WARM_UP_RATIO, "dropout"), _Range(0, 1)),

@@ -14,10 +14,10 @@ from hf_callbacks.arguments import WARM_UP, argument_values, global_batch_size
 from hf_callbacks.provenance import plain_class
 from metahp_tuning.batch_split import global_space, per_device_config
 from metahp_tuning.precedence import Setting
-from metamodel.space.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout
+from metamodel.space.batch import BatchLayout
 from metamodel.space.dimensions import parse_space
 from store.errors import SpaceError, UnknownHyperparameterError
-from store.hyperparameters import conservative_names
+from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, conservative_names
 from store.names import canonical_name
 
 WARM_UP_RATIO = "warmup_ratio"
@@ -63,7 +63,7 @@ def check_names_of(
     Raises:
         UnknownHyperparameterError: If a name is none of them; the message names the nearest.
     """
-    known = {*available, *(canonical_name(raw) for raw in available), GLOBAL, WARM_UP_RATIO}
+    known = {*available, *(canonical_name(raw) for raw in available), GLOBAL_BATCH_SIZE, WARM_UP_RATIO}
     rule = f"A name to rewrite must be a hyperparameter of {where or plain_class(type(args)).__name__}"  # type: ignore[arg-type]
     for name in names:
         if name in known or canonical_name(name) in known:
@@ -85,7 +85,7 @@ def check_names_of(
 def permitted_names(space: Mapping[str, Any]) -> list[str]:
     """Return the canonical names a space permits to rewrite; a global batch permits both of its factors."""
     names = [canonical_name(raw) for raw in space]
-    return [*names, PER_DEVICE, ACCUMULATION] if GLOBAL in names else names
+    return [*names, PER_DEVICE_BATCH_SIZE, ACCUMULATION] if GLOBAL_BATCH_SIZE in names else names
 
 
 def settings_for(space: Mapping[str, Any] | None, settings: Mapping[str, Setting]) -> dict[str, Setting]:
@@ -123,17 +123,17 @@ class BatchPlan:
     @property
     def limits(self) -> dict[str, float]:
         """Largest global batch that is possible."""
-        return {} if self._cap is None else {PER_DEVICE: self._cap * self.layout.factor}
+        return {} if self._cap is None else {PER_DEVICE_BATCH_SIZE: self._cap * self.layout.factor}
 
     def fields(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return a recommendation's configuration by canonical name, its batch per device and accumulated."""
         space = self._space
-        if space is not None and GLOBAL in {canonical_name(raw) for raw in space}:
+        if space is not None and GLOBAL_BATCH_SIZE in {canonical_name(raw) for raw in space}:
             from optuna.distributions import IntDistribution
 
             # Which of the two factors makes up the batch is nobody's choice then; the one that fits is taken.
             space = {**space, ACCUMULATION: IntDistribution(1, MAX_ACCUMULATION)}
-            space = {raw: values for raw, values in space.items() if canonical_name(raw) != PER_DEVICE}
+            space = {raw: values for raw, values in space.items() if canonical_name(raw) != PER_DEVICE_BATCH_SIZE}
         return per_device_config(config, self.layout, space, max_per_device=self._cap)
 
 
@@ -145,5 +145,5 @@ def current_values(args: Any, values: Mapping[str, Any], ratio: float | None) ->
         values: Hyperparameters read from arguments and model.
         ratio: Share of the training that warms up, None where unknown.
     """
-    known = {**argument_values(args), **values, GLOBAL: global_batch_size(args)}
+    known = {**argument_values(args), **values, GLOBAL_BATCH_SIZE: global_batch_size(args)}
     return known if ratio is None else {**known, WARM_UP_RATIO: ratio}

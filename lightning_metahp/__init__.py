@@ -5,9 +5,9 @@ Importing this package loads nothing heavy; the names load their modules when th
 
 from __future__ import annotations
 
-import os
+import runpy
 from importlib import import_module
-from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["MetaHPCLI", "MetaHPCallback", "MetaHParams"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
-_CHECK = os.path.join(os.path.dirname(os.path.dirname(__file__)), "store", "package_shadow.py")
-_GLOBALS = {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store", "metamodel"]}
-exec(SourceFileLoader("check", _CHECK).get_code("check") or "", _GLOBALS)
+runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": __name__})
 
 _HOMES = {
     "MetaHPCallback": "lightning_metahp.callback",
@@ -33,7 +31,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that importing the package costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has: {', '.join(__all__)}.")
-    value = getattr(import_module(_HOMES[name]), name)
+    from store.extras import needed_for
+
+    with needed_for(__name__):
+        value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from store.importers.foreign import RunSource
     from store.importers.mapping import ImportOptions, NameMapping
     from store.importers.pipeline import SourceReport
-    from store.importers.registry import Importer
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,27 +86,30 @@ class ImportGroup(TyperGroup):
         """Return the command of a name, None for an unknown one."""
         from store.importers.registry import IMPORTERS
 
-        importer = IMPORTERS.get(cmd_name)
-        return super().get_command(ctx, cmd_name) if importer is None else command_of(importer)
+        return command_of(cmd_name) if cmd_name in IMPORTERS else super().get_command(ctx, cmd_name)
 
 
-def command_of(importer: Importer) -> Any:
+def command_of(name: str) -> Any:
     """Return the command of an importer."""
-    place = Annotated[str, typer.Argument(metavar=importer.metavar, help=f"{importer.place[:1].upper()}{importer.place[1:]}.")]
+    from store.importers.registry import options_of, source_class
+
+    source = source_class(name)
+    about, options = source.about, list(options_of(source))
+    place = Annotated[str, typer.Argument(metavar=about.metavar, help=f"{about.place[:1].upper()}{about.place[1:]}.")]
     own = [inspect.Parameter("place", _KEYWORD, annotation=place)]
-    for option in importer.options:
-        annotation = Annotated[str | None, typer.Option(option.flag, metavar=option.metavar, help=option.help)]
-        own.append(inspect.Parameter(option.field, _KEYWORD, default=None, annotation=annotation))
+    for item in options:
+        kind = Annotated[str | None, typer.Option(item.metadata["flag"], metavar=item.metadata["metavar"], help=item.metadata["help"])]
+        own.append(inspect.Parameter(item.name, _KEYWORD, default=None, annotation=kind))
 
     def run(place: str, shared: SharedOptions, **given: str | None) -> None:
-        values = {option.field: option.parse(text) for option in importer.options if (text := given[option.field]) is not None}
-        if importer.takes_objective:
+        values = {item.name: item.metadata["parse"](text) for item in options if (text := given[item.name]) is not None}
+        if "objective" in {item.name for item in fields(source)}:  # it must ask for the metric, or know its column
             values["objective"] = shared.objective
-        import_runs(importer.open(place, **values), shared)
+        import_runs(source(place, **values), shared)
 
     single = typer.Typer(add_completion=False, rich_markup_mode=None)
-    text = f"Import {importer.title}: {importer.reads}.\n\nExample: metahp import {importer.name} {importer.example}"
-    single.command(importer.name, help=text)(with_shared_options(run, own))
+    text = f"Import {about.title}: {about.reads}.\n\nExample: metahp import {name} {about.example}"
+    single.command(name, help=text)(with_shared_options(run, own))
     return typer.main.get_command(single)
 
 

@@ -49,7 +49,7 @@ def print_version(is_asked: bool) -> None:
         try:
             found = version_of("lightning-metahp")
         except PackageNotFoundError:
-            found = "of a folder that is not installed"
+            found = "(not installed)"
         sys.stdout.write(f"metahp {found}\n")
         raise typer.Exit
 
@@ -79,10 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: Always; code 0 for success, 1 for an expected error, 2 for wrong usage.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    check = Path(__file__).parent.parent / "store" / "package_shadow.py"
     try:
-        runpy.run_path(str(check), {"PACKAGES": ["store", "metamodel"]}, run_name="check")
-        app(args=words, prog_name="metahp")
+        runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": "metahp_cli"})
+        from store.extras import needed_for
+
+        is_comparison = words[:1] == ["compare-baselines"]
+        with needed_for(" ".join(["metahp", *words[:1]]), extra="bench" if is_comparison else None):
+            app(args=words, prog_name="metahp")
     except Exception as error:
         if "--debug" in words or not is_expected(error):
             raise

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from metahp_cli import output
 from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption
-
-if TYPE_CHECKING:
-    from metahp_report import Report
-    from store import History
 
 DEFAULT_OUT = Path("report.html")
 
@@ -40,12 +36,13 @@ def report(
 
     Example: metahp report --out report.html
     """
-    from metahp_report import save_pictures, write_page
     from store import History
 
     page = out if out is not None or png is not None else DEFAULT_OUT
     with History(history, create=False) as opened, output.progress("reading the history"):
-        made = made_report(opened, comparison)
+        from metahp_report import comparison_report, history_report, save_pictures, write_page  # plots are loaded for a history that exists
+
+        made = history_report(opened) if comparison is None else comparison_report(opened, None if comparison == "newest" else comparison)
     size = None if page is None else write_page(made, page)
     pictures = [] if png is None else save_pictures(made, png)
     if format is Format.JSON:
@@ -57,14 +54,3 @@ def report(
         output.note(f"Written: {page} ({size / 1e6:.1f} MB, most of it Plotly, so that it needs no network)")
     if pictures:
         output.note(f"Drawn: {pictures[0] if len(pictures) == 1 else f'{len(pictures)} pictures in {png}'}")
-
-
-def made_report(history: History, comparison: str | None) -> Report:
-    """Return the report of the whole history, or of a live comparison in it."""
-    if comparison is None:
-        from metahp_report import history_report
-
-        return history_report(history)
-    from metahp_report import comparison_report
-
-    return comparison_report(history, None if comparison == "newest" else comparison)

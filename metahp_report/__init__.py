@@ -1,8 +1,10 @@
-"""Reports: what a history, or a live comparison in it, says, as one HTML file or as pictures. Nothing heavy is loaded until it is used."""
+"""Reports: a history, or a live comparison in it, as one HTML file or as pictures. Nothing heavy is loaded until it is used."""
 
 from __future__ import annotations
 
+import runpy
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from metahp_report.pictures import save_pictures
 
 __all__ = ["Report", "comparison_report", "history_report", "render_page", "save_pictures", "write_page"]
+
+# By its path and at once: `store` may be the very name that a file of the user's hides.
+runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": __name__})
 
 _MODULE_OF = {
     "Report": "metahp_report.parts",

@@ -15,9 +15,9 @@ from metahp_report.parts import DASHES, SEQUENCE, SYMBOLS, Gallery, Kind, Part, 
 from metahp_report.wording import NOTHING, clean, count, show_number, show_share, show_value
 from metamodel.recommendation import Decision, Unit
 
-MAX_ROWS = 40
-MAX_LISTED = 12
-MAX_POINTS = 600
+MAX_CONTESTS = 40
+MAX_RECOMMENDATIONS = 12
+MAX_PREDICTIONS = 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Contest:
         name: Name of the task.
         n_own: Judged runs that the user chose.
         n_recommended: Judged runs that followed a recommendation.
-        own: Mean standing of the one.
-        recommended: Mean standing of the other.
+        own: Mean rank of the one.
+        recommended: Mean rank of the other.
         gap_low: Lower end of a 95 % interval of the difference of the means.
         gap_high: Upper end of it.
     """
@@ -52,9 +52,9 @@ def contests(facts: Facts, seed: int = 0) -> list[Contest]:
     """Compare recommended with own runs in every task that has two of each, those with most recommended runs first."""
     found = []
     for task in facts.tasks:
-        is_judged = ~np.isnan(task.standing)
-        own = task.standing[is_judged & ~task.is_recommended]
-        recommended = task.standing[is_judged & task.is_recommended]
+        is_judged = ~np.isnan(task.rank)
+        own = task.rank[is_judged & ~task.is_recommended]
+        recommended = task.rank[is_judged & task.is_recommended]
         if task.objective and len(own) >= 2 and len(recommended) >= 2:
             low, high = _gap_interval(own, recommended, seed)
             found.append(Contest(task.name, len(own), len(recommended), float(own.mean()), float(recommended.mean()), low, high))
@@ -85,7 +85,7 @@ def advice_section(facts: Facts) -> Section:
     parts: list[Part] = []
     found = contests(facts)
     if found:
-        parts.append(_contest_plot(found[:MAX_ROWS]))
+        parts.append(_contest_plot(found[:MAX_CONTESTS]))
     table = _advice_table(facts)
     if table is not None:
         parts.append(table)
@@ -101,9 +101,9 @@ def _abstained(facts: Facts) -> str:
 
 def _contest_plot(found: Sequence[Contest]) -> Plot:
     names = [f"{clean(item.name, 36)}" for item in found]
-    own = [f"{clean(item.name)}: {count(item.n_own, 'own run')}, mean standing {show_share(item.own)}" for item in found]
+    own = [f"{clean(item.name)}: {count(item.n_own, 'own run')}, mean rank {show_share(item.own)}" for item in found]
     recommended = [
-        f"{clean(item.name)}: {count(item.n_recommended, 'recommended run')}, mean standing {show_share(item.recommended)}\n"
+        f"{clean(item.name)}: {count(item.n_recommended, 'recommended run')}, mean rank {show_share(item.recommended)}\n"
         f"difference {100 * item.gap:+.0f} points (95 %: {100 * item.gap_low:+.0f} to {100 * item.gap_high:+.0f})"
         for item in found
     ]
@@ -128,7 +128,7 @@ def _contest_plot(found: Sequence[Contest]) -> Plot:
     )
     return Plot(
         "recommended",
-        "Mean standing of recommended and own runs, by task",
+        "Mean rank of recommended and own runs, by task",
         series,
         x_title="better than ... of the task's runs, mean",
         x_is_percent=True,
@@ -143,7 +143,7 @@ def _advice_table(facts: Facts) -> Table | None:
     by_id = {run.id: (task, i) for task in facts.tasks for i, run in enumerate(task.runs)}
     applied = [item for item in facts.advice if item.decision == Decision.APPLY and item.run_id in by_id]
     rows = []
-    for item in reversed(applied[-MAX_LISTED:]):
+    for item in reversed(applied[-MAX_RECOMMENDATIONS:]):
         task, i = by_id[item.run_id]
         changes = ", ".join(f"{clean(name, 24)} {show_value(old)} → {show_value(new)}" for name, old, new in item.changes[:4])
         rows.append(
@@ -153,12 +153,12 @@ def _advice_table(facts: Facts) -> Table | None:
                 changes or NOTHING,
                 _expected(item),
                 str(task.runs[i].status) if item.outcome is None else f"{show_number(item.outcome)}",
-                show_share(item.standing),
+                show_share(item.rank),
             )
         )
     if not rows:
         return None
-    more = f"The newest {MAX_LISTED} of {len(applied):,}. " if len(applied) > MAX_LISTED else ""
+    more = f"The newest {MAX_RECOMMENDATIONS} of {len(applied):,}. " if len(applied) > MAX_RECOMMENDATIONS else ""
     return Table(
         "What was recommended, and what came of it",
         ("task", "day", "changed", "expected", "came out", "better than"),
@@ -180,7 +180,7 @@ def calibration_section(facts: Facts) -> Section:
     """Show whether the meta-model knows how sure it may be."""
     about = (
         "The meta-model gives an interval with each prediction. An 80 % interval should hold the outcome four times out of five: less "
-        "often and it is too sure of itself, more often and it knows more than it says."
+        "often and it is too sure of itself, more often and it is wider than it must be."
     )
     if not facts.n_runs:
         return Section("Calibration", "", ())
@@ -288,7 +288,7 @@ def prediction_plot(name: str, task: str, objective: str, pairs: Sequence[tuple[
         objective: Name of the metric.
         pairs: Prediction, lower and upper end, outcome, and whose it is.
     """
-    shown = list(pairs[-MAX_POINTS:])
+    shown = list(pairs[-MAX_PREDICTIONS:])
     low = min(min(a, b, d) for a, b, _, d, _ in shown)
     high = max(max(a, c, d) for a, _, c, d, _ in shown)
     margin = 0.04 * (high - low or 1.0)
@@ -309,7 +309,7 @@ def prediction_plot(name: str, task: str, objective: str, pairs: Sequence[tuple[
         in_legend=False,
     )
     ends = (low - margin, high + margin)
-    left = f"The newest {MAX_POINTS} of {len(pairs):,}. " if len(pairs) > MAX_POINTS else ""
+    left = f"The newest {MAX_PREDICTIONS} of {len(pairs):,}. " if len(pairs) > MAX_PREDICTIONS else ""
     return Plot(
         name,
         f"Expected and real {clean(objective)} of {clean(task)}",

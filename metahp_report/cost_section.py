@@ -11,7 +11,7 @@ from metahp_report.wording import NOTHING, clean, count, listed, show_duration, 
 from store.records import RunRecord, RunStatus
 
 MAX_BARS = 20
-MAX_ROWS = 40
+MAX_COST_ROWS = 40
 _GROUPS: tuple[tuple[str, Tone, Callable[[RunRecord], bool]], ...] = (
     ("finished", Tone.BLUE, lambda run: run.is_finished and run.status not in BROKEN),
     ("diverged, out of memory or failed", Tone.RED, lambda run: run.status in BROKEN),
@@ -22,7 +22,7 @@ _GROUPS: tuple[tuple[str, Tone, Callable[[RunRecord], bool]], ...] = (
 def cost_section(facts: Facts) -> Section:
     """Show what all runs cost together."""
     about = (
-        "Wall time is the sum over runs. Energy is what a counter of the device, or its measured power, says; "
+        "Wall time is the sum over runs. Energy is read from a counter of the device, or from its measured power; "
         "where nothing was measured, nothing is estimated."
     )
     if not facts.n_runs:
@@ -76,13 +76,15 @@ def _distinct(tasks: list[TaskFacts]) -> list[str]:
 
 
 def _cost_table(facts: Facts) -> Table | None:
-    rows = [row for task in facts.tasks[:MAX_ROWS] if (row := _cost_row(facts, [task], task.name)) is not None]
+    rows = [row for task in facts.tasks[:MAX_COST_ROWS] if (row := _cost_row(facts, [task], task.name)) is not None]
     total = _cost_row(facts, list(facts.tasks), "all tasks")
     if total is None:
         return None
     if len(rows) > 1:
         rows.append(total)
-    notes = [f"{len(facts.tasks) - MAX_ROWS} tasks with fewer runs are in the last line only."] if len(facts.tasks) > MAX_ROWS else []
+    notes = (
+        [f"{len(facts.tasks) - MAX_COST_ROWS} tasks with fewer runs are in the last line only."] if len(facts.tasks) > MAX_COST_ROWS else []
+    )
     notes += _source_notes(facts)
     columns = ("task", "runs", "wall time", "lost to broken runs", "CPU time", "GPU time", "energy")
     return Table("What each task cost", columns, tuple(rows), note=" ".join(notes))

@@ -1,4 +1,4 @@
-"""What a report needs from a history, read once: runs by task with their standing, advice with its outcome, cost, the meta-model."""
+"""What a report needs from a history, read once: runs by task with their rank, advice with its outcome, cost, the meta-model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from metahp_report.comparison.records import KEY
 from metamodel.recommendation import Decision
 from store.records import RunRecord, RunStatus, Source
 from store.usage import ResourceTotals, resource_totals
@@ -21,15 +22,13 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
-COMPARISON = "comparison"
-"""Framework of the rows that hold the plan of a live comparison: they are no training runs."""
 OPEN = frozenset({RunStatus.RUNNING, RunStatus.STALE})
 BROKEN = frozenset({RunStatus.DIVERGED, RunStatus.OOM, RunStatus.FAILED})
 MIN_SHARE = 0.5
 """Share of a task's runs that must know a hyperparameter for it to be one of the task's."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class TaskFacts:
     """The runs of one task under one objective.
 
@@ -39,8 +38,8 @@ class TaskFacts:
         direction: ``min`` or ``max``.
         runs: All of them, oldest first, ``n``.
         values: Best objective of each, shape ``(n,)``; NaN where it has none or diverged.
-        standing: Share of the task's other judged runs that did worse, shape ``(n,)``, ties count half; 0 to 1, larger is better.
-            Diverged runs share the last place; NaN for runs that say nothing of their configuration.
+        rank: Share of the task's other judged runs that did worse, shape ``(n,)``, ties count half; 0 to 1, larger is better.
+            Diverged runs share the last place; NaN for runs that allow no judgement of their configuration.
         is_recommended: Runs that followed a recommendation, shape ``(n,)``.
         names: Hyperparameters that varied, those with most values first.
     """
@@ -50,7 +49,7 @@ class TaskFacts:
     direction: str
     runs: tuple[RunRecord, ...]
     values: FloatArray
-    standing: FloatArray
+    rank: FloatArray
     is_recommended: npt.NDArray[np.bool_]
     names: tuple[str, ...]
 
@@ -83,7 +82,7 @@ class AdviceOutcome:
         prediction: What was expected.
         interval: Central 80 % interval of it.
         outcome: Best objective of the run; None without one.
-        standing: Its standing among the runs of its task.
+        rank: Its rank among the runs of its task.
         changes: Raw name -> value before and after, of what was rewritten.
     """
 
@@ -94,11 +93,11 @@ class AdviceOutcome:
     prediction: float
     interval: tuple[float, float]
     outcome: float | None
-    standing: float
+    rank: float
     changes: tuple[tuple[str, Any, Any], ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Facts:
     """Everything a report of a history is made from.
 
@@ -130,16 +129,17 @@ class Facts:
 def read_facts(history: History) -> Facts:
     """Read a history for a report."""
     runs = history.runs()
-    plans = [run for run in runs if run.framework == COMPARISON]
-    runs = [run for run in runs if run.framework != COMPARISON]
+    # The plan of a live comparison is a row of its own, and no training run.
+    plans = [run for run in runs if run.framework == KEY]
+    runs = [run for run in runs if run.framework != KEY]
     stored = {run.id: _stored_advice(history, run) for run in runs if run.recommendation_id is not None}
     applied = {run_id for run_id, entry in stored.items() if entry and entry["recommendation"].get("decision") == Decision.APPLY}
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for run in runs:
         groups.setdefault((run.task_id, run.objective or "", run.direction or "max"), []).append(run)
     tasks = tuple(task_facts(members, applied) for members in sorted(groups.values(), key=len, reverse=True))
-    standings = {run.id: float(place) for task in tasks for run, place in zip(task.runs, task.standing, strict=True)}
-    advice = tuple(found for run in runs if (found := _advice(run, stored.get(run.id), standings[run.id])) is not None)
+    ranks = {run.id: float(place) for task in tasks for run, place in zip(task.runs, task.rank, strict=True)}
+    advice = tuple(found for run in runs if (found := _advice(run, stored.get(run.id), ranks[run.id])) is not None)
     totals = {run.id: resource_totals(history, run.id) for run in runs}
     models = history.models()
     return Facts(
@@ -148,7 +148,7 @@ def read_facts(history: History) -> Facts:
         n_runs=len(runs),
         n_by_status=Counter(run.status for run in runs),
         advice=advice,
-        totals={run_id: used for run_id, used in totals.items() if _says_something(used)},
+        totals={run_id: used for run_id, used in totals.items() if _is_measured(used)},
         model=([row["info"] for row in models if row["info"].get("is_chosen", True)] or [{}])[-1],
         n_comparisons=len(plans),
     )
@@ -171,13 +171,13 @@ def task_facts(runs: Sequence[RunRecord], applied: set[str]) -> TaskFacts:
         direction=first.direction or "max",
         runs=tuple(runs),
         values=values,
-        standing=standings(sign * values, is_diverged),
+        rank=percentile_ranks(sign * values, is_diverged),
         is_recommended=np.array([_was_recommended(run, applied) for run in runs], dtype=np.bool_),
         names=varied_names([run.hparams for run in runs]),
     )
 
 
-def standings(oriented: FloatArray, is_diverged: npt.NDArray[np.bool_]) -> FloatArray:
+def percentile_ranks(oriented: FloatArray, is_diverged: npt.NDArray[np.bool_]) -> FloatArray:
     """Return the share of other runs that did worse, ties counted half.
 
     Args:
@@ -211,8 +211,8 @@ def varied_names(configs: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _value(run: RunRecord) -> float:
-    is_silent = run.objective_best is None or not math.isfinite(run.objective_best) or run.status in BROKEN
-    return math.nan if is_silent or run.objective_best is None else run.objective_best
+    has_none = run.objective_best is None or not math.isfinite(run.objective_best) or run.status in BROKEN
+    return math.nan if has_none or run.objective_best is None else run.objective_best
 
 
 def _was_recommended(run: RunRecord, applied: set[str]) -> bool:
@@ -228,7 +228,7 @@ def _stored_advice(history: History, run: RunRecord) -> dict[str, Any] | None:
         return None
 
 
-def _advice(run: RunRecord, entry: Mapping[str, Any] | None, standing: float) -> AdviceOutcome | None:
+def _advice(run: RunRecord, entry: Mapping[str, Any] | None, rank: float) -> AdviceOutcome | None:
     if entry is None:
         return None
     given = entry["recommendation"]
@@ -247,10 +247,10 @@ def _advice(run: RunRecord, entry: Mapping[str, Any] | None, standing: float) ->
         prediction=float(given.get("prediction", math.nan)),
         interval=(float(low), float(high)),
         outcome=None if math.isnan(value) else value,
-        standing=standing,
+        rank=rank,
         changes=changes,
     )
 
 
-def _says_something(used: ResourceTotals) -> bool:
+def _is_measured(used: ResourceTotals) -> bool:
     return used.cpu_s is not None or used.gpu_s is not None or bool(used.energy_j)

@@ -13,8 +13,8 @@ from typing import Any
 from metahp_report.parts import Kind, Plot, Series, Tone
 from metahp_report.wording import clean
 
-MAX_POINTS = 4000
-"""Marks of one series: more than anybody can tell apart, and what keeps a page of 10,000 runs quick."""
+MAX_MARKS_OF_SERIES = 4000
+"""Marks of one series: more than anybody can distinguish, and what keeps a page of 10,000 runs quick."""
 _LONGEST_HOVER = 400
 _AXIS_FONT = 12
 

@@ -28,7 +28,7 @@ def history_report(history: History) -> Report:
     """Return the report of a history.
 
     Args:
-        history: Open history; one without runs gives a report that says so.
+        history: Open history; one without runs gives a report that states it.
     """
     facts = read_facts(history)
     shares = task_importances(facts)

@@ -1,7 +1,7 @@
 """Which hyperparameters mattered: functional analysis of variance of how runs of a task stand among each other.
 
 Hutter, Hoos & Leyton-Brown, "An efficient approach for assessing hyperparameter importance", ICML 2014, as Optuna carries it out: a random
-forest is fitted to the runs, and each hyperparameter gets its share of the forest's variance. What is explained is the standing of a run, a
+forest is fitted to the runs, and each hyperparameter gets its share of the forest's variance. What is explained is the rank of a run, a
 rank: in the metric's own units a few runs that went astray would decide alone.
 """
 
@@ -21,20 +21,20 @@ from metahp_report.facts import FloatArray
 
 logger = logging.getLogger(__name__)
 
-MIN_RUNS = 16
+MIN_RUNS_EXPLAINED = 16
 """Judged runs a task needs: with fewer the forest explains noise."""
-MAX_RUNS = 160
+MAX_RUNS_EXPLAINED = 160
 """Runs of a task that are looked at: the forest's time grows with them, its answer hardly changes."""
 MAX_NAMES = 12
-MAX_LABELS = 24
+MAX_DISTINCT_TEXTS = 24
 """Different texts of one hyperparameter: with more it is a name or a path, and no choice."""
 MIN_KNOWN = 0.8
-LOG_FROM = 10.0
+LOG_RATIO_OF_VALUES = 10.0
 """Ratio of the largest to the smallest value from which a positive number may be looked at on a log scale."""
 N_TREES = 24
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ValueColumn:
     """The values of one hyperparameter over ``n`` runs.
 
@@ -71,7 +71,7 @@ def columns(configs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[
         names: Those that varied.
     """
     found: list[ValueColumn] = []
-    for name in sorted(names, key=lambda name: ("." in name, name)):  # of two of a kind the user's knob stays, not `optimizer.lr`
+    for name in sorted(names, key=lambda name: ("." in name, name)):  # of two of a kind the user's setting stays, not `optimizer.lr`
         column = _column(name, [config.get(name) for config in configs])
         if column is not None and not any(_is_same(column, other) for other in found):
             found.append(column)
@@ -86,13 +86,13 @@ def _column(name: str, values: Sequence[Any]) -> ValueColumn | None:
         return ValueColumn(name, tuple(values), _is_log([float(value) for value in known]))
     texts = tuple(None if value is None else str(value) for value in values)
     labels = tuple(sorted({text for text in texts if text is not None}))
-    return ValueColumn(name, texts, labels=labels) if len(labels) <= MAX_LABELS else None
+    return ValueColumn(name, texts, labels=labels) if len(labels) <= MAX_DISTINCT_TEXTS else None
 
 
 def _is_log(values: Sequence[float]) -> bool:
     """Say whether positive numbers lie more evenly on a log scale: there their median is nearer to the middle of their range."""
     low, high, middle = min(values), max(values), float(np.median(values))
-    if low <= 0 or high / low < LOG_FROM:
+    if low <= 0 or high / low < LOG_RATIO_OF_VALUES:
         return False
     return abs(math.log(middle / low) / math.log(high / low) - 0.5) < abs((middle - low) / (high - low) - 0.5)
 
@@ -109,32 +109,32 @@ def _is_same(one: ValueColumn, other: ValueColumn) -> bool:
     return codes[0] == codes[1]
 
 
-def importances(configs: Sequence[Mapping[str, Any]], standing: FloatArray, names: Sequence[str], seed: int = 0) -> dict[str, float]:
+def importances(configs: Sequence[Mapping[str, Any]], rank: FloatArray, names: Sequence[str], seed: int = 0) -> dict[str, float]:
     """Return the share of each hyperparameter in what decided how runs stand, the largest first.
 
     Args:
         configs: ``n`` configurations.
-        standing: How each run stands, shape ``(n,)``, larger is better; NaN for runs that are left out.
+        rank: How each run stands, shape ``(n,)``, larger is better; NaN for runs that are left out.
         names: Hyperparameters that varied.
         seed: Seed of the forest and of the choice of runs, where there are very many.
 
     Returns:
         Name -> share, summing to 1; empty where there are too few runs, or nothing varied.
     """
-    judged = np.flatnonzero(~np.isnan(standing)).tolist()
-    if len(judged) > MAX_RUNS:
-        judged = sorted(np.random.default_rng(seed).choice(judged, MAX_RUNS, replace=False).tolist())
-    if len(judged) < MIN_RUNS or len(np.unique(standing[judged])) < 2:
+    judged = np.flatnonzero(~np.isnan(rank)).tolist()
+    if len(judged) > MAX_RUNS_EXPLAINED:
+        judged = sorted(np.random.default_rng(seed).choice(judged, MAX_RUNS_EXPLAINED, replace=False).tolist())
+    if len(judged) < MIN_RUNS_EXPLAINED or len(np.unique(rank[judged])) < 2:
         return {}
     found = columns([configs[i] for i in judged], names)[:MAX_NAMES]
     is_known = [all(column.values[row] is not None for column in found) for row in range(len(judged))]
     rows = [row for row, known in enumerate(is_known) if known]
     found = [column for column in found if len({column.values[row] for row in rows}) > 1]
-    if len(rows) < MIN_RUNS or not found:
+    if len(rows) < MIN_RUNS_EXPLAINED or not found:
         return {}
     if len(found) == 1:
         return {found[0].name: 1.0}
-    shares = _fanova(found, rows, [float(standing[judged[row]]) for row in rows], seed)
+    shares = _fanova(found, rows, [float(rank[judged[row]]) for row in rows], seed)
     total = sum(shares.values())
     return {name: share / total for name, share in sorted(shares.items(), key=lambda pair: -pair[1])} if total > 0 else {}
 

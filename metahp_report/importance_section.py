@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from metahp_report.facts import Facts, TaskFacts
-from metahp_report.importance import MIN_RUNS, ValueColumn, columns, importances, mean_importances
+from metahp_report.importance import MIN_RUNS_EXPLAINED, ValueColumn, columns, importances, mean_importances
 from metahp_report.parts import Gallery, Kind, Part, Plot, Prose, Section, Series, Tone, slugs
 from metahp_report.runs_section import MAX_TASKS
 from metahp_report.wording import clean, count, show_number, show_share, show_value
@@ -24,7 +24,7 @@ def task_importances(facts: Facts) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
     for index, task in enumerate(facts.tasks):
         if len(found) < MAX_TASKS and task.objective:
-            shares = importances([run.hparams for run in task.runs], task.standing, task.names)
+            shares = importances([run.hparams for run in task.runs], task.rank, task.names)
             if shares:
                 found[index] = shares
     return found
@@ -45,7 +45,7 @@ def importance_section(facts: Facts, shares: Mapping[int, Mapping[str, float]]) 
         return Section("What mattered", "", ())
     parts: list[Part] = []
     if not shares:
-        parts.append(Prose(f"No task has {MIN_RUNS} judged runs with different hyperparameters yet, so nothing can be said."))
+        parts.append(Prose(f"No task has {MIN_RUNS_EXPLAINED} judged runs with different hyperparameters yet, so nothing can be said."))
     else:
         tasks = [(facts.tasks[index], found) for index, found in shares.items()]
         plots = [("Mean over tasks", _mean_plot([found for _, found in tasks]))] if len(tasks) > 1 else []
@@ -86,7 +86,7 @@ def _task_plot(task: TaskFacts, shares: Mapping[str, float], name: str) -> Plot:
     items = list(shares.items())
     hover = [f"{clean(key)}: {show_share(share)}" for key, share in items]
     series = Series("share", [share for _, share in items], [key for key, _ in items], Kind.BARS, Tone.BLUE, hover=hover, in_legend=False)
-    n = int((~np.isnan(task.standing)).sum())
+    n = int((~np.isnan(task.rank)).sum())
     title = f"Share in what decided between {count(n, 'run')} of {clean(task.name)}"
     return _share_plot(f"importance-{name}", title, (series,), len(items))
 
@@ -115,8 +115,8 @@ def parallel_plot(task: TaskFacts, names: Sequence[str], name: str) -> Plot | No
     Returns:
         The picture, None where fewer than two runs can be drawn.
     """
-    judged = [i for i in range(len(task)) if not math.isnan(task.standing[i]) and np.isfinite(task.values[i])]
-    order = sorted(judged, key=lambda i: task.standing[i])
+    judged = [i for i in range(len(task)) if not math.isnan(task.rank[i]) and np.isfinite(task.values[i])]
+    order = sorted(judged, key=lambda i: task.rank[i])
     n_top = max(1, math.ceil(_TOP_SHARE * len(order)))
     rest, top = order[:-n_top], order[-n_top:]
     if len(rest) > MAX_LINES - len(top):

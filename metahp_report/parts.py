@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 class Tone(StrEnum):
-    """Colours by their meaning; ``theme`` knows them in light and dark. Those of ``SEQUENCE`` tell series apart."""
+    """Colours by their meaning; ``theme`` knows them in light and dark. Those of ``SEQUENCE`` distinguish series."""
 
     BLUE = "blue"
     ORANGE = "orange"
@@ -160,6 +160,10 @@ class Table:
     note: str = ""
     is_text: frozenset[int] = frozenset()
 
+    def kind_of(self, column: int) -> str:
+        """Return whether a column holds ``words`` or is a ``number``."""
+        return "words" if column == 0 or column in self.is_text else "number"
+
 
 @dataclass(frozen=True, slots=True)
 class Prose:
@@ -182,7 +186,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything a page says, in its order.
+    """Everything on a page, in its order.
 
     Attributes:
         title: Headline.

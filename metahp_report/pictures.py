@@ -12,6 +12,7 @@ from metahp_report.parts import Kind, Plot, Report, Series, Tone
 from metahp_report.theme import LIGHT
 from metahp_report.wording import clean
 from store.errors import HistoryPathError, InvalidArgumentError
+from store.extras import needed_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,8 +86,9 @@ def _unwritable(path: Path, error: OSError) -> HistoryPathError:
 
 def draw(plot: Plot, path: Path) -> Path:
     """Draw one picture into a file."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    with needed_for("A picture"):
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
 
     # foreign text is no formula: "$" in a run's name would otherwise be read as TeX, and a broken one ends in an error
     with mpl.rc_context({"text.parse_math": False, "font.size": 9.5, "axes.unicode_minus": False}):
@@ -152,7 +154,7 @@ def _draw_series(axes: Axes, plot: Plot, series: Series) -> None:
 
 
 def _draw_bars(axes: Axes, plot: Plot, series: Series, x: list[Any], y: list[Any], shared: dict[str, Any]) -> None:
-    """Draw bars; where they stack or stand beside each other, what was drawn before says where."""
+    """Draw bars; where they stack or stand beside each other, from what was drawn before follows where."""
     earlier = [other for other in plot.series[: plot.series.index(series)] if other.kind is Kind.BARS]
     n_beside = 1 if plot.is_stacked else sum(other.kind is Kind.BARS for other in plot.series)
     width = 0.7 / n_beside

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 
 MAX_TASKS = 12
-"""Tasks with pictures of their own; all are in the table, up to ``MAX_ROWS``."""
-MAX_ROWS = 60
+"""Tasks with pictures of their own; all are in the table, up to ``MAX_BEST_ROWS``."""
+MAX_BEST_ROWS = 60
 MAX_MARKS = 2000
 MAX_MARKS_OF_TASK = 800
 MAX_CURVES = 24
@@ -57,10 +57,10 @@ def _left_out(n: int, what: str) -> str:
 def _all_tasks(facts: Facts) -> Plot:
     """Draw how each run stands within its task against when it started."""
     marks = [
-        (start, float(standing), bool(is_recommended), _hover(task, i))
+        (start, float(rank), bool(is_recommended), _hover(task, i))
         for task in facts.tasks
-        for i, (run, standing, is_recommended) in enumerate(zip(task.runs, task.standing, task.is_recommended, strict=True))
-        if not math.isnan(standing) and run.status not in BROKEN and (start := moment(run.started_utc)) is not None
+        for i, (run, rank, is_recommended) in enumerate(zip(task.runs, task.rank, task.is_recommended, strict=True))
+        if not math.isnan(rank) and run.status not in BROKEN and (start := moment(run.started_utc)) is not None
     ]
     kept = _thinned(marks, MAX_MARKS, [mark[2] for mark in marks])
     series = []
@@ -159,7 +159,7 @@ def _hover(task: TaskFacts, i: int) -> str:
 
 def _best_table(facts: Facts, judged: Sequence[TaskFacts], names: Mapping[int, Sequence[str]]) -> Table:
     rows = []
-    for task in judged[:MAX_ROWS]:
+    for task in judged[:MAX_BEST_ROWS]:
         i = task.best
         if i is None:
             continue
@@ -179,9 +179,9 @@ def _best_table(facts: Facts, judged: Sequence[TaskFacts], names: Mapping[int, S
                 run.id[-8:],
             )
         )
-    more = f"{len(judged) - MAX_ROWS} tasks with fewer runs are left out. " if len(judged) > MAX_ROWS else ""
-    silent = len(facts.tasks) - len(judged)
-    more += f"{count(silent, 'group')} of runs without a value of an objective not listed. " if silent else ""
+    more = f"{len(judged) - MAX_BEST_ROWS} tasks with fewer runs are left out. " if len(judged) > MAX_BEST_ROWS else ""
+    without = len(facts.tasks) - len(judged)
+    more += f"{count(without, 'group')} of runs without a value of an objective not listed. " if without else ""
     return Table(
         "The best run of each task",
         ("task", "objective", "runs", "first", "median", "best", "chosen by", "with", "run"),
@@ -208,7 +208,7 @@ def curves_section(history: History, facts: Facts) -> Section:
 
 
 def _curves(history: History, task: TaskFacts, name: str) -> Plot | None:
-    ranked = sorted((i for i in range(len(task)) if not math.isnan(task.standing[i])), key=lambda i: -task.standing[i])
+    ranked = sorted((i for i in range(len(task)) if not math.isnan(task.rank[i])), key=lambda i: -task.rank[i])
     ranked += [i for i, run in enumerate(task.runs) if run.status in OPEN]
     chosen = ranked[:_TOP_CURVES] + [
         ranked[_TOP_CURVES:][i] for i in _evenly(list(range(len(ranked) - _TOP_CURVES)), MAX_CURVES - _TOP_CURVES)
@@ -227,15 +227,15 @@ def _curves(history: History, task: TaskFacts, name: str) -> Plot | None:
         points = [logged[k] for k in _evenly(list(range(len(logged))), MAX_CURVE_POINTS)]
         is_best = i == task.best
         tone, label = (Tone.ORANGE, "recommended") if task.is_recommended[i] else (Tone.BLUE, "your own choice")
-        if math.isnan(task.standing[i]):
+        if math.isnan(task.rank[i]):
             tone, label = Tone.GREEN, "still running"
-        elif task.standing[i] < 0.5 and not task.is_recommended[i]:
+        elif task.rank[i] < 0.5 and not task.is_recommended[i]:
             tone, label = Tone.FAINT, "worse half of the task's runs"
         x = [metric.epoch if uses_epochs else metric.step for metric in points]
         y = [metric.value if math.isfinite(metric.value) else None for metric in points]
         series.append(Series(label, x, y, Kind.LINE, tone, hover=[_hover(task, i)], is_strong=is_best, in_legend=label not in named))
         named.add(label)
-    n_left = sum(not math.isnan(place) for place in task.standing) - len(drawn)
+    n_left = sum(not math.isnan(place) for place in task.rank) - len(drawn)
     return Plot(
         f"learning-curves-{name}",
         f"{clean(task.objective)} during runs of {clean(task.name)}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
     from metahp_tuning.suggestion import Suggestion, suggest
 
 __all__ = ["Host", "PlainHost", "Suggestion", "TuningDecision", "TuningRequest", "check_request", "suggest", "tune"]
+
+# By its path and at once: `store` may be the very name that a file of the user's hides.
+runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": __name__})
 
 _MODULE_OF = {
     **dict.fromkeys(("TuningDecision", "tune"), "metahp_tuning.decision"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from metamodel.space.batch import ACCUMULATION, GLOBAL, PER_DEVICE, BatchLayout
+from metamodel.space.batch import BatchLayout
 from store.errors import InvalidArgumentError
+from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.names import canonical_name
 
 if TYPE_CHECKING:
@@ -74,22 +75,22 @@ def global_space(space: Mapping[str, Any], layout: BatchLayout) -> dict[str, Any
         The space to ask the meta-model with. With one process and no accumulation it is the same as before.
     """
     by_name = {canonical_name(raw): raw for raw in space}
-    has_accumulation = ACCUMULATION in by_name and GLOBAL not in by_name
-    if not has_accumulation and (PER_DEVICE not in by_name or layout.factor == 1):
+    has_accumulation = ACCUMULATION in by_name and GLOBAL_BATCH_SIZE not in by_name
+    if not has_accumulation and (PER_DEVICE_BATCH_SIZE not in by_name or layout.factor == 1):
         return dict(space)
-    if GLOBAL in by_name:
-        return {raw: values for raw, values in space.items() if canonical_name(raw) != PER_DEVICE}
-    sizes: Any = space[by_name[PER_DEVICE]] if PER_DEVICE in by_name else [layout.per_device]
+    if GLOBAL_BATCH_SIZE in by_name:
+        return {raw: values for raw, values in space.items() if canonical_name(raw) != PER_DEVICE_BATCH_SIZE}
+    sizes: Any = space[by_name[PER_DEVICE_BATCH_SIZE]] if PER_DEVICE_BATCH_SIZE in by_name else [layout.per_device]
     factors = [layout.accumulation] if not has_accumulation else whole_numbers(space[by_name[ACCUMULATION]])
     factors = sorted({factor * layout.world_size for factor in factors or [layout.accumulation]})
     offered = _scaled(sizes, factors)
-    wanted = {PER_DEVICE, ACCUMULATION} if has_accumulation else {PER_DEVICE}
+    wanted = {PER_DEVICE_BATCH_SIZE, ACCUMULATION} if has_accumulation else {PER_DEVICE_BATCH_SIZE}
     result: dict[str, Any] = {}
     for raw, values in space.items():
         if canonical_name(raw) not in wanted:
             result[raw] = values
-        elif GLOBAL not in result:
-            result[GLOBAL] = offered
+        elif GLOBAL_BATCH_SIZE not in result:
+            result[GLOBAL_BATCH_SIZE] = offered
     return result
 
 
@@ -112,18 +113,20 @@ def per_device_config(
         The configuration by canonical name, with ``batch_size`` per device and, where the space names it, the accumulation.
     """
     result = {canonical_name(raw): value for raw, value in config.items()}
-    size = result.pop(GLOBAL, result.pop(PER_DEVICE, None))
+    size = result.pop(GLOBAL_BATCH_SIZE, result.pop(PER_DEVICE_BATCH_SIZE, None))
     if size is None:
         return result
     by_name = {canonical_name(raw): values for raw, values in (space or {}).items()}
     accumulations: Sequence[int] = [layout.accumulation]
     if ACCUMULATION in by_name:
         accumulations = whole_numbers(by_name[ACCUMULATION]) or accumulations
-    sizes: Collection[int] | None = whole_numbers(by_name[PER_DEVICE]) if isinstance(by_name.get(PER_DEVICE), list | tuple) else None
-    if ACCUMULATION in by_name and PER_DEVICE not in by_name and GLOBAL not in by_name:
+    sizes: Collection[int] | None = (
+        whole_numbers(by_name[PER_DEVICE_BATCH_SIZE]) if isinstance(by_name.get(PER_DEVICE_BATCH_SIZE), list | tuple) else None
+    )
+    if ACCUMULATION in by_name and PER_DEVICE_BATCH_SIZE not in by_name and GLOBAL_BATCH_SIZE not in by_name:
         sizes = [layout.per_device]
     found = split_global(size, layout.world_size, accumulations, sizes=sizes or None, max_per_device=max_per_device)
-    result[PER_DEVICE] = found.per_device
+    result[PER_DEVICE_BATCH_SIZE] = found.per_device
     if ACCUMULATION in by_name:
         result[ACCUMULATION] = found.accumulation
     return result

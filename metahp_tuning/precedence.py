@@ -101,9 +101,9 @@ def check_keep(keep: Collection[str] | str) -> tuple[str, ...]:
     """Return ``keep`` as a tuple of names; a single string is one name, not its letters.
 
     Raises:
-        InvalidArgumentError: If an entry is not a string.
+        InvalidArgumentError: If it is neither a name nor a collection of names.
     """
-    names = (keep,) if isinstance(keep, str) else tuple(keep)
+    names = tuple(keep) if isinstance(keep, Collection) and not isinstance(keep, str) else (keep,)
     for name in names:
         if not isinstance(name, str):
             raise InvalidArgumentError(f"keep must list hyperparameter names, but got {name!r} in {names!r}. Pass strings.")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from importlib.machinery import SourceFileLoader
+import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metamodel.data.task import TaskDescription
+    from metamodel.data.units import Unit
     from metamodel.fitting import current_model, refit
-    from metamodel.gp.gp_meta_model import MetaModel
-    from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
+    from metamodel.gp.meta_model import MetaModel
+    from metamodel.recommendation import Decision, Evidence, Recommendation
     from metamodel.recommender import recommend
     from metamodel.sampler import MetaHPSampler
 
@@ -28,19 +28,17 @@ __all__ = [
     "refit",
 ]
 
-if not {"lightning_metahp", "hf_callbacks"} & sys.modules.keys():  # which have looked at all names
-    # By its path and at once: `store` may be the very name that a file of the user's hides.
-    _CHECK = str(Path(__file__).parent.parent / "store" / "package_shadow.py")
-    exec(SourceFileLoader("check", _CHECK).get_code("check") or "", {"__name__": "check", "__file__": _CHECK, "PACKAGES": ["store"]})
+# By its path and at once: `store` may be the very name that a file of the user's hides.
+runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": __name__})
 
 _HOMES = {
     "Decision": "metamodel.recommendation",
     "Evidence": "metamodel.recommendation",
     "MetaHPSampler": "metamodel.sampler",
-    "MetaModel": "metamodel.gp.gp_meta_model",
+    "MetaModel": "metamodel.gp.meta_model",
     "Recommendation": "metamodel.recommendation",
     "TaskDescription": "metamodel.data.task",
-    "Unit": "metamodel.recommendation",
+    "Unit": "metamodel.data.units",
     "current_model": "metamodel.fitting",
     "recommend": "metamodel.recommender",
     "refit": "metamodel.fitting",

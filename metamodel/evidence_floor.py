@@ -1,4 +1,4 @@
-"""How much there must be before anything is recommended, and what is said where there is less."""
+"""How much evidence a recommendation takes, and the abstention where there is less."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from metamodel.data.task import TaskDescription
+from metamodel.data.units import Unit
 from metamodel.explanation import describe_evidence
-from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
-from metamodel.starter.scope import is_off, silent_about
+from metamodel.recommendation import Decision, Evidence, Recommendation
+from metamodel.starter.scope import is_off, out_of_scope_message
 from store.ids import new_id
 
-MIN_OWN_RUNS = 4
+MIN_TARGET_RUNS = 4
 """Finished runs of the task itself from which a recommendation may be made without any other task."""
 MIN_OTHER_TASKS = 2
 MIN_OTHER_RUNS = 8
@@ -20,15 +21,14 @@ MIN_OTHER_RUNS = 8
 
 
 def thin_evidence(evidence: Evidence) -> str | None:
-    """Say why the evidence is below the floor, or None where it is enough to speak."""
+    """Say why the evidence is below the floor; None where it is enough."""
     n_own = evidence.n_runs + evidence.n_related
-    if n_own >= MIN_OWN_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS or evidence.n_starter_tasks:
+    if n_own >= MIN_TARGET_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS or evidence.n_starter_tasks:
         return None
-    has_any = n_own + evidence.n_other_runs > 0
+    known = describe_evidence(evidence) if n_own + evidence.n_other_runs else "0 finished runs"
     return (
-        ("only " if has_any else "there are ")
-        + f"{describe_evidence(evidence)}: it takes {MIN_OWN_RUNS} finished runs of this task, or {MIN_OTHER_TASKS} other tasks with "
-        f"{MIN_OTHER_RUNS} each that tuned the same hyperparameters"
+        f"not enough history ({known}). Needed: {MIN_TARGET_RUNS} finished runs of this task, or {MIN_OTHER_RUNS} runs on each of "
+        f"{MIN_OTHER_TASKS} other tasks that tuned the same hyperparameters"
     )
 
 
@@ -48,10 +48,10 @@ def without_history(description: TaskDescription, current: Mapping[str, Any], mo
         task_id: Id of the task.
 
     Returns:
-        An abstention; None where the starter history may speak, and has to be asked.
+        An abstention; None where the starter history may apply, and has to be loaded.
     """
-    silence = "" if is_off() else silent_about(description, current)
-    if not silence and not is_off():
+    message = "" if is_off() else out_of_scope_message(description, current)
+    if not message and not is_off():
         return None
     evidence = Evidence()
-    return nothing_recommended(task_id, mode, evidence, "; ".join(part for part in (thin_evidence(evidence), silence) if part))
+    return nothing_recommended(task_id, mode, evidence, "; ".join(part for part in (thin_evidence(evidence), message) if part))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from metamodel.recommendation import Evidence, Recommendation, Unit
+from metamodel.data.nouns import count
+from metamodel.data.units import Unit
+from metamodel.recommendation import Evidence, Recommendation
 
 
 def format_value(value: Any) -> str:
@@ -13,11 +15,6 @@ def format_value(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.4g}"
     return str(value)
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number with its noun: ``1 run``, ``2 runs``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def describe_evidence(evidence: Evidence) -> str:
@@ -33,7 +30,7 @@ def describe_evidence(evidence: Evidence) -> str:
         return " and ".join(parts) if parts else "no finished runs"
     starter = f"{count(evidence.n_starter_runs, 'small network')} of {count(evidence.n_starter_tasks, 'task')}"
     if parts:
-        return f"{' and '.join(parts)}, and for the rest from the starter history ({starter})"
+        return f"{' and '.join(parts)}; prior from the starter history ({starter})"
     return f"the starter history, not from your runs ({starter})"
 
 

@@ -1,4 +1,4 @@
-"""Learning by itself: which model serves, when it is outdated, and how a new one takes its place."""
+"""Automatic fits: which model is active, when it is outdated, and how a new one replaces it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from metamodel.borrowed import borrowed
 from metamodel.data.learning_tables import learning_table
+from metamodel.data.nouns import count
 from metamodel.data.observations import LearningTable
-from metamodel.explanation import count
-from metamodel.gp.gp_meta_model import MetaModel
-from metamodel.gp.meta_model import MIN_TASKS, LearnedModel, is_teaching
+from metamodel.data.opened_history import opened_history
+from metamodel.gp.meta_model import MIN_TASKS_TO_FIT, MetaModel, Progress, is_trainable
 from metamodel.kinds import DEFAULT, KINDS, check_kind, class_of
 from store.errors import InvalidArgumentError, MetaHPError, ModelFileError, NotEnoughHistoryError
 from store.ids import new_id
@@ -34,18 +33,19 @@ MIN_STEPS_TO_REPLACE = 0.25
 KEPT_MODELS = 3
 """Files that stay, of each kind."""
 
-_loaded: dict[Path, LearnedModel] = {}
+_loaded: dict[Path, MetaModel] = {}
 
 
-class Serving(NamedTuple):
-    """Which model answers.
+@dataclass(frozen=True, slots=True, eq=False)
+class ActiveModel:
+    """The model that answers.
 
     Attributes:
         model: The model, None where the history has too few tasks for one.
-        note: What happened, for the start-up message; empty if nothing worth a word.
+        note: What happened, for the start-up message; empty if nothing did.
     """
 
-    model: LearnedModel | None
+    model: MetaModel | None
     note: str = ""
 
 
@@ -79,10 +79,10 @@ def refit(
     device: str = "auto",
     *,
     model: str = DEFAULT,
-    progress: Callable[[float, str], None] | None = None,
+    progress: Progress | None = None,
     seed: int = 0,
-) -> LearnedModel:
-    """Fit the meta-model without a time limit, store it beside the history and let it serve from now on.
+) -> MetaModel:
+    """Fit the meta-model without a time limit, store it next to the history and make its kind the active one.
 
     Args:
         history: A history, its path, or None for the default one.
@@ -95,30 +95,30 @@ def refit(
         The new model.
 
     Raises:
-        NotEnoughHistoryError: If fewer tasks can teach than the kind takes: one for ``metahp``, two for the others.
+        NotEnoughHistoryError: If fewer tasks are trainable than the kind takes: one for ``metahp``, two for the others.
         InvalidArgumentError: If the device or the kind does not exist.
     """
     check_kind(model)
-    with borrowed(history) as opened:
+    with opened_history(history) as opened:
         fitted = _fit_and_store(opened, learning_table(opened), model, pick_device(device)[0], seed, None, progress)
         assert fitted is not None  # only a time limit could have kept it from learning
         return fitted
 
 
-def serving_kind(history: History) -> str:
+def active_kind(history: History) -> str:
     """Return the kind that answers unless another is asked for: that of the last ``refit``."""
     chosen = [row for row in history.models() if row["kind"] in KINDS and row["info"].get("is_chosen", True)]
     return str(max(chosen, key=lambda row: str(row["id"]))["kind"]) if chosen else DEFAULT
 
 
-def current_model(history: History, kind: str | None = None) -> LearnedModel | None:
+def current_model(history: History, kind: str | None = None) -> MetaModel | None:
     """Return the newest readable model of a history, or None. A damaged file is passed over with a warning.
 
     Args:
         history: Open history.
-        kind: Its kind; None for the one that serves.
+        kind: Its kind; None for the active one.
     """
-    wanted = kind or serving_kind(history)
+    wanted = kind or active_kind(history)
     rows = [row for row in history.models() if row["kind"] == wanted]
     for row in sorted(rows, key=lambda row: str(row["id"]), reverse=True):
         path = Path(row["file"])
@@ -137,7 +137,7 @@ def current_model(history: History, kind: str | None = None) -> LearnedModel | N
     return None
 
 
-def _keep_loaded(path: Path, model: LearnedModel) -> None:
+def _keep_loaded(path: Path, model: MetaModel) -> None:
     """Remember the last few models that were asked: a comparison asks several kinds in turn."""
     _loaded.pop(path, None)
     _loaded[path] = model
@@ -145,7 +145,7 @@ def _keep_loaded(path: Path, model: LearnedModel) -> None:
         del _loaded[next(iter(_loaded))]
 
 
-def outdated_reason(model: LearnedModel | None, table: LearningTable, least: int = MIN_TASKS) -> str | None:
+def outdated_reason(model: MetaModel | None, table: LearningTable, least: int = MIN_TASKS_TO_FIT) -> str | None:
     """Say why a model should be fitted anew, or None if it should not.
 
     Args:
@@ -153,12 +153,12 @@ def outdated_reason(model: LearnedModel | None, table: LearningTable, least: int
         table: What the history offers now.
         least: Tasks from which a fit is worth its time.
     """
-    teaching = {task.task_id for task in table.tasks if is_teaching(task)}
-    if len(teaching) < least:
+    trainable = {task.task_id for task in table.tasks if is_trainable(task)}
+    if len(trainable) < least:
         return None
     if model is None:
         return "there is no meta-model yet"
-    n_new_tasks = len(teaching - set(model.info["task_ids"]))
+    n_new_tasks = len(trainable - set(model.info["task_ids"]))
     if n_new_tasks:
         return f"the history has {count(n_new_tasks, 'new task')}"
     if table.n_finished >= OUTDATED_BY * int(model.info["n_finished"]):
@@ -166,16 +166,16 @@ def outdated_reason(model: LearnedModel | None, table: LearningTable, least: int
     return None
 
 
-def serving_model(
+def active_model(
     history: History,
     table: LearningTable,
     max_fit_s: float = 10.0,
     device: str = "auto",
     seed: int = 0,
     kind: str | None = None,
-    least: int = MIN_TASKS,
-) -> Serving:
-    """Return the model to ask, fitting a missing or outdated one first.
+    least: int = MIN_TASKS_TO_FIT,
+) -> ActiveModel:
+    """Return the active model, fitting a missing or outdated one first.
 
     Args:
         history: Open history.
@@ -183,36 +183,35 @@ def serving_model(
         max_fit_s: Time for an automatic fit in seconds; 0 fits nothing.
         device: As for ``refit``.
         seed: Seed of the fit.
-        kind: Kind of the model; None for the one that serves. Another one is fitted for this question and does not serve later.
+        kind: Kind of the model; None for the active one. Another one is fitted for this query and does not become active.
         least: Tasks from which a fit is worth its time.
     """
-    serving = serving_kind(history)
-    model = current_model(history, kind or serving)
+    chosen = kind or active_kind(history)
+    model = current_model(history, chosen)
     reason = outdated_reason(model, table, least)
     if reason is None:
-        return Serving(model)
+        return ActiveModel(model)
     if not REFIT.is_on:
-        return Serving(model, f"{reason}; METAHP_REFIT=off, so nothing was fitted")
+        return ActiveModel(model, f"{reason}; METAHP_REFIT=off, so nothing was fitted")
     if max_fit_s <= 0:
-        return Serving(model, f"{reason}; no time was given to fit")
+        return ActiveModel(model, f"{reason}; no time was given to fit")
     started = time.monotonic()
-    chosen, limit_s = kind or serving, 0.8 * max_fit_s
+    limit_s = 0.8 * max_fit_s
+    is_active = kind is None or kind == active_kind(history)
     try:
-        new = _fit_and_store(
-            history, table, chosen, pick_device(device)[0], seed, limit_s, None, replaces=model, is_chosen=chosen == serving
-        )
+        new = _fit_and_store(history, table, chosen, pick_device(device)[0], seed, limit_s, None, replaces=model, is_chosen=is_active)
     except NotEnoughHistoryError as error:  # nothing went wrong: there is nothing to learn yet
-        return Serving(model, f"{reason}; {error}")
+        return ActiveModel(model, f"{reason}; {error}")
     except (MetaHPError, OSError, RuntimeError) as error:  # torch has no class of its own for a full GPU or a singular matrix
-        logger.warning("The automatic fit failed and the previous meta-model serves: %s", error)
-        return Serving(model, f"{reason}; the automatic fit failed: {error}")
+        logger.warning("The automatic fit failed and the previous meta-model is used: %s", error)
+        return ActiveModel(model, f"{reason}; the automatic fit failed: {error}")
     if new is None or new is model:
-        serves = "none serves" if model is None else "the previous one serves"
+        used = "none is used" if model is None else "the previous one is used"
         command = "metahp refit" + ("" if chosen == DEFAULT else f" --model {chosen}")
-        return Serving(model, f"{reason}; {max_fit_s:g} s were not enough to fit, so {serves}: run `{command}`")
+        return ActiveModel(model, f"{reason}; {max_fit_s:g} s were not enough to fit, so {used}: run `{command}`")
     seconds = time.monotonic() - started
     known = f"{count(int(new.info['n_runs']), 'run')} of {count(int(new.info['n_tasks']), 'task')}"
-    return Serving(new, f"fitted the meta-model to {known} in {seconds:.1f} s, since {reason}")
+    return ActiveModel(new, f"fitted the meta-model to {known} in {seconds:.1f} s, since {reason}")
 
 
 def _fit_and_store(
@@ -222,16 +221,16 @@ def _fit_and_store(
     device: str,
     seed: int,
     deadline_s: float | None,
-    progress: Callable[[float, str], None] | None,
-    replaces: LearnedModel | None = None,
+    progress: Progress | None,
+    replaces: MetaModel | None = None,
     is_chosen: bool = True,
-) -> LearnedModel | None:
+) -> MetaModel | None:
     """Fit and store a model; return ``replaces`` instead where there was too little time to learn enough."""
     started = time.monotonic()
     info: dict[str, Any] = {"id": new_id(), "created_utc": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions()}
-    model = class_of(kind).fit(table, info, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
+    model: MetaModel = class_of(kind).fit(table, info, device=device, seed=seed, deadline_s=deadline_s, progress=progress)
     seconds = time.monotonic() - started
-    is_worth_keeping = replaces is not None and int(replaces.info["n_tasks"]) >= MIN_TASKS
+    is_worth_keeping = replaces is not None and int(replaces.info["n_tasks"]) >= MIN_TASKS_TO_FIT
     if model.share_done < (MIN_STEPS_TO_REPLACE if is_worth_keeping else model.min_share):
         return replaces
     model = model.with_info(seconds=round(seconds, 3), is_chosen=is_chosen)

@@ -7,8 +7,13 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from metamodel.data.units import Unit
+
 if TYPE_CHECKING:
     from store import History
+
+
+__all__ = ["Decision", "Evidence", "Recommendation", "Unit", "load_recommendation", "save_recommendation"]
 
 
 class Decision(StrEnum):
@@ -16,15 +21,6 @@ class Decision(StrEnum):
 
     APPLY = "apply"
     ABSTAIN = "abstain"
-
-
-class Unit(StrEnum):
-    """What predictions are spoken in."""
-
-    RANK = "rank"
-    """Share of random configurations of the space that are worse, in [0, 1]; larger is better."""
-    OBJECTIVE = "objective"
-    """The task's own objective, in its units and direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +37,7 @@ class Evidence:
         n_failed: Diverged and out-of-memory runs among all of these.
         best_run_id: Best run of this task so far.
         left_out: Why runs were not used -> how many.
-        model_id: Meta-model file that spoke, None if there was none.
+        model_id: Meta-model file that answered, None if there was none.
         untuned: Names of the space that varied in no run: nothing is known about them.
         note: What happened to the meta-model on the way, e.g. that it was fitted just now.
     """
@@ -62,7 +58,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """A configuration, what it is expected to reach, and whether to act on it.
+    """A configuration, its expected outcome, and whether to act on it.
 
     Attributes:
         id: Sortable, unique; ``METAHP_PIN=<id>`` re-applies exactly this one.
@@ -72,7 +68,7 @@ class Recommendation:
         own_prediction: Expected outcome of the user's own configuration, None if none was given.
         gain_probability: Probability that ``config`` beats the user's own configuration, None likewise.
         finish_probability: Probability that ``config`` neither diverges nor runs out of memory.
-        unit: What the predictions are spoken in.
+        unit: Unit of the predictions.
         evidence: What it rests on.
         decision: ``apply`` or ``abstain``.
         reason: One sentence that says why.

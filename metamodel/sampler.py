@@ -1,4 +1,4 @@
-"""An Optuna sampler that has read the history: its first trial is advised by other tasks, and its trials become runs."""
+"""An Optuna sampler that uses the history: its first trial is chosen from other tasks, and its trials become runs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import qmc
 
-from metamodel.borrowed import borrowed
+from metamodel.data.opened_history import opened_history
 from metamodel.data.task import TaskDescription
 from metamodel.evidence_floor import thin_evidence
-from metamodel.fitting import serving_kind
-from metamodel.gp.gp_meta_model import MetaModel
-from metamodel.kinds import DEFAULT
+from metamodel.fitting import active_kind
+from metamodel.kinds import class_of
 from metamodel.recommendation import Evidence
 from metamodel.recommender import recommend
 from metamodel.space.dimensions import parse_space
@@ -48,7 +47,7 @@ class MetaHPSampler(BaseSampler):
 
     The first suggestions rest on the other tasks of the history, be it one, later ones on the study's own trials as well, which are written
     into the history as runs of the task. In the first ``N_STARTUP`` trials without any other task to learn from, it fills the space evenly.
-    Trials that run meanwhile in other workers are believed to end as expected, so that each worker looks elsewhere. Failed trials, and
+    Trials that run meanwhile in other workers count as if they ended as expected, so that each worker looks elsewhere. Failed trials, and
     trials that return NaN, are recorded as diverged and steer later suggestions away. One objective only.
 
     Args:
@@ -117,7 +116,7 @@ class MetaHPSampler(BaseSampler):
         """Write the trial into the history as a run."""
         if not trial.params:
             return
-        with borrowed(self._history) as history:
+        with opened_history(self._history) as history:
             if _is_recorded(history, trial):
                 return
             run = history.start_run(
@@ -147,7 +146,7 @@ class MetaHPSampler(BaseSampler):
             current=fixed or None,
             pending=[other.params for other in trials if _is_under_way(other, trial, space)],
             max_fit_s=self._max_fit_s,
-            min_tasks=MetaModel.min_tasks,
+            min_tasks=1,
             seed=int(np.random.default_rng([self._seed, n_done]).integers(2**31)),
         )
         evidence = advice.evidence
@@ -158,11 +157,11 @@ class MetaHPSampler(BaseSampler):
         return {name: value for name, value in advice.config.items() if canonical_name(name) not in evidence.untuned}
 
     def _is_guided(self, evidence: Evidence) -> bool:
-        """Say whether one other task speaks: not enough to change a user's run, but better than trials that are evenly spread."""
+        """Say whether the model may know one other task only: too little to change a user's run, but better than evenly spread trials."""
         if evidence.model_id is None:
             return False
-        with borrowed(self._history) as history:
-            return serving_kind(history) == DEFAULT
+        with opened_history(self._history) as history:
+            return bool(class_of(active_kind(history)).min_tasks == 1)
 
     def _task_of(self, study: Study) -> str | TaskDescription:
         return self._task if self._task is not None else study.study_name

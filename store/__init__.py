@@ -1,6 +1,6 @@
 """The history of training runs: recording, reading, correcting.
 
-``from store import History`` loads the standard library only.
+``from store import History`` loads the standard library and ``platformdirs`` only.
 """
 
 from __future__ import annotations

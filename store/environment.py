@@ -12,7 +12,8 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from store.privacy import host_name, records_paths
+from store.privacy import host_name
+from store.switches import RECORD_PATHS
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def describe_environment() -> dict[str, str]:
 
 def _place() -> dict[str, str]:
     """Return what the machine is called and where the script lies: ``METAHP_RECORD_PATHS=1`` only."""
-    if not records_paths():
+    if not RECORD_PATHS.is_on:
         return {}
     script = script_path()
     return {"host": host_name(), **({"script": str(script.absolute())} if script else {})}
@@ -152,7 +153,7 @@ def cpu_seconds() -> float:
 
 
 def peak_memory_bytes() -> int | None:
-    """Return the largest resident memory of this process so far, in bytes; None where the system does not tell."""
+    """Return the largest resident memory of this process so far, in bytes; None where the system does not report it."""
     try:
         import resource
     except ImportError:

@@ -1,6 +1,6 @@
 """Every error and warning of the project, under one root each.
 
-An error says four things: the rule, the value received, what is possible and what to do. Each class also inherits the fitting
+An error states four things: the rule, the value received, what is possible and what to do. Each class also inherits the fitting
 builtin, so code that does not know us can still catch it.
 """
 

@@ -66,7 +66,7 @@ class History(HistoryReader):
         Args:
             task: Name of an existing or a new task, or a description; None: the script's name with the objective.
             hparams: Raw name -> value. What ``metahp_tuning.suggest`` returned (a ``TunedConfiguration``) brings its recommendation,
-                sources and requested values along.
+                sources, requested values, and what it knows of task, objective and model along.
             objective: Metric that decides.
             direction: ``min`` or ``max``; needed only where the objective's name does not imply it.
             sources: Raw name -> who decided the value; default ``user``.
@@ -94,6 +94,10 @@ class History(HistoryReader):
         sources = tuned.get("sources") if sources is None else sources
         requested = tuned.get("requested") if requested is None else requested
         recommendation_id = tuned.get("recommendation_id") if recommendation_id is None else recommendation_id
+        fields = tuned.get("run_fields", {})
+        task = fields.get("task") if task is None else task
+        if objective is None:
+            objective, direction = fields.get("objective"), direction or fields.get("direction")
         row: dict[str, Any] = {"framework": framework, "objective": None, "direction": None}
         if objective is not None:
             row |= {"objective": storable_text(objective), "direction": str(resolve_direction(objective, direction))}
@@ -106,6 +110,7 @@ class History(HistoryReader):
         state.set_hparams(hparams or {}, sources, requested)
         given = {"model_class": model_class, "model_family": model_family, "n_parameters": n_parameters, "variant": variant}
         known = {**given, "description": description, "recommendation_id": recommendation_id}
+        known = {name: fields.get(name) if value is None else value for name, value in known.items()}
         state.update({name: value for name, value in known.items() if value is not None})
         self._save_tuned(tuned)
         writer = writer_for(self._path)
@@ -304,7 +309,7 @@ def _check_start(task: object, hparams: object) -> None:
 
 def _tuned_parts(hparams: object) -> dict[str, Any]:
     """Return what a ``TunedConfiguration`` has beside its values; a key of that name is a hyperparameter, whatever else it looks like."""
-    kinds = {"recommendation_id": str, "requested": Mapping, "sources": Mapping, "save_into": Callable}
+    kinds = {"recommendation_id": str, "requested": Mapping, "sources": Mapping, "run_fields": Mapping, "save_into": Callable}
     names = [name for name in kinds if not isinstance(hparams, Mapping) or name not in hparams]
     found = {name: getattr(hparams, name, None) for name in names}
     return {name: value for name, value in found.items() if isinstance(value, kinds[name])}  # type: ignore[arg-type]

@@ -201,10 +201,11 @@ class HistoryReader:
     def close(self) -> None:
         """Write what this process has queued, and let go of the file. May be called twice."""
         flush_own(self._path)
+        self._leave_to_parent()
         with self._lock:
             connection, self._connection = self._connection, None
             self._is_closed = True
-            if connection is not None and self._pid == os.getpid():
+            if connection is not None:
                 with using_sqlite():
                     connection.close()
 
@@ -224,13 +225,16 @@ class HistoryReader:
         """Travel to another process as the path."""
         return type(self), (str(self._path),)
 
+    def _leave_to_parent(self) -> None:
+        """After a fork: the parent's connection is kept but never used, since closing it could harm its locks."""
+        if self._pid != os.getpid():
+            self._inherited += [self._connection, self._lock]
+            self._lock, self._pid, self._connection = threading.RLock(), os.getpid(), None
+
     @contextmanager
     def _using(self) -> Iterator[HistoryConnection]:
         """Give the connection to one thread at a time, and turn SQLite's errors into ours."""
-        if self._pid != os.getpid():
-            # a connection must not cross a fork; the parent's is kept but never used, since closing it could harm its locks
-            self._inherited += [self._connection, self._lock]
-            self._lock, self._pid, self._connection = threading.RLock(), os.getpid(), None
+        self._leave_to_parent()
         with self._lock, using_sqlite():
             if self._connection is None and not self._is_closed:
                 self._open_again()

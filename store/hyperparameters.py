@@ -8,6 +8,7 @@ reader or writer in a host only where that host keeps it in a place of its own.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -58,6 +59,7 @@ class Hyperparameter:
         conservative_in: Frameworks in which it may be rewritten without a space; ``"*"`` is every one.
         keeps_shapes: Whether weights made with one value fit a model with another, so that a value can be taken back.
         raises_cost: Whether a larger value makes a run longer.
+        is_always_log: Whether it is on a logarithmic scale even where the values seen do not show it.
         group_key: Key of it in an optimizer's parameter groups. Part of the optimizer's state, which a resumed run loads.
         readings: Scoped readings that repeat it; they inherit its source.
         trainer_fields: Framework -> name of the trainer's own argument that holds it.
@@ -73,6 +75,7 @@ class Hyperparameter:
     conservative_in: frozenset[str] = frozenset()
     keeps_shapes: bool = True
     raises_cost: bool = False
+    is_always_log: bool = False
     group_key: str | None = None
     readings: tuple[str, ...] = ()
     trainer_fields: Mapping[str, str] = field(default_factory=dict)
@@ -91,6 +94,7 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         Scale.LOG,
         ("lr", "learningrate", "eta0", "learning_rate_init", "base_lr", "init_lr", "initial_lr", "max_lr"),
         conservative_in=_EVERYWHERE,
+        is_always_log=True,
         group_key="lr",
         readings=("optimizer.lr",),
         trainer_fields={TRANSFORMERS: "learning_rate"},
@@ -237,6 +241,34 @@ BY_ALIAS: Mapping[str, str] = {alias: row.name for row in REGISTRY for alias in 
 def hyperparameter(name: str) -> Hyperparameter | None:
     """Return the row of a canonical name, None where the registry has none."""
     return _BY_NAME.get(name)
+
+
+_OF_RUN = re.compile(
+    r"^(.*_seed|precision|devices|num_nodes|strategy|accelerator|num_workers|pin_memory|persistent_workers|"
+    r"prefetch_factor|output_dir|run_name|metahp|report_to|disable_tqdm|do_train|do_eval|do_predict|use_cpu|bf16.*|fp16.*|tf32|"
+    r"(dataloader|logging|save|eval|hub|push_to_hub|fsdp|deepspeed|ddp|log|torch_compile|load_best|include|use)_.*|"
+    r"metric_for_best_model|greater_is_better|.*_(dir|path|file|root|name|id|url|interval)|remove_unused_columns|vocab_size|"
+    r"max_position_embeddings|.*_token_id|architectures|transformers_version|.*n_parameters|enable_.*|check_val.*|val_check.*)$"
+)
+"""Names without a row that have the role of a run: too many to list, and made up by every framework."""
+
+
+def is_of_run(name: str) -> bool:
+    """Say whether a name is about where and how a program runs: nothing is learned from it."""
+    row = _BY_NAME.get(name)
+    return row.role is Role.RUN if row is not None else _OF_RUN.match(name) is not None
+
+
+def is_always_log(name: str) -> bool:
+    """Say whether a name is on a logarithmic scale whatever values were seen."""
+    row = _BY_NAME.get(name)
+    return row is not None and row.is_always_log
+
+
+def has_scale(name: str, scale: Scale) -> bool:
+    """Say whether a name has a row with this scale."""
+    row = _BY_NAME.get(name)
+    return row is not None and row.scale is scale
 
 
 def aliases_of(name: str) -> tuple[str, ...]:

@@ -139,7 +139,7 @@ def resolve_direction(objective: str, direction: str | None) -> Direction:
 _SECRET_PART = r"password|passwd|passphrase|passcode|secret(?!ar)|credential|api_?key|bearer|connection_string|webhook"
 _SECRET_KEY = r"(api|access|private|auth|signing|encryption|ssh|hub|account|client|license|deploy|wandb|comet|neptune|hf)_keys?(_|$)"
 _SECRET_WORDS = frozenset({"pwd", "pw", "authorization", "jwt", "cookie", "cookies", "creds", "dsn", "pat", "otp", "htpasswd", "netrc"})
-# "token" is a word about text as well: pad_token, max_tokens, token_type_ids. What comes before or after it tells.
+# "token" is a word about text as well: pad_token, max_tokens, token_type_ids. What comes before or after it decides.
 _TEXT_TOKENS = frozenset(
     str.split(
         "pad bos eos sep cls unk mask image audio video start end stop special prompt new next num n max min per total input "

@@ -72,7 +72,7 @@ def is_better(value: float, best: float | None, direction: str) -> bool:
 
 
 def value_kind(value: float) -> str:
-    """Return ``finite``, ``nan``, ``inf`` or ``-inf``: SQLite turns NaN into NULL in silence, so the kind is stored too."""
+    """Return ``finite``, ``nan``, ``inf`` or ``-inf``: SQLite turns NaN into NULL, so the kind is stored too."""
     if math.isfinite(value):
         return "finite"
     if math.isnan(value):

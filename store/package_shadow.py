@@ -1,8 +1,8 @@
 """One clear error where a file of the user's has the name of one of our packages and hides it.
 
-The import names are the folder names, so a script folder with its own ``store.py`` comes before ours on the path. The packages
-above run this file by its path, from its bytecode, as a module named ``check`` that has ``PACKAGES``, because ``store`` may be the very
-name that is hidden. Hence it imports nothing of ours by name unless it has seen that the name is free.
+The import names are the folder names, so a script folder with its own ``store.py`` comes before ours on the path. Each package above
+``store`` runs this file by its path, since ``store`` may be the very name that is hidden:
+``runpy.run_path(..., {"PACKAGE": __name__})``. Hence it imports nothing of ours by name unless it has seen that the name is free.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 
+PACKAGES = ("store", "metamodel", "metahp_tuning", "lightning_metahp", "hf_callbacks", "metahp_report", "compare_baselines", "metahp_cli")
+"""All our packages; each may import those before it."""
+
+HOSTS = {"lightning_metahp", "hf_callbacks"}
+"""Packages that never import each other."""
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder all our packages were installed into."""
-
-PACKAGES: list[str]
-"""Names to check, given by whoever runs this file."""
 
 
 def found_file(name: str) -> str | None:
@@ -56,13 +59,19 @@ def error_class() -> type[ImportError]:
     return found
 
 
-def refuse_hidden_packages(names: list[str]) -> None:
-    """Check that each of our packages named here is the one an import would find.
+def packages_below(package: str) -> tuple[str, ...]:
+    """Return the packages that one of ours may import."""
+    below = PACKAGES[: PACKAGES.index(package)]
+    return tuple(name for name in below if not (package in HOSTS and name in HOSTS))
+
+
+def refuse_hidden_packages(package: str) -> None:
+    """Check for one of our packages that each of those below it is the one an import would find.
 
     Raises:
         ShadowedPackageError: If a file of the user's would be imported instead; it names the file.
     """
-    for name in names:
+    for name in packages_below(package):
         file = hiding_file(name)
         if file is not None:
             raise error_class()(
@@ -71,5 +80,5 @@ def refuse_hidden_packages(names: list[str]) -> None:
             )
 
 
-if __name__ == "check":
-    refuse_hidden_packages(PACKAGES)  # noqa: F821 - given by whoever runs it
+if "PACKAGE" in globals():
+    refuse_hidden_packages(globals()["PACKAGE"])

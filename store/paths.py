@@ -8,11 +8,12 @@ from pathlib import Path
 import platformdirs
 
 from store.errors import HistoryPathError
+from store.switches import HISTORY_VARIABLE
 
 
 def default_history_path() -> Path:
-    """Return where the history lies when nobody says otherwise: ``$METAHP_HISTORY``, else the user's data directory."""
-    chosen = os.environ.get("METAHP_HISTORY")
+    """Return where the history lies unless a path is given: ``$METAHP_HISTORY``, else the user's data directory."""
+    chosen = os.environ.get(HISTORY_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
     return platformdirs.user_data_path("metahp") / "history.db"
@@ -38,7 +39,7 @@ def resolve_path(path: str | os.PathLike[str] | None) -> Path:
 
 
 def is_new_history(path: Path) -> bool:
-    """Return whether nothing is there yet and a history can be made, as far as a look tells; where that is doubtful, opening it will tell.
+    """Return whether nothing is there yet and a history can be made, as far as a look shows; where that is doubtful, opening it decides.
 
     Args:
         path: Absolute path.

@@ -28,11 +28,6 @@ HIDDEN_PATH = "hidden_path"
 _NO_CREDENTIAL = frozenset({"none", "null", "true", "false", "nan"})
 
 
-def records_paths() -> bool:
-    """Return whether the user asked for paths and the host's name: ``METAHP_RECORD_PATHS=1``."""
-    return RECORD_PATHS.is_on
-
-
 def redact(value: Any, name: str = "") -> Any:
     """Return the value without credentials: under a secret name, or inside a text.
 
@@ -117,14 +112,14 @@ _ANY_IN_TEXT = rf"(?<![\w:/\\.~<-])(?:~[\w.-]*|[A-Za-z]:|file://)?[/\\][\w.@+$-]
 def hidden_path(value: str | PurePath) -> str | None:
     """Return what is stored of an absolute path: its last part and a hash. None where it may be stored as it is.
 
-    Relative paths say nothing of the user or the machine and stay.
+    Relative paths reveal nothing of the user or the machine and stay.
     """
     text = str(value)
     if isinstance(value, PurePath):
         is_path = value.is_absolute() or text.startswith("~") or bool(value.drive)
     else:
         is_path = text[:1] in "/\\~fABCDEFGHIJKLMNOPQRSTUVWXYZabcdeghijklmnopqrstuvwxyz" and bool(re.fullmatch(_WHOLE_PATH, text))
-    if not is_path or records_paths():
+    if not is_path or RECORD_PATHS.is_on:
         return None
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     return f".../{_last_part(text)} (sha256 {digest})"
@@ -132,7 +127,7 @@ def hidden_path(value: str | PurePath) -> str | None:
 
 def hide_places(text: str) -> str:
     """Return a text without the paths of a home directory and the host's name in it."""
-    if records_paths():
+    if RECORD_PATHS.is_on:
         return text
     if "/" in text or "\\" in text:
         text = _own_home().sub(_shown, text) if _own_home() is not None else text  # type: ignore[union-attr]
@@ -143,7 +138,7 @@ def hide_places(text: str) -> str:
 def scrub_message(text: str) -> str:
     """Return an error's text without credentials, absolute paths and the host's name."""
     text = redact_text(text)
-    if records_paths():
+    if RECORD_PATHS.is_on:
         return text
     text = re.sub(_ANY_IN_TEXT, _shown, re.sub(_QUOTED, lambda found: _shown(found) if _is_long(found[0]) else found[0], text))
     return _hide_host(text)

@@ -153,5 +153,9 @@ class TunedConfiguration(Protocol):
     def sources(self) -> Mapping[str, Source | str]:
         """Raw name -> who decided the value."""
 
+    @property
+    def run_fields(self) -> Mapping[str, Any]:
+        """What is known of the run, by the names of the arguments of ``start_run``: task, objective, direction, model and its source."""
+
     def save_into(self, history: History) -> None:
         """Save the recommendation into the history in which the run is about to stand."""

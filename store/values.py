@@ -116,7 +116,7 @@ def _shortened(value: Any, text: str) -> dict[str, Any]:
 
 
 def _text_to_json(value: str) -> Any:
-    """Return a text as it is, unless it tells where things lie on the user's machine."""
+    """Return a text as it is, unless it reveals where things lie on the user's machine."""
     hidden = hidden_path(value)
     if hidden is not None:
         return _tagged(HIDDEN_PATH, hidden)

@@ -12,26 +12,24 @@ from pathlib import Path
 
 import pytest
 
+from store.extras import EXTRA_OF
+from store.package_shadow import PACKAGES, packages_below
+
 ROOT = Path(__file__).resolve().parent.parent
-# Top of the house last: a room may import what stands before it.
-ROOMS = ("store", "metamodel", "metahp_tuning", "lightning_metahp", "hf_callbacks", "metahp_report", "compare_baselines", "metahp_cli")
-HOSTS = {"lightning_metahp", "hf_callbacks"}
-MAY_IMPORT = {room: set(ROOMS[:i]) - (HOSTS if room in HOSTS else set()) for i, room in enumerate(ROOMS)}
+MAY_IMPORT = {package: set(packages_below(package)) for package in PACKAGES}
 _HOST_FRAMEWORKS = {"transformers", "lightning", "pytorch_lightning"}
 MUST_NOT_IMPORT = {
-    **{room: set() for room in ROOMS},
+    **{package: set() for package in PACKAGES},
     "store": {"torch", "numpy", "pandas", "optuna"} | _HOST_FRAMEWORKS,
     "metamodel": _HOST_FRAMEWORKS,
     "metahp_tuning": _HOST_FRAMEWORKS,
     "lightning_metahp": {"transformers"},
     "hf_callbacks": {"lightning", "pytorch_lightning"},
 }
-PACKAGES = tuple(MAY_IMPORT)
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 HEAVY = ("torch", "optuna", "pandas", "numpy", "scipy", "sqlite_utils", "lightning", "transformers", "sklearn", "matplotlib", "pyarrow")
-# No line of ours imports these: transformers.Trainer and Optuna's CMA-ES refuse to exist without theirs, the second brings objects that
-# are read.
-NEEDED_THROUGH_A_HOST = {"accelerate": "hf_callbacks", "torchmetrics": "lightning_metahp", "cmaes": "compare_baselines"}
+# No line of ours imports these: Optuna's CMA-ES and Lightning's CLI refuse to exist without theirs, and a library in C is opened by itself.
+NEEDED_THROUGH_ANOTHER = {"cmaes": "compare_baselines", "jsonargparse": "lightning_metahp", "nvidia-ml-py": "store"}
 IMPORT_NAMES = {
     "scikit-learn": "sklearn",
     "pillow": "PIL",
@@ -75,14 +73,25 @@ def loaded_after(code: str, cwd: Path | None = None) -> set[str]:
     return {name.partition(".")[0] for name in modules_after(code, cwd)}
 
 
-def declared_dependencies() -> dict[str, str]:
-    """Distribution name -> the comment that says who needs it."""
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    block = text[text.index("\ndependencies = [") : text.index("\n]", text.index("\ndependencies = ["))]
-    lines = re.findall(r'^ +"([A-Za-z0-9-]+)[^"]*", *# (.+)$', block, flags=re.MULTILINE)
-    found = dict(lines)
-    assert len(found) == len(tomllib.loads(text)["project"]["dependencies"]), "a dependency has no comment"
-    return found
+def declared_lines() -> list[tuple[str, str, str]]:
+    """Group, distribution name and comment of each dependency; the group of what everybody gets is ``core``."""
+    found = []
+    group = ""
+    for line in (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines():
+        if opened := re.match(r"([a-z]+) = \[$", line):
+            group = opened[1].replace("dependencies", "core")
+        elif named := re.match(r' +"([A-Za-z0-9-]+)[^"]*", *(?:# (.+))?$', line):
+            found.append((group, named[1], named[2] or ""))
+    return [line for line in found if line[0] in GROUPS]
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+GROUPS = {"core": PROJECT["dependencies"], **PROJECT["optional-dependencies"]}
+LINES = [line for line in declared_lines() if line[0] not in {"all", "dev"}]
+
+
+def import_name(distribution: str) -> str:
+    return IMPORT_NAMES.get(distribution, distribution).replace("-", "_")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
@@ -151,37 +160,38 @@ def test_every_package_says_that_it_is_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").is_file()
 
 
-def extras() -> set[str]:
-    """Distributions that bring a feature to those who ask for it."""
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    named = [line for group, lines in groups.items() if group not in {"dev", "bench"} for line in lines]
-    return {found.group() for line in named if (found := re.match(r"[A-Za-z0-9-]+", line))}
-
-
 def test_every_third_party_import_is_declared() -> None:
-    declared = {IMPORT_NAMES.get(name, name).replace("-", "_") for name in [*declared_dependencies(), *extras()]}
-    known = declared | set(PACKAGES) | sys.stdlib_module_names | {"_typeshed"}
+    known = {import_name(name) for _, name, _ in LINES} | set(PACKAGES) | sys.stdlib_module_names | {"_typeshed"}
     unknown = {name_of(path): sorted(imported_roots(path) - known) for path in SOURCES if imported_roots(path) - known}
     assert not unknown
 
 
-@pytest.mark.parametrize(("name", "comment"), declared_dependencies().items())
-def test_each_dependency_is_imported_where_its_comment_says(name: str, comment: str) -> None:
-    if name in NEEDED_THROUGH_A_HOST:
-        assert comment.startswith(NEEDED_THROUGH_A_HOST[name])
-        return
+def test_every_line_of_the_dependencies_was_read() -> None:
+    assert {group: sum(line[0] == group for line in declared_lines()) for group in GROUPS} == {name: len(of) for name, of in GROUPS.items()}
+
+
+@pytest.mark.parametrize(("group", "name", "comment"), LINES, ids=lambda value: value[:20])
+def test_each_dependency_is_imported_where_its_comment_says(group: str, name: str, comment: str) -> None:
     rooms = [package for package in PACKAGES if re.search(rf"\b{package}\b", comment)]
     assert rooms, "the comment names no package"
-    module = IMPORT_NAMES.get(name, name).replace("-", "_")
+    if name in NEEDED_THROUGH_ANOTHER:
+        assert rooms == [NEEDED_THROUGH_ANOTHER[name]]
+        return
     for room in rooms:
-        assert any(module in imported_roots(path) for path in SOURCES if path.is_relative_to(ROOT / room)), room
+        assert any(import_name(name) in imported_roots(path) for path in SOURCES if path.is_relative_to(ROOT / room)), room
+
+
+def test_each_extra_is_named_where_one_of_its_packages_is_missing() -> None:
+    brought = {(import_name(name), group) for group, name, _ in LINES if group not in {"core", "gpu"}}
+    assert set(EXTRA_OF.items()) <= brought
+    assert {name for name, _ in brought} == set(EXTRA_OF)
 
 
 @pytest.mark.parametrize(
     ("code", "unwanted"),
     [
         ("from store import History", HEAVY),
-        ("import store, metamodel, lightning_metahp, hf_callbacks, compare_baselines, metahp_cli", HEAVY),
+        ("import " + ", ".join(PACKAGES), HEAVY),
         ("from metamodel import TaskDescription", HEAVY),
         ("from metahp_cli.main import app", HEAVY),
         ("from hf_callbacks import MetaHPCallback, autoconfig, apply", ("lightning", "pytorch_lightning")),

@@ -14,17 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from store.package_shadow import PACKAGES
+
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = (
-    "store",
-    "metamodel",
-    "metahp_tuning",
-    "lightning_metahp",
-    "hf_callbacks",
-    "metahp_report",
-    "compare_baselines",
-    "metahp_cli",
-)
 METADATA = ("pyproject.toml", "README.md", "LICENSE", "constraints.txt", "cli.py")
 TEST_TOOLS = {"pytest", "pytest-xdist", "hypothesis", "mypy", "ruff", "build", "gpytorch"}
 
@@ -86,7 +78,7 @@ def test_the_wheel_holds_the_packages_and_no_module_called_cli(wheel: Path) -> N
     sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == sources
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
-    assert {"metahp_report/page.css", "metahp_report/page.js"} <= set(names)
+    assert {"metahp_report/page.css", "metahp_report/page.js", "metahp_report/templates/page.html"} <= set(names)
     assert any(name.endswith("/LICENSE") for name in names)
 
 

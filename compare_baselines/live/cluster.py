@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from compare_baselines.live.search import MAX_DEATHS, SearchJob, carry_out
-from store.errors import HistoryPathError, MissingDependencyError
+from store.errors import HistoryPathError
+from store.extras import needed_for
 
 
 @contextmanager
@@ -27,12 +28,8 @@ def ray_cluster(address: str, jobs: int) -> Iterator[Callable[[Sequence[SearchJo
         MissingDependencyError: If Ray is not installed.
         HistoryPathError: If a worker does not see the history.
     """
-    try:
+    with needed_for("--ray", otherwise="use --jobs"):
         import ray
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--ray needs Ray, but it is not installed. Install it with: pip install 'lightning-metahp[ray]', or use --jobs."
-        ) from error
     # The driver's path, so that workers find the packages of a checkout as well.
     environment = {"env_vars": {"PYTHONPATH": ":".join(dict.fromkeys(path for path in sys.path if path)), "OMP_NUM_THREADS": "1"}}
     options: dict[str, Any] = {"num_cpus": jobs, "include_dashboard": False} if address == "local" else {"address": address}

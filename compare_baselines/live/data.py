@@ -25,7 +25,7 @@ from store.errors import InvalidArgumentError
 
 FILES = {"imdb": "imdb.parquet", "cifar10": "cifar10_jpeg.npz", "titanic": "titanic.csv", "electricity": "electricity.csv"}
 """Data set -> its file in a data folder."""
-HUB = {
+HUB_FILES = {
     "imdb": ("stanfordnlp/imdb", ("plain_text/train-00000-of-00001.parquet", "plain_text/test-00000-of-00001.parquet")),
     "cifar10": ("uoft-cs/cifar10", ("plain_text/train-00000-of-00001.parquet", "plain_text/test-00000-of-00001.parquet")),
     "titanic": ("julien-c/titanic-survival", ("titanic.csv",)),
@@ -34,7 +34,7 @@ HUB = {
 """Data set -> its repository on the Hugging Face hub and the files there."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Reviews:
     """Texts with labels, 1 for a good review."""
 
@@ -42,7 +42,7 @@ class Reviews:
     test: Sequence[tuple[str, int]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Images:
     """Images ``(n, 32, 32, 3)``, bytes, with labels ``(n,)``."""
 
@@ -76,10 +76,10 @@ def hub_files(dataset: str) -> list[Path]:
     """
     from huggingface_hub import hf_hub_download
 
-    repository, names = HUB[dataset]
+    repository, names = HUB_FILES[dataset]
     try:
         return [Path(hf_hub_download(repository, name, repo_type="dataset")) for name in names]
-    except Exception as error:  # the hub's client has many ways to say that there is no network
+    except Exception as error:  # the hub's client has many errors for a missing network
         raise InvalidArgumentError(no_hub(repository, error)) from error
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compare_baselines.live.tasks import TASKS, find_task
+from compare_baselines.live.tasks import LIVE_TASKS, find_task
 from compare_baselines.live.tasks.base import LiveTask
 from compare_baselines.methods.registry import uses_past
 from metahp_report.comparison.reader import PLANS
@@ -21,7 +21,7 @@ from store.errors import InvalidArgumentError
 from store.records import RunRecord, TaskRecord
 
 SOURCES = ("auto", "history", "starter", "tasks")
-MAX_RUNS = 5000
+MAX_PAST_RUNS = 5000
 """PastSource runs that are copied for a search, the newest of each task first; more would cost minutes and teach little."""
 
 
@@ -130,7 +130,7 @@ def check_past(past: PastSource, tasks: Sequence[LiveTask], methods: Sequence[st
         if len(others) < MIN_OTHER_TASKS:
             raise InvalidArgumentError(
                 f"{', '.join(learners)} must have a past, but --tasks leaves only {len(others)} with other data than {task.name}, and it "
-                f"takes {MIN_OTHER_TASKS}. Name more of {', '.join(TASKS)}, or pass --history with runs of your own."
+                f"takes {MIN_OTHER_TASKS}. Name more of {', '.join(LIVE_TASKS)}, or pass --history with runs of your own."
             )
 
 
@@ -146,7 +146,7 @@ def write_past(past: PastSource, task: LiveTask, target: Path) -> int:
         if past.kind == "starter":
             return 0
         chosen = [item for item in _source_tasks(source, with_live=past.kind == "tasks") if not is_same_data(item, task)]
-        share = max(MIN_OTHER_RUNS, MAX_RUNS // max(len(chosen), 1))
+        share = max(MIN_OTHER_RUNS, MAX_PAST_RUNS // max(len(chosen), 1))
         runs = [run for item in chosen for run in _of_past(source, past, item)[-share:]]
         if past.kind == "tasks":
             runs = [run for run in runs if not is_same_note(run, task)]
@@ -193,7 +193,7 @@ def is_same_note(run: RunRecord, task: LiveTask) -> bool:
     """Say whether a run is noted as an evaluation of a live task with the same data."""
     note: Any = run.description.get(KEY)
     name = note.get("task") if isinstance(note, Mapping) else None
-    return name in TASKS and _shares_data(find_task(name), task)
+    return name in LIVE_TASKS and _shares_data(find_task(name), task)
 
 
 def _shares_data(left: LiveTask, right: LiveTask) -> bool:
@@ -203,7 +203,7 @@ def _shares_data(left: LiveTask, right: LiveTask) -> bool:
 def _live_task(item: TaskRecord) -> LiveTask | None:
     """Return the live task that a task of a history is, None if it is something else."""
     words = item.name.split()
-    return find_task(words[1]) if len(words) == 3 and words[0] == "live" and words[1] in TASKS else None
+    return find_task(words[1]) if len(words) == 3 and words[0] == "live" and words[1] in LIVE_TASKS else None
 
 
 def _source_tasks(history: History, with_live: bool = False) -> Iterator[TaskRecord]:

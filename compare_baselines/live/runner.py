@@ -21,13 +21,13 @@ from compare_baselines.live.tasks.base import LiveTask, check_size
 from compare_baselines.methods.registry import LIVE_METHODS, find_live_method, uses_past
 from metahp_report.comparison.reader import PLANS, StoredPlan, read_comparison, read_plans
 from metahp_report.comparison.records import KEY, ComparisonPlan, ComparisonResult
-from metamodel.borrowed import borrowed
+from metamodel.data.opened_history import opened_history
 from store import History
 from store.errors import InvalidArgumentError, StorageError
 from store.ids import new_id, utc_now
 from store.switches import is_off
 
-FRAMEWORK = KEY
+PLAN_FRAMEWORK = KEY
 _NEEDS = {"text": "imdb", "image": "cifar10", "tabular": "titanic", "series": "electricity", "rnn": "electricity"}
 """Task -> the data set it needs; the others come with scikit-learn."""
 
@@ -89,7 +89,7 @@ def run_live(
     """
     remark = remark or (lambda text: None)
     tasks = _check(settings)
-    with borrowed(history) as opened:
+    with opened_history(history) as opened:
         stored = _planned(opened, settings, tasks, remark)
         past = choose_past(stored.plan.past, opened, True, stored.id, stored.created_utc, stored.plan.methods)
         searches = _open_searches(opened, stored, settings, past)
@@ -159,7 +159,7 @@ def _planned(history: History, settings: Settings, tasks: Sequence[LiveTask], re
     if known is None or known.plan != plan:
         notes = {name: {**asdict(info), "metrics": list(info.metrics)} for name, info in infos.items()}
         note = {"id": identity, "plan": plan.to_dict(), "tasks": notes, "names": names}
-        history.start_run(task=PLANS, framework=FRAMEWORK, description={KEY: note}).finish()
+        history.start_run(task=PLANS, framework=PLAN_FRAMEWORK, description={KEY: note}).finish()
     return StoredPlan(identity, created_utc, plan, infos, names)
 
 

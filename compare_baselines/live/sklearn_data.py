@@ -30,7 +30,7 @@ PATCHES_PER_PHOTO = 500
 """With two photos about as many samples as the other data sets have; more would only cost time."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DataSet:
     """One data set in memory.
 
@@ -76,7 +76,7 @@ def _photos() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         columns = rng.integers(0, grey.shape[1] - PATCH_SIZE, PATCHES_PER_PHOTO)
         for row, column in zip(rows, columns, strict=True):
             patch = grey[row : row + PATCH_SIZE, column : column + PATCH_SIZE]
-            # Without its own mean: brightness alone would tell the photos apart, and every model would be perfect.
+            # Without its own mean: brightness by itself would separate the photos, and every model would be perfect.
             inputs.append(patch - patch.mean())
             targets.append(label)
     return np.stack(inputs), np.asarray(targets)

@@ -12,7 +12,7 @@ import torch
 
 from compare_baselines.methods.base import Method, NewTask, filled
 from compare_baselines.methods.rgpe import Processes
-from metamodel.gp.posterior import log_expected_improvement
+from metamodel.gp.prediction import log_expected_improvement
 
 N_RANDOM = 3
 """Random configurations before there is anything to model. From one to five, the figures after eight evaluations differ little."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compare_baselines.methods.base import Method, NewTask, Past, filled
 from metamodel.gp.kernels import matern52
-from metamodel.gp.posterior import log_expected_improvement
+from metamodel.gp.prediction import log_expected_improvement
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,7 +24,7 @@ N_SAMPLES = 256
 """Draws of the ranking loss."""
 MIN_RANKED = 2
 """Own evaluations from which there is an order to rank."""
-JITTER = 1e-5
+RGPE_JITTER = 1e-5
 
 
 class Processes:
@@ -60,7 +60,7 @@ class Processes:
         return covariance
 
     def _factor(self) -> Tensor:
-        noise = self.parameters[2].exp()[:, None, None] + JITTER
+        noise = self.parameters[2].exp()[:, None, None] + RGPE_JITTER
         factor: Tensor = torch.linalg.cholesky(self._kernel(self.inputs, self.inputs) + noise * torch.eye(self.inputs.shape[1]))
         return factor
 

@@ -29,8 +29,7 @@ class Scratch(Method):
         """Draw the networks."""
         import torch
 
-        from metamodel.networks.adaptation import random_network
-        from metamodel.networks.adapted_model import N_MEMBERS
+        from metamodel.networks.adaptation import N_MEMBERS, random_network
 
         super().start(task)
         self._order = np.random.default_rng(task.seed).permutation(len(task.configs))
@@ -62,7 +61,7 @@ class Scratch(Method):
         """Return the free configuration with the largest expected improvement."""
         import torch
 
-        from metamodel.gp.posterior import log_expected_improvement
+        from metamodel.gp.prediction import log_expected_improvement
         from metamodel.networks.adaptation import predict
 
         with torch.no_grad():
@@ -82,8 +81,8 @@ class ScratchFew(Scratch):
         """Take the few steps, then return the configuration with the largest expected improvement."""
         import torch
 
-        from metamodel.gp.held_out import ranks
         from metamodel.networks.adaptation import MAML, Runs, adapt
+        from metamodel.networks.residuals import ranks
 
         if len(tried) < 2:
             return self.task.first_free(self._order, tried)

@@ -11,10 +11,10 @@ import numpy as np
 from compare_baselines.methods.base import DEFAULTS, Method, NewTask, Past, Proposal, SearchProblem, Trial
 from compare_baselines.methods.samplers import ask_sampler
 from compare_baselines.methods.spaces import UnitCube
+from metahp_report.comparison.records import GRID_LEVELS
+from metamodel.space.batch import as_seen_by_model
 from metamodel.space.dimensions import Dimension, is_number
 
-GRID_LEVELS = 3
-"""Levels of a number in the grid: low, middle and high, as people write them down."""
 LIBRARY_DEFAULTS: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "weight_decay": 0.0,
@@ -61,6 +61,7 @@ class Default(Random):
         if tried:
             return super().choose(tried, values)
         wanted = self.task.description.get(DEFAULTS, LIBRARY_DEFAULTS)
+        wanted = {**wanted, **as_seen_by_model(wanted)}  # the batch by either of its names: here it is the global one
         # Bounds first: a weight decay of 0 has no place on a logarithmic scale.
         config = {name: dim.snap(wanted[name]) for name, dim in self.task.space.items() if name in wanted and is_number(wanted[name])}
         return self.task.snap({**{name: dim.from_unit(0.5) for name, dim in self.task.space.items()}, **config}, tried)

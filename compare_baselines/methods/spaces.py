@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metamodel.space.dimensions import Dimension, Space, is_number, parse_space
-from metamodel.space.encoding import fit_encoder
+from metamodel.space.encoding import column_order, fit_encoder
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -26,16 +26,16 @@ def space_of(configs: Sequence[Mapping[str, Any]], given: Mapping[str, BaseDistr
 
     Args:
         configs: By canonical name.
-        given: A space that says it, by raw name; it then decides which hyperparameters there are, and their scales.
+        given: A space by raw name; it then decides which hyperparameters there are, and their scales.
 
     Returns:
-        Canonical name -> dimension, in alphabetical order.
+        Canonical name -> dimension, sorted by ``column_order``.
     """
     if given is not None:
         parsed = parse_space(given)
         return {name: parsed[name] for name in sorted(parsed)}
     space: Space = {}
-    for name in sorted({name for config in configs for name in config}):
+    for name in sorted({name for config in configs for name in config}, key=column_order):
         values = [config[name] for config in configs if name in config]
         distinct = sorted({repr(value): value for value in values}.values(), key=lambda value: (str(type(value)), value))
         if len(distinct) > 1:
@@ -68,12 +68,12 @@ def distributions_of(space: Space) -> dict[str, BaseDistribution]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class UnitCube:
     """Maps configurations to points whose Euclidean distance is the one that proposals are snapped by.
 
     A number is one coordinate on its own scale, 0 to 1 over the space; a label is one coordinate a choice, so that two labels are
-    at distance 1; a hyperparameter that a configuration does not have is in the middle, with a coordinate that says so.
+    at distance 1; a hyperparameter that a configuration does not have is in the middle, with a coordinate that marks it.
     """
 
     space: Space

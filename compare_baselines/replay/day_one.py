@@ -17,6 +17,7 @@ from compare_baselines.methods.base import CONTEXT, DEFAULTS, Past
 from compare_baselines.methods.simple import LIBRARY_DEFAULTS
 from compare_baselines.methods.spaces import space_of
 from compare_baselines.replay.protocol import Benchmark
+from metamodel.space.encoding import column_order
 from store.errors import InvalidArgumentError
 from store.names import canonical_name
 
@@ -96,5 +97,5 @@ def day_one(benchmark: Benchmark, mapping: TableMapping) -> DayOneBenchmark:
         for name, pool in benchmark.pools.items()
     }
     space = {names.get(name, name): replace(dim, raw_name=names.get(name, dim.raw_name)) for name, dim in benchmark.space.items()}
-    ordered = {name: space[name] for name in sorted(space)} or space_of([])
+    ordered = {name: space[name] for name in sorted(space, key=column_order)} or space_of([])
     return DayOneBenchmark(pools, ordered, benchmark.objective, benchmark.protocol, benchmark.notes)

@@ -32,14 +32,14 @@ FloatArray = npt.NDArray[np.float64]
 
 FIRST_SEED = 1000
 """Seed of the draw of history runs for seed 0; seed s takes ``FIRST_SEED + s``."""
-MIN_TASKS = 3
+MIN_REPLAY_TASKS = 3
 """Two tasks of the past and the one in question."""
-MIN_OWN_RUNS = 10
+MIN_REPLAY_RUNS = 10
 """Finished runs a task of the user's own needs: fewer leave no order to find."""
 _SHOWN_TASKS = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Protocol:
     """How a replay is done.
 
@@ -71,7 +71,7 @@ class Protocol:
                 raise InvalidArgumentError(f"{name} must be {possible}, but got {getattr(self, name)}. Pass another number.")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: it caches
 class Pool:
     """The configurations recorded for a task, and what came of each. Methods see the configurations only.
 
@@ -84,7 +84,7 @@ class Pool:
         description: What is known of the task.
         run_ids: The run each configuration was taken from.
         judged: What regret is computed from, shape ``(n,)``; None for ``values``.
-        endings: How each run ended, as ``RunStatus`` says it; empty: the values say it.
+        endings: How each run ended, as in ``RunStatus``; empty: it follows from the values.
     """
 
     task: str
@@ -114,7 +114,7 @@ class Pool:
         return np.asarray((best - self.filled) / (best - float(np.median(self.filled))), dtype=np.float64)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)  # no slots: it caches
 class Benchmark:
     """The pools of a history, ready to be replayed.
 
@@ -223,16 +223,16 @@ def own_runs_protocol(history: History, objective: str | None = None) -> Protoco
     runs = [run for run in history.runs(status=FINISHED, with_hparams=False) if run.objective is not None]
     chosen = objective or _common_objective(runs, [])
     counts = Counter(run.task_name for run in runs if run.objective == chosen)
-    ready = {name: count for name, count in counts.items() if count >= MIN_OWN_RUNS}
-    if len(ready) < MIN_TASKS:
-        nearest = [(name, count) for name, count in counts.most_common() if count < MIN_OWN_RUNS][: MIN_TASKS - len(ready)]
-        missing = [f"{MIN_OWN_RUNS - count} more of {name!r} ({count} now)" for name, count in nearest]
-        n_new = MIN_TASKS - len(ready) - len(nearest)
+    ready = {name: count for name, count in counts.items() if count >= MIN_REPLAY_RUNS}
+    if len(ready) < MIN_REPLAY_TASKS:
+        nearest = [(name, count) for name, count in counts.most_common() if count < MIN_REPLAY_RUNS][: MIN_REPLAY_TASKS - len(ready)]
+        missing = [f"{MIN_REPLAY_RUNS - count} more of {name!r} ({count} now)" for name, count in nearest]
+        n_new = MIN_REPLAY_TASKS - len(ready) - len(nearest)
         if n_new:
-            missing.append(f"{MIN_OWN_RUNS} of {'another task' if n_new == 1 else f'each of {n_new} other tasks'}")
-        total = sum(MIN_OWN_RUNS - count for _, count in nearest) + n_new * MIN_OWN_RUNS
+            missing.append(f"{MIN_REPLAY_RUNS} of {'another task' if n_new == 1 else f'each of {n_new} other tasks'}")
+        total = sum(MIN_REPLAY_RUNS - count for _, count in nearest) + n_new * MIN_REPLAY_RUNS
         raise NotEnoughHistoryError(
-            f"A replay of your own runs needs {MIN_TASKS} tasks with {MIN_OWN_RUNS} finished runs each, but {history.path} has "
+            f"A replay of your own runs needs {MIN_REPLAY_TASKS} tasks with {MIN_REPLAY_RUNS} finished runs each, but {history.path} has "
             f"{len(ready)}; {total} runs are missing: {', '.join(missing)}. Train on, or replay a recorded table (metahp import table)."
         )
     # Repeated configurations count once, so half of the runs is what surely remains to be known and to be found.
@@ -244,8 +244,8 @@ def _common_objective(runs: Sequence[RunRecord], notes: list[str]) -> str:
     tasks = Counter(objective for _, objective in {(run.task_name, run.objective) for run in runs if run.objective is not None})
     if not tasks:
         raise NotEnoughHistoryError(
-            f"A replay needs at least {MIN_TASKS} tasks with finished runs and an objective, but the history has none; "
-            f"{MIN_TASKS * MIN_OWN_RUNS} runs are missing. Train with a MetaHPCallback, or use metahp import table."
+            f"A replay needs at least {MIN_REPLAY_TASKS} tasks with finished runs and an objective, but the history has none; "
+            f"{MIN_REPLAY_TASKS * MIN_REPLAY_RUNS} runs are missing. Train with a MetaHPCallback, or use metahp import table."
         )
     order = sorted(tasks, key=lambda name: (-tasks[name], name))
     if len(order) > 1:
@@ -288,10 +288,10 @@ def _check_roles(usable: Mapping[str, Pool], protocol: Protocol, notes: Sequence
             f"A held-out task must be one that can be replayed, but got {unknown[0]!r}; possible are "
             f"{_listed(list(usable)) or 'none'}{why}."
         )
-    if len(usable) < MIN_TASKS:
+    if len(usable) < MIN_REPLAY_TASKS:
         least = max(protocol.n_hist, protocol.budget)
         raise NotEnoughHistoryError(
-            f"A replay needs at least {MIN_TASKS} tasks with {least} finished runs of differing outcome, but {path} has "
+            f"A replay needs at least {MIN_REPLAY_TASKS} tasks with {least} finished runs of differing outcome, but {path} has "
             f"{len(usable)}{why}. "
             "Log more runs or lower --n-hist and --budget."
         )
@@ -307,7 +307,7 @@ def _check_roles(usable: Mapping[str, Pool], protocol: Protocol, notes: Sequence
 
 
 def _is_usable(pool: Pool, protocol: Protocol, notes: list[str]) -> bool:
-    """Say whether a pool can be replayed; if not, a note says why."""
+    """Say whether a pool can be replayed; if not, a note gives the reason."""
     reason = None
     is_past, is_tested = (pool.task not in protocol.holdout, pool.task in protocol.holdout) if protocol.holdout else (True, True)
     least = max(protocol.n_hist * is_past, protocol.budget * is_tested)

@@ -10,13 +10,13 @@ from metamodel.kinds import DEFAULT as OURS
 
 LOWEST = 1e-4
 """Smallest regret that a picture tells from 0, which a logarithmic scale does not have."""
-SHOWN = (1, 2, 3, 5, 8, 16, 32)
+REGRET_SHOWN = (1, 2, 3, 5, 8, 16, 32)
 """Evaluations that tables show."""
 
 
 def shown_evaluations(budget: int) -> list[int]:
     """Return the numbers of evaluations that a table shows, the last one always."""
-    return sorted({*(k for k in SHOWN if k <= budget), budget})
+    return sorted({*(k for k in REGRET_SHOWN if k <= budget), budget})
 
 
 def regret_rows(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

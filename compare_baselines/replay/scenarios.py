@@ -19,7 +19,7 @@ from compare_baselines.methods.spaces import UnitCube
 from compare_baselines.replay.protocol import FIRST_SEED, Benchmark, Pool
 from metamodel.space.dimensions import Dimension, is_number
 from store.errors import InvalidArgumentError
-from store.hyperparameters import aliases_of
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, aliases_of
 from store.names import Direction
 from store.records import RunStatus
 
@@ -39,13 +39,13 @@ ELSEWHERE = 0.1
 SHARE_DIVERGED, SHARE_OOM = 0.09, 0.06
 BLUR = 0.05
 """Noise on the edge of the regions that fail, in units of a range."""
-FAILING = {RunStatus.DIVERGED: ("learning_rate", "momentum"), RunStatus.OOM: ("hidden_size", "batch_size")}
+FAILING = {RunStatus.DIVERGED: ("learning_rate", "momentum"), RunStatus.OOM: ("hidden_size", PER_DEVICE_BATCH_SIZE, GLOBAL_BATCH_SIZE)}
 """Names whose large values fail, where they exist; else the first numbers of the space."""
 DECADES = (2.0, 8.0)
 """How many powers of ten lie between a task's best and worst outcome in ``magnitudes``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One kind of history.
 
@@ -321,7 +321,7 @@ SCENARIOS = {
         Scenario("failures", "15 % of all runs fail, 9 % diverged and 6 % out of memory, where values are large", None, _failing_pools),
         Scenario("truncated", "every past run was interrupted at a random epoch", _truncated, None, needs_curves=True),
         Scenario("misleading", "past outcomes are those of the opposite configuration: consistent and wrong", _mirrored),
-        Scenario("unrelated", "past outcomes are shuffled within each task: they say nothing", _shuffled),
+        Scenario("unrelated", "past outcomes are shuffled within each task: they hold no information", _shuffled),
         Scenario("magnitudes", "a minimised loss that spans 2 to 8 powers of ten a task", None, _wide_pools, objective="loss"),
         Scenario("epochs", "each past task was trained for its own number of epochs, from one to all", _epochs, None, needs_curves=True),
     )

@@ -13,9 +13,9 @@ from metahp_report.parts import DASHES, SEQUENCE, SYMBOLS, Gallery, Kind, Part, 
 from metahp_report.wording import NOTHING, clean, count, show_number
 from metamodel.kinds import DEFAULT as OURS
 
-MAX_STEPS = 300
+MAX_CURVE_STEPS = 300
 """Points of a curve over seconds."""
-LOG_FROM = 30.0
+SECONDS_LOG_RATIO = 30.0
 
 PEER_TONES = tuple(tone for tone in SEQUENCE if tone is not Tone.MUTED)
 UNINFORMED = {"default": ("dot", "x"), "random": ("dash", "triangle-down")}
@@ -115,7 +115,7 @@ def _standings_table(result: ComparisonResult) -> Table:
         marked = {1 + place for place, k in enumerate(ks) if item.regret[k - 1] == lowest[place]}
         best.append(frozenset(marked | ({len(ks) + 2} if item.mean_rank[-1] == best_rank else set())))
     return Table(
-        f"Standing after {count(budget, 'evaluation')}, {count(len(result.plan.tasks), 'task')} and {count(result.plan.seeds, 'seed')}",
+        f"After {count(budget, 'evaluation')}: {count(len(result.plan.tasks), 'task')} and {count(result.plan.seeds, 'seed')}",
         columns,
         tuple(rows),
         tuple(best),
@@ -140,7 +140,7 @@ def _band_words(n_seeds: int) -> str:
     return (
         "Bands reach from the worse to the better seed."
         if n_seeds == 2
-        else "One seed: there is no band, and luck cannot be told from skill."
+        else "One seed: there is no band, and luck and skill cannot be separated."
     )
 
 
@@ -192,7 +192,7 @@ def _over_seconds(result: ComparisonResult, task: str, name: str) -> Plot:
 
     def times(searches: list[SearchResult]) -> list[float]:
         found = sorted({evaluation.elapsed_s for search in searches for evaluation in search.evaluations} | {last})
-        return found if len(found) <= MAX_STEPS else [found[int(i)] for i in np.linspace(0, len(found) - 1, MAX_STEPS)]
+        return found if len(found) <= MAX_CURVE_STEPS else [found[int(i)] for i in np.linspace(0, len(found) - 1, MAX_CURVE_STEPS)]
 
     def curve(search: SearchResult) -> Callable[[float], float | None]:
         values = search.best_so_far(info.direction)
@@ -206,7 +206,7 @@ def _over_seconds(result: ComparisonResult, task: str, name: str) -> Plot:
         series,
         x_title="seconds of the search, decisions included",
         y_title=f"best validation {info.objective} so far",
-        x_is_log=first > 0 and last / first >= LOG_FROM,
+        x_is_log=first > 0 and last / first >= SECONDS_LOG_RATIO,
         y_range=_around(series),
         note="A line starts when every seed has its first value, and goes on level where the search has ended.",
         height=400,

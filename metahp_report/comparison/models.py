@@ -10,16 +10,16 @@ from metahp_report.advice_section import held_interval, prediction_plot
 from metahp_report.comparison.curves import drawn_last, style, whole_ticks
 from metahp_report.comparison.records import ComparisonResult, Evaluation, SearchResult
 from metahp_report.comparison.summary import regret_curve
-from metahp_report.facts import standings, varied_names
+from metahp_report.facts import percentile_ranks, varied_names
 from metahp_report.importance import importances, mean_importances
 from metahp_report.parts import Gallery, Kind, Part, Plot, Prose, Section, Series, Tone, slugs
+from metahp_report.runs_section import MAX_CURVE_POINTS
 from metahp_report.wording import clean, count, show_share
 from metamodel.kinds import DEFAULT as OURS
 from metamodel.recommendation import Unit
 from store import History
 
-DEFAULT = "default"
-MAX_CURVE_POINTS = 200
+DEFAULT_METHOD = "default"
 MIN_PEERS = 8
 """Evaluations of random configurations that a predicted rank is compared with."""
 
@@ -39,11 +39,11 @@ def regret_at(result: ComparisonResult, task: str, method: str, k: int) -> float
 def advice_section(result: ComparisonResult) -> Section:
     """Show the first and the last recommendation against the defaults, task by task."""
     about = "What a new task gets at once: the libraries' defaults, and the first recommendation, made before any training on the task."
-    if OURS not in result.plan.methods or DEFAULT not in result.plan.methods:
+    if OURS not in result.plan.methods or DEFAULT_METHOD not in result.plan.methods:
         return Section("Recommended against default", about, ())
     lines = []
     for task in result.plan.tasks:
-        found = [regret_at(result, task, method, k) for method, k in ((DEFAULT, 1), (OURS, 1), (OURS, result.plan.budget))]
+        found = [regret_at(result, task, method, k) for method, k in ((DEFAULT_METHOD, 1), (OURS, 1), (OURS, result.plan.budget))]
         known = [value for value in found if value is not None]
         if len(known) == 3:
             lines.append((task, known))
@@ -82,10 +82,10 @@ def importance_section(result: ComparisonResult) -> Section:
     )
     found = {}
     for task in result.plan.tasks:
-        configs, standing = _judged(result, task)
-        shares = importances(configs, standing, varied_names(configs)) if configs else {}
+        configs, rank = _judged(result, task)
+        shares = importances(configs, rank, varied_names(configs)) if configs else {}
         if shares:
-            found[task] = (shares, int((~np.isnan(standing)).sum()))
+            found[task] = (shares, int((~np.isnan(rank)).sum()))
     if not found:
         text = "No task has enough trainings with different hyperparameters yet."
         return Section("Which hyperparameters mattered", about, (Prose(text),) if result.searches else ())
@@ -107,7 +107,7 @@ def _judged(result: ComparisonResult, task: str) -> tuple[list[dict[str, object]
     for seed in range(result.plan.seeds):
         done = [item for s in result.searches if (s.task, s.seed) == (task, seed) for item in s.evaluations]
         values = np.array([math.nan if item.value is None else sign * item.value for item in done])
-        places.append(standings(values, np.isnan(values)))
+        places.append(percentile_ranks(values, np.isnan(values)))
         configs += [dict(item.config) for item in done]
     return configs, np.concatenate(places) if places else np.zeros(0)
 

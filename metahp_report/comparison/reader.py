@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metahp_report.comparison.records import (
+    GRID_LEVELS,
     KEY,
     ComparisonPlan,
     ComparisonResult,
@@ -139,7 +140,7 @@ def n_expected(plan: ComparisonPlan, info: TaskInfo, method: str) -> int:
         return 1
     if method != "grid":
         return plan.budget
-    return min(plan.budget, math.prod(len(values) if isinstance(values, list) else 3 for values in info.space.values()))
+    return min(plan.budget, math.prod(len(values) if isinstance(values, list) else GRID_LEVELS for values in info.space.values()))
 
 
 def is_complete(plan: ComparisonPlan, info: TaskInfo, method: str, n_done: int, elapsed_s: float) -> bool:

@@ -2,7 +2,7 @@
 
 ``load_comparison(history, comparison_id)`` finds the runs of a comparison by what is noted in their description, and returns a
 ``ComparisonResult``: the plan, every search (one method on one task with one seed) with its evaluations, and the figures over them.
-An unfinished comparison is read as well: ``is_complete`` says so, and the figures are those of what is there.
+An unfinished comparison is read as well: ``is_complete`` is then False, and the figures are those of what is there.
 
 What is stored: each evaluation is an ordinary training run, recorded by the callbacks users use, with
 ``description["comparison"] = {"id", "task", "size", "method", "seed", "index", "config", "decision_s", ...}``; the plan is a run of
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 KEY = "comparison"
 """Name of the entry in a run's description; also the framework of a plan's run."""
+GRID_LEVELS = 3
+"""Levels of a range in a grid: low, middle and high, as people write them down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class TaskInfo:
         direction: ``min`` or ``max``.
         metrics: Names of all metrics, the objective first.
         space: Hyperparameter -> the values of its grid in order, or ``{"low", "high", "log"}`` of a range.
-        defaults: What the libraries do where nobody says otherwise.
+        defaults: What the libraries do where nobody sets anything.
     """
 
     name: str
@@ -345,9 +347,9 @@ class ComparisonEntry:
 def list_comparisons(history: History | str | os.PathLike[str] | None) -> list[ComparisonEntry]:
     """Return the comparisons of a history, oldest first."""
     from metahp_report.comparison.reader import read_plans
-    from metamodel.borrowed import borrowed
+    from metamodel.data.opened_history import opened_history
 
-    with borrowed(history) as opened:
+    with opened_history(history) as opened:
         return [ComparisonEntry(item.id, item.created_utc, item.plan) for item in read_plans(opened)]
 
 
@@ -362,7 +364,7 @@ def load_comparison(history: History | str | os.PathLike[str] | None, comparison
         InvalidArgumentError: If there is no such comparison, or more than one begins so; the message lists what there is.
     """
     from metahp_report.comparison.reader import read_comparison
-    from metamodel.borrowed import borrowed
+    from metamodel.data.opened_history import opened_history
 
-    with borrowed(history) as opened:
+    with opened_history(history) as opened:
         return read_comparison(opened, comparison_id)

@@ -97,17 +97,17 @@ def _winner(result: ComparisonResult) -> str:
 
 
 def _against_ours(result: ComparisonResult) -> str:
-    rivals = [item for item in result.standings if item.difference_ci95]
-    if not rivals:
+    compared = [item for item in result.standings if item.difference_ci95]
+    if not compared:
         return ""
-    better = [item.method for item in rivals if _end(item)[1] < 0]
-    worse = [item.method for item in rivals if _end(item)[0] > 0]
-    open_ = [item.method for item in rivals if item.method not in better and item.method not in worse]
+    better = [item.method for item in compared if _end(item)[1] < 0]
+    worse = [item.method for item in compared if _end(item)[0] > 0]
+    open_ = [item.method for item in compared if item.method not in better and item.method not in worse]
     texts = [f"clearly better than {listed(better, 9)}"] if better else []
     texts += [f"clearly worse than {listed(worse, 9)}"] if worse else []
-    texts += [f"not to be told from {listed(open_, 9)}"] if open_ else []
+    texts += [f"not distinguishable from {listed(open_, 9)}"] if open_ else []
     n = len(result.plan.tasks)
-    caution = "; with so few tasks that says little about another one" if n < FEW_TASKS else ""
+    caution = "; so few tasks allow little to be concluded for another one" if n < FEW_TASKS else ""
     return f"{OURS} is {'; '.join(texts)} (paired 95 % intervals over {count(n, 'task')}{caution})."
 
 

@@ -14,7 +14,7 @@ from metamodel.kinds import DEFAULT as OURS
 
 FloatArray = npt.NDArray[np.float64]
 
-TOLERANCE = 0.01
+AS_GOOD_TOLERANCE = 0.01
 """A value within 1 % of another, measured by that one's size, is as good."""
 BASELINES = ("grid", "random")
 NOT_MEASURED = "not measured"
@@ -39,11 +39,11 @@ def _summary(plan: ComparisonPlan, info: TaskInfo, mine: Sequence[SearchResult],
     def over(figure: Callable[[SearchResult], float | None]) -> Spread:
         return Spread.of([figure(search) for search in mine])
 
-    def rivals(search: SearchResult) -> list[SearchResult]:
+    def others(search: SearchResult) -> list[SearchResult]:
         return [other for other in of_task if other.seed == search.seed]
 
     def converged(search: SearchResult) -> Evaluation | None:
-        best = best_evaluation(rivals(search), direction)
+        best = best_evaluation(others(search), direction)
         return None if best is None or best.value is None else first_as_good(search, best.value, direction)
 
     baselines = [name for name in BASELINES if name in plan.methods and name != method]
@@ -60,15 +60,15 @@ def _summary(plan: ComparisonPlan, info: TaskInfo, mine: Sequence[SearchResult],
         convergence_evaluations=over(lambda search: _then(converged(search), lambda item: item.index + 1.0)),
         convergence_s=over(lambda search: _then(converged(search), lambda item: item.elapsed_s)),
         n_converged=sum(converged(search) is not None for search in mine),
-        best_at_common_seconds=over(lambda search: _best_after(search, common_seconds(rivals(search)), direction)),
+        best_at_common_seconds=over(lambda search: _best_after(search, common_seconds(others(search)), direction)),
         cpu_hours=over(lambda search: _total(item.cpu_s for item in search.evaluations)),
         gpu_hours=over(lambda search: _total(item.gpu_s for item in search.evaluations)),
         gpu_percent=over(lambda search: _mean(item.gpu_percent for item in search.evaluations)),
         energy_j=over(_joules),
         energy_source=_energy_source(mine, plan.jobs),
-        reduction={name: over(lambda search, name=name: _reduction(search, rivals(search), name, direction)) for name in baselines},  # type: ignore[misc]
-        first_error=_errors(mine, rivals, direction, lambda search: search.evaluations[0].config),
-        chosen_error=_errors(mine, rivals, direction, lambda search: None if search.best is None else search.best.config),
+        reduction={name: over(lambda search, name=name: _reduction(search, others(search), name, direction)) for name in baselines},  # type: ignore[misc]
+        first_error=_errors(mine, others, direction, lambda search: search.evaluations[0].config),
+        chosen_error=_errors(mine, others, direction, lambda search: None if search.best is None else search.best.config),
     )
 
 
@@ -136,7 +136,7 @@ def best_evaluation(searches: Iterable[SearchResult], direction: str) -> Evaluat
 
 def is_as_good(value: float, target: float, direction: str) -> bool:
     """Say whether a value is better than a target, or within 1 % of it."""
-    slack = TOLERANCE * abs(target)
+    slack = AS_GOOD_TOLERANCE * abs(target)
     return value <= target + slack if direction == "min" else value >= target - slack
 
 
@@ -165,14 +165,14 @@ def distance(name: str, left: Any, right: Any) -> float | None:
 
 def _errors(
     mine: Sequence[SearchResult],
-    rivals: Callable[[SearchResult], list[SearchResult]],
+    others: Callable[[SearchResult], list[SearchResult]],
     direction: str,
     recommended: Callable[[SearchResult], Mapping[str, Any] | None],
 ) -> dict[str, Spread]:
     """Return the distance of recommended configurations from the best one found with the same seed, by hyperparameter."""
     found: dict[str, list[float | None]] = {}
     for search in mine:
-        best, config = best_evaluation(rivals(search), direction), recommended(search)
+        best, config = best_evaluation(others(search), direction), recommended(search)
         for name in () if best is None or config is None else config:
             assert best is not None
             assert config is not None
@@ -180,9 +180,9 @@ def _errors(
     return {name: Spread.of(values) for name, values in found.items()}
 
 
-def _reduction(search: SearchResult, rivals: Sequence[SearchResult], baseline: str, direction: str) -> float | None:
+def _reduction(search: SearchResult, others: Sequence[SearchResult], baseline: str, direction: str) -> float | None:
     """Return the share of time saved until as good as the best of a baseline, None where it never was."""
-    other = next((item for item in rivals if item.method == baseline), None)
+    other = next((item for item in others if item.method == baseline), None)
     if other is None or other.best is None or other.best.value is None:
         return None
     reached = first_as_good(search, other.best.value, direction)

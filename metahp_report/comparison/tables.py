@@ -132,7 +132,7 @@ def _unit(name: str) -> str:
 
 def cost_section(result: ComparisonResult) -> Section:
     """Show time and energy by method."""
-    about = "Mean over seeds, summed over tasks. Energy is what a counter says; where none could be read nothing is estimated."
+    about = "Mean over seeds, summed over tasks. Energy is read from a counter; where none could be read nothing is estimated."
     parts: list[Part] = []
     methods = [method for method in result.plan.methods if any(summary.method == method for summary in result.summaries)]
     if not methods:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CACHE_FILE = "tasks.cache"
-FORMAT = 1
+TABLE_FORMAT = 2
 """Version of the file; to be raised when ``build_table`` makes something else of the same runs."""
 
 _KEPT_TABLES = 4
@@ -65,7 +65,7 @@ def learning_table(history: History) -> LearningTable:
         _cache.move_to_end(key)
         return _cache[key]
     records = {task.id: task for task in history.tasks()}
-    keys = {task_id: (state, _told_by(records.get(task_id))) for task_id, state in history.task_states().items()}
+    keys = {task_id: (state, _key_of(records.get(task_id))) for task_id, state in history.task_states().items()}
     origin = origin_of_history(history) if n_finished >= MIN_CACHED_RUNS else None
     file = history.models_path / CACHE_FILE
     before = _parts.get(path)
@@ -95,7 +95,7 @@ def _remembered(history: History, key: tuple[Path, str], parts: _Parts) -> Learn
     return table
 
 
-def _told_by(record: TaskRecord | None) -> str:
+def _key_of(record: TaskRecord | None) -> str:
     """Return what a learning task takes from the record of its task."""
     return "" if record is None else repr((record.name, record.description))
 
@@ -137,11 +137,11 @@ def _write_parts(path: Path, origin: str, parts: _Parts) -> None:
         }
         for task_id, (key, part) in parts.items()
     }
-    write_cache(path, FORMAT, origin, {"parts": content})
+    write_cache(path, TABLE_FORMAT, origin, {"parts": content})
 
 
 def _read_parts(path: Path, origin: str) -> _Parts:
-    content = read_cache(path, FORMAT, origin)
+    content = read_cache(path, TABLE_FORMAT, origin)
     if content is None:
         return {}
     try:

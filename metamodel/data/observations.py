@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
 from metamodel.data.task import TaskDescription
+from metamodel.space.arrays import FloatArray
 from metamodel.space.batch import as_seen_by_model
 from metamodel.space.dimensions import is_number
 from metamodel.space.encoding import plain_numbers
@@ -25,7 +26,6 @@ from store.statuses import RunStatus
 if TYPE_CHECKING:
     from store.records import RunRecord
 
-FloatArray = npt.NDArray[np.float64]
 AnyRun: TypeAlias = "RunRecord | LearningRun"
 
 USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
@@ -77,7 +77,7 @@ class TaskRuns:
 
     @property
     def has_outcome(self) -> npt.NDArray[np.bool_]:
-        """Runs that say how good their configuration is, shape ``(n,)``: all but out-of-memory ones."""
+        """Runs with an outcome, shape ``(n,)``: all but out-of-memory ones."""
         return ~self.is_oom
 
     @property
@@ -132,7 +132,7 @@ class LearningTable:
     logged_names: tuple[str, ...] = ()
 
     def describe_left_out(self) -> str:
-        """Say what was left out and why; for objectives nobody logged, which names were. Empty where nothing was."""
+        """Say what was left out and why; for objectives that were never logged, which names were. Empty where nothing was."""
         if not self.left_out:
             return ""
         text = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.left_out.items()))
@@ -159,9 +159,9 @@ def rank_scores(values: FloatArray) -> FloatArray:
 
 
 def past_scores(values: FloatArray) -> FloatArray:
-    """Map the outcomes of a past task to what its process learns: half normal scores of ranks, half standardised outcomes.
+    """Map the outcomes of a source task to what is learned from it: half normal scores of ranks, half standardised outcomes.
 
-    Ranks make tasks of any unit comparable; how far the bad ones fall behind is what they forget, and it tells what to avoid. Standardised
+    Ranks make tasks of any unit comparable; how far the bad ones fall behind is lost in them, and it shows what to avoid. Standardised
     outcomes are cut at ``MAX_STANDARDISED``, where one extreme run would leave the others no difference.
 
     Args:
@@ -178,8 +178,8 @@ def past_scores(values: FloatArray) -> FloatArray:
     return np.asarray(0.5 * rank_scores(values) + 0.5 * standardised, dtype=np.float64)
 
 
-def own_scores(values: FloatArray) -> FloatArray:
-    """Map the outcomes of one task to what a process learns that knows this task alone.
+def single_task_scores(values: FloatArray) -> FloatArray:
+    """Map the outcomes of one task to what a single-task GP learns.
 
     Nothing has to be comparable with other tasks, so distances are kept: many runs around an optimum differ by little, and their ranks
     would not. What falls behind by more than twice the lead of the best is drawn in by its logarithm, since how bad it is does not matter;
@@ -271,7 +271,7 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
 
 
 def _config(run: AnyRun) -> dict[str, Any]:
-    """Hyperparameters of a run, with the global batch as its batch size and the epochs it really got as its fidelity."""
+    """Hyperparameters of a run, with its global batch, and the epochs it really got as its fidelity."""
     config = as_seen_by_model(run.hparams)
     was_cut = run.status is RunStatus.INTERRUPTED
     if run.epochs_reached and (was_cut or "num_epochs" not in config):

@@ -1,4 +1,9 @@
-"""What every Gaussian process here shares: the kernel, a factorisation that does not fail, one CPU thread for small matrices."""
+"""What every Gaussian process here shares: the kernel, a factorisation that does not fail, one CPU thread for small matrices.
+
+There are two implementations of the kernel, on purpose. This one is for batches: all tasks of a history, thousands of candidates at once,
+gradients by autograd. ``single_task`` fits one task's few dozen runs by L-BFGS, hundreds of evaluations of matrices so small that a call of
+torch costs more than the arithmetic in it; it uses NumPy, with the gradient by hand. Tests hold both to the same formula.
+"""
 
 from __future__ import annotations
 

@@ -13,6 +13,9 @@ from torch import Tensor
 
 from store.errors import ModelFileError
 
+MODEL_FORMAT = 4
+"""Version of the files; a reader refuses others with the way out."""
+
 
 def write_model_files(folder: str | os.PathLike[str], model_id: str, content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
     """Write ``<id>.safetensors`` and ``<id>.json`` into a folder, the JSON last: a model exists once its JSON does.
@@ -29,7 +32,7 @@ def write_model_files(folder: str | os.PathLike[str], model_id: str, content: Ma
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
     os.replace(partial, weights)
     partial_meta = folder / f".{model_id}.{os.getpid()}.json"
-    partial_meta.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    partial_meta.write_text(json.dumps({"format": MODEL_FORMAT, **content}, indent=1), encoding="utf-8")
     os.replace(partial_meta, meta)
     return meta
 
@@ -59,12 +62,11 @@ def readable(meta: Path) -> Iterator[None]:
         ) from error
 
 
-def read_model_files(meta: Path, expected_format: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_model_files(meta: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the two files of a model.
 
     Args:
         meta: The JSON file.
-        expected_format: The version that can be read.
 
     Raises:
         ModelFileError: If a file is missing, damaged or of another format.
@@ -73,8 +75,8 @@ def read_model_files(meta: Path, expected_format: int) -> tuple[dict[str, Any], 
 
     with readable(meta):
         content = json.loads(meta.read_text(encoding="utf-8"))
-        if content.get("format") != expected_format:
+        if content.get("format") != MODEL_FORMAT:
             raise ModelFileError(
-                f"A meta-model must have format {expected_format}, but {str(meta)!r} has {content.get('format')!r}. Run `metahp refit`."
+                f"A meta-model must have format {MODEL_FORMAT}, but {str(meta)!r} has {content.get('format')!r}. Run `metahp refit`."
             )
         return content, load_file(meta.with_suffix(".safetensors"))

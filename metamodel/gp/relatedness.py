@@ -1,6 +1,6 @@
-"""Which past tasks are like a new one, by what is known of them before training: sizes, classes, imbalance.
+"""Which source tasks are like a new one, by what is known of them before training: sizes, classes, imbalance.
 
-The own parts of the tasks (``task_gps``) are correlated as their descriptors say: ``B = (1 - rho) 1 + rho K`` with a squared-exponential
+The task effects (``task_gps``) are correlated by descriptors: ``B = (1 - rho) 1 + rho K`` with a squared-exponential
 kernel ``K`` over descriptors, an inverse squared width each. With few tasks descriptors tempt any flexible model (they name each task),
 so ``rho`` and the widths are learned by their likelihood, where a width says "does not matter" unless the tasks contradict.
 
@@ -18,42 +18,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from metamodel.space.arrays import FloatArray
 from metamodel.space.dimensions import LOG_RATIO
-from metamodel.space.encoding import FloatArray
 
-MIN_TASKS = 8
+MIN_DESCRIBED_TASKS = 8
 """Described tasks from which widths can be learned."""
 MAX_LEARNED = 128
 """Tasks the widths are learned from; the work grows with the cube of their number."""
 MIN_PRESENT = 0.8
 """Share of the tasks that must have a descriptor for it to count."""
-OVERHANG = 0.25
+DESCRIPTOR_MARGIN = 0.25
 """Standard deviations by which a new task may lie outside what was seen; beyond, it counts as the outermost one."""
-SHARPER = 2.0
-"""Factor on the inverse widths where tasks are mixed instead of regressed on: a mixture cannot subtract what is not alike."""
-MIN_TELLING = 0.02
+MIXTURE_SHARPENING = 2.0
+"""Factor on the inverse widths where tasks are mixed instead of regressed on: a mixture has no negative weights."""
+MIN_INVERSE_WIDTH = 0.02
 """Inverse squared width below which a descriptor changes nothing: tasks four standard deviations apart stay correlated by 0.85."""
 
 MIN_CORRELATION = 0.15
-"""``rho`` below which descriptors are taken for telling nothing: what they explain is smaller than what noise makes them explain."""
+"""``rho`` below which descriptors are not used: what they explain is smaller than what noise makes them explain."""
 
 _LOGIT_SPREAD = 1.5
 """Weak prior of ``rho``: about one half, before anything is seen."""
 _STARTS = (-2.0, -0.5)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Relatedness:
-    """How past tasks are related to a new one.
+    """How source tasks are related to a new one.
 
     Attributes:
         names: Descriptors used, ``f`` of them.
         is_log: Which of them are taken as logarithms: sizes that span decades.
         centre: Their means, shape ``(f,)``.
         scale: Their standard deviations, shape ``(f,)``.
-        values: Standardised descriptors of the past tasks, shape ``(T, f)``; unknown ones are 0.
+        values: Standardised descriptors of the source tasks, shape ``(T, f)``; unknown ones are 0.
         inverse_widths: Inverse squared widths, shape ``(f,)``; 0 where a descriptor does not matter.
-        correlation: ``rho``, in [0, 1]: which part of the own parts descriptors can explain; 0 where nothing was learned.
+        correlation: ``rho``, in [0, 1]: which part of the task effects descriptors can explain; 0 where nothing was learned.
     """
 
     names: tuple[str, ...]
@@ -65,23 +65,23 @@ class Relatedness:
     correlation: float = 0.0
 
     @property
-    def telling(self) -> list[str]:
+    def informative(self) -> list[str]:
         """Descriptors that make a difference."""
         if self.correlation <= 0:
             return []
-        return [name for name, width in zip(self.names, self.inverse_widths, strict=True) if width >= MIN_TELLING]
+        return [name for name, width in zip(self.names, self.inverse_widths, strict=True) if width >= MIN_INVERSE_WIDTH]
 
     def weights(self, features: Mapping[str, float], keep: npt.NDArray[np.bool_] | None = None) -> FloatArray:
-        """Return the weight of each past task in a mixture.
+        """Return the weight of each source task in a mixture.
 
         Args:
             features: Descriptors of the new task; with none of them known all tasks weigh the same.
-            keep: Which past tasks may count, shape ``(T,)``.
+            keep: Which source tasks may count, shape ``(T,)``.
 
         Returns:
             Shape ``(T,)``, sum 1; 0 where ``keep`` is false.
         """
-        distance = SHARPER * self._distance(self._row(features)) if self._is_known(features) else np.zeros(len(self.values))
+        distance = MIXTURE_SHARPENING * self._distance(self._row(features)) if self._is_known(features) else np.zeros(len(self.values))
         kept = np.ones(len(distance), dtype=bool) if keep is None else keep
         logits = np.where(kept, -0.5 * distance, -np.inf)
         weights = np.exp(logits - logits[kept].max())
@@ -89,14 +89,14 @@ class Relatedness:
         return result
 
     def regression(self, features: Mapping[str, float], index: npt.NDArray[np.intp]) -> tuple[FloatArray, float]:
-        """Return how the own part of a new task is expected to follow those of past tasks.
+        """Return how the effect of a new task is predicted from those of source tasks.
 
         Args:
             features: Descriptors of the new task.
-            index: Past tasks, ``k`` of them.
+            index: Source tasks, ``k`` of them.
 
         Returns:
-            Weights of their own parts, shape ``(k,)``, and the share of its variance that they leave open. 0 and 1 where nothing is known.
+            Weights of their effects, shape ``(k,)``, and the share of its variance that they leave open. 0 and 1 where nothing is known.
         """
         if not self._is_known(features):
             return np.zeros(len(index)), 1.0
@@ -112,7 +112,7 @@ class Relatedness:
 
     def _row(self, features: Mapping[str, float]) -> FloatArray:
         row = np.nan_to_num((_row(features, self.names, self.is_log) - self.centre) / self.scale)
-        return np.clip(row, self.values.min(0) - OVERHANG, self.values.max(0) + OVERHANG)
+        return np.clip(row, self.values.min(0) - DESCRIPTOR_MARGIN, self.values.max(0) + DESCRIPTOR_MARGIN)
 
     def _distance(self, row: FloatArray) -> FloatArray:
         distance: FloatArray = (np.square(self.values - row) * self.inverse_widths).sum(1)
@@ -139,48 +139,48 @@ class Relatedness:
         return cls(names, tuple(content["is_log"]), centre, scale, values, widths, float(content["correlation"]))
 
 
-def fit_relatedness(features: Sequence[Mapping[str, float]], own_parts: FloatArray, seed: int = 0) -> Relatedness:
+def fit_relatedness(features: Sequence[Mapping[str, float]], task_effects: FloatArray, seed: int = 0) -> Relatedness:
     """Choose descriptors and learn how tasks are related by them.
 
     Args:
-        features: Descriptors of the past tasks, ``T`` mappings.
-        own_parts: The tasks' own parts at ``p`` configurations, shape ``(T, p)``.
+        features: Descriptors of the source tasks, ``T`` mappings.
+        task_effects: The task effects at ``p`` configurations, shape ``(T, p)``.
         seed: Which tasks are learned from where there are many.
     """
-    if len(own_parts) != len(features) or own_parts.ndim != 2:
-        raise AssertionError(f"own_parts must have shape ({len(features)}, p), got {own_parts.shape}")
-    names = tuple(name for name in sorted({name for item in features for name in item}) if _is_telling(name, features))
+    if len(task_effects) != len(features) or task_effects.ndim != 2:
+        raise AssertionError(f"task_effects must have shape ({len(features)}, p), got {task_effects.shape}")
+    names = tuple(name for name in sorted({name for item in features for name in item}) if is_informative(name, features))
     is_log = tuple(_spans_decades([float(item[name]) for item in features if name in item]) for name in names)
     values = np.array([_row(item, names, is_log) for item in features], dtype=np.float64).reshape(len(features), len(names))
     centre, scale = (np.nanmean(values, axis=0), np.nanstd(values, axis=0)) if names else (np.zeros(0), np.zeros(0))
     standardised = np.nan_to_num((values - centre) / scale) if names else values
     found = Relatedness(names, is_log, centre, scale, standardised, np.zeros(len(names)))
-    if not names or len(features) < MIN_TASKS:
+    if not names or len(features) < MIN_DESCRIBED_TASKS:
         return found
     learned = np.arange(len(features))
     if len(learned) > MAX_LEARNED:
         learned = np.sort(np.random.default_rng(seed).choice(learned, MAX_LEARNED, replace=False))
-    correlation, widths = _learn(own_parts[learned], standardised[learned])
+    correlation, widths = _learn(task_effects[learned], standardised[learned])
     if correlation < MIN_CORRELATION:
         return found
     return replace(found, inverse_widths=np.where(widths >= _MIN_WIDTH * 1.01, widths, 0.0), correlation=correlation)
 
 
-def _learn(own_parts: FloatArray, descriptors: FloatArray) -> tuple[float, FloatArray]:
-    """Maximise the likelihood of the own parts, shape ``(T, p)``, under ``B``; return ``rho`` and the inverse widths, shape ``(f,)``.
+def _learn(task_effects: FloatArray, descriptors: FloatArray) -> tuple[float, FloatArray]:
+    """Maximise the likelihood of the task effects, shape ``(T, p)``, under ``B``; return ``rho`` and the inverse widths, shape ``(f,)``.
 
-    Own parts at neighbouring configurations are not independent: the Wishart likelihood of their products counts as many as their spectrum
-    says (the participation ratio).
+    Effects at neighbouring configurations are not independent: the Wishart likelihood of their products counts their effective number, the
+    participation ratio of the spectrum.
     """
     import torch
     from scipy.optimize import minimize
 
     n_tasks, f = descriptors.shape
-    spectrum = np.linalg.svd(own_parts, compute_uv=False) ** 2
+    spectrum = np.linalg.svd(task_effects, compute_uv=False) ** 2
     if spectrum.sum() <= 0:
         return 0.0, np.zeros(f)
     n_independent = float(spectrum.sum() ** 2 / np.square(spectrum).sum())
-    products = torch.as_tensor(own_parts @ own_parts.T / np.square(own_parts).mean() / own_parts.shape[1])
+    products = torch.as_tensor(task_effects @ task_effects.T / np.square(task_effects).mean() / task_effects.shape[1])
     squared = torch.as_tensor(np.square(descriptors[:, None] - descriptors[None]))
     eye = torch.eye(n_tasks, dtype=torch.double)
 
@@ -216,6 +216,7 @@ def _spans_decades(values: Sequence[float]) -> bool:
     return min(values) > 0 and max(values) > LOG_RATIO * min(values)
 
 
-def _is_telling(name: str, features: Sequence[Mapping[str, float]]) -> bool:
+def is_informative(name: str, features: Sequence[Mapping[str, float]]) -> bool:
+    """Say whether a descriptor is known of enough tasks, finite, and not the same for all."""
     values = [float(item[name]) for item in features if name in item]
     return len(values) >= MIN_PRESENT * len(features) and bool(np.isfinite(values).all()) and float(np.std(values)) > 1e-9

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from metamodel.gp.kernels import JITTER, matern52
-from metamodel.space.encoding import FloatArray
+from metamodel.space.arrays import FloatArray
 
 MAX_INDUCING = 256
 """Points that stand for all runs. Half as many predict the best tenth of held-out tasks measurably worse; twice as many cost four times."""
 
-CHUNK = 256
-"""Points asked at once."""
+POINTS_PER_CHUNK = 256
+"""Points evaluated at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ class SharedKernel:
             Shape ``(..., n)`` or ``(..., n, e)``.
         """
         flat = points.reshape(-1, points.shape[-1])
-        found: Tensor = torch.cat([self.cross(rows) @ weights for rows in torch.split(flat, CHUNK)])
+        found: Tensor = torch.cat([self.cross(rows) @ weights for rows in torch.split(flat, POINTS_PER_CHUNK)])
         return found.reshape(*points.shape[:-1], *weights.shape[1:])
 
     def whitener(self) -> Tensor:
@@ -118,7 +118,7 @@ class SharedFunction:
         return self.kernel.weighted(points.double(), self.mean_weights)
 
     def predict(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is known of the function.
+        """Return the posterior of the function.
 
         Args:
             points: Encoded, shape ``(n, d)``.

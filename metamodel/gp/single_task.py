@@ -1,8 +1,8 @@
-"""One task alone: a Gaussian process on its own runs, for when there is nothing to transfer. Arrays in, arrays out.
+"""The single-task GP: one task's runs and no history. Arrays in, arrays out.
 
-A Matern-5/2 kernel with a length scale for every hyperparameter (the columns of a label share one), and an offset of its own that is
-integrated out. Length scales, amplitude and noise are the most probable ones under weak priors, found by L-BFGS in double precision. The
-noise may become tiny: test functions and trainings with a fixed seed have none.
+A Matern-5/2 kernel with a length scale for every hyperparameter (the columns of a label share one), and an offset that is integrated out.
+Length scales, amplitude and noise are the most probable ones under weak priors, found by L-BFGS in double precision. The noise may become
+tiny: test functions and trainings with a fixed seed have none. Why this is not the kernel of ``kernels``: see there.
 
 References:
     Rasmussen & Williams, "Gaussian processes for machine learning", 2006, ch. 5.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -22,14 +23,20 @@ from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 from scipy.special import log_ndtr
 
-from metamodel.data.observations import own_scores
-from metamodel.gp.posterior import VARIANT_CORRELATION, OwnRuns, Prediction, log_expected_improvement
-
-FloatArray = npt.NDArray[np.float64]
+from metamodel.data.observations import single_task_scores
+from metamodel.gp.prediction import (
+    VARIANT_CORRELATION,
+    Prediction,
+    TargetTaskData,
+    TaskPosterior,
+    log_expected_improvement,
+    variant_correlation,
+)
+from metamodel.space.arrays import FloatArray
 
 MEDIAN_LENGTH = 0.4
 """Median of the prior of a length scale for one hyperparameter; it grows with the root of their number. Columns span about 1."""
-LENGTH_SPREAD = 1.0
+LOG_LENGTH_SPREAD = 1.0
 AMPLITUDE_SPREAD = 1.0
 """Spread of the logarithm of the variance around 1: scores are standardised."""
 NOISE = (math.log(1e-3), 2.5)
@@ -43,8 +50,8 @@ MAX_ITERATIONS = 60
 SMALLEST_VARIANCE = 1e-12
 
 
-@dataclass(frozen=True, eq=False)
-class Kernel:
+@dataclass(frozen=True, slots=True, eq=False)
+class SingleTaskKernel:
     """A fitted covariance.
 
     Attributes:
@@ -116,11 +123,11 @@ def _prior(n_groups: int) -> tuple[FloatArray, FloatArray]:
     length = math.log(MEDIAN_LENGTH * math.sqrt(max(n_groups, 1)))
     return (
         np.array([*[length] * n_groups, 0.0, NOISE[0]]),
-        np.array([*[LENGTH_SPREAD] * n_groups, AMPLITUDE_SPREAD, NOISE[1]]),
+        np.array([*[LOG_LENGTH_SPREAD] * n_groups, AMPLITUDE_SPREAD, NOISE[1]]),
     )
 
 
-def fit_kernel(inputs: FloatArray, scores: FloatArray, groups: npt.NDArray[np.intp], same: FloatArray) -> Kernel:
+def fit_kernel(inputs: FloatArray, scores: FloatArray, groups: npt.NDArray[np.intp], same: FloatArray) -> SingleTaskKernel:
     """Find the most probable covariance.
 
     Args:
@@ -146,38 +153,42 @@ def fit_kernel(inputs: FloatArray, scores: FloatArray, groups: npt.NDArray[np.in
             options={"maxiter": MAX_ITERATIONS},
         )
         theta = np.asarray(found.x if np.isfinite(found.fun) and found.fun < 1e10 else start)
-    return Kernel(np.exp(theta[:-2])[groups], math.exp(theta[-2]), math.exp(theta[-1]))
+    return SingleTaskKernel(np.exp(theta[:-2])[groups], math.exp(theta[-2]), math.exp(theta[-1]))
 
 
-class AlonePosterior:
-    """What is believed of a task from its own runs.
+class SingleTaskPosterior(TaskPosterior):
+    """A single-task GP, conditioned on the target task's runs.
 
     Args:
-        own: Its runs.
+        data: The runs.
         groups: Which hyperparameter each column belongs to, shape ``(d,)``; None: each column its own.
         kernel: A covariance to use as it is; None fits one.
-        scores: Of the own runs, shape ``(n,)``; None makes them of their outcomes.
+        scores: Of the runs, shape ``(n,)``; None makes them of their outcomes.
     """
 
+    has_gradient = True
+
     def __init__(
-        self, own: OwnRuns, groups: Sequence[int] | None = None, kernel: Kernel | None = None, scores: FloatArray | None = None
+        self,
+        data: TargetTaskData,
+        groups: Sequence[int] | None = None,
+        kernel: SingleTaskKernel | None = None,
+        scores: FloatArray | None = None,
     ) -> None:
-        self._inputs = own.inputs
-        self._group = np.arange(own.inputs.shape[1]) if groups is None else np.asarray(groups, dtype=np.intp)
-        self._is_same = own.is_same_variant
-        scores = own_scores(own.outcomes) if scores is None else scores
-        self.own_scores: FloatArray | None = scores
-        same = variant_correlation(own.is_same_variant, own.is_same_variant)
+        self._inputs = data.inputs
+        scores = single_task_scores(data.outcomes) if scores is None else scores
+        self.target_scores = scores
+        self._same = np.where(data.is_same_variant, 1.0, VARIANT_CORRELATION)
+        same = variant_correlation(data.is_same_variant, data.is_same_variant)
         if kernel is None:
+            group = np.arange(data.inputs.shape[1]) if groups is None else np.asarray(groups, dtype=np.intp)
             keep = _deciding(scores)
-            kernel = fit_kernel(own.inputs[keep], scores[keep], self._group, same[np.ix_(keep, keep)])
+            kernel = fit_kernel(data.inputs[keep], scores[keep], group, same[np.ix_(keep, keep)])
         self.kernel = kernel
-        self._cross = kernel.covariance(own.inputs, own.inputs) * same
-        self._factor = _factor(self._cross, kernel.noise)
+        covariance = kernel.covariance(data.inputs, data.inputs) * same
+        self._factor = _factor(covariance, kernel.noise)
         self._weights = cho_solve((self._factor, True), scores, check_finite=False)
-        self._inverse: FloatArray | None = None
-        fitted = self._cross @ self._weights
-        self.incumbent = float(fitted.max()) if len(scores) else None
+        self.incumbent = float((covariance @ self._weights).max()) if len(scores) else None
 
     @property
     def noise_variance(self) -> float:
@@ -185,13 +196,8 @@ class AlonePosterior:
         return self.kernel.noise
 
     def predict(self, inputs: FloatArray, *, is_joint: bool = False) -> Prediction:
-        """Predict the score of ``n`` configurations, without observation noise.
-
-        Args:
-            inputs: Encoded, shape ``(n, d)``.
-            is_joint: Whether the whole covariance is wanted.
-        """
-        cross = self.kernel.covariance(inputs, self._inputs) * variant_correlation(np.ones(len(inputs), dtype=bool), self._is_same)
+        """Predict the score of ``n`` configurations, shape ``(n, d)``, without observation noise."""
+        cross = self.kernel.covariance(inputs, self._inputs) * self._same
         half = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
         mean = cross @ self._weights
         if is_joint:
@@ -204,34 +210,35 @@ class AlonePosterior:
 
     def mean(self, inputs: FloatArray) -> FloatArray:
         """Return the expected score of ``n`` configurations, shape ``(n,)``."""
-        same = np.where(self._is_same, 1.0, VARIANT_CORRELATION)
-        found: FloatArray = self.kernel.covariance(inputs, self._inputs) @ (same * self._weights)
+        found: FloatArray = self.kernel.covariance(inputs, self._inputs) @ (self._same * self._weights)
         return found
 
-    def slope(self, point: FloatArray) -> tuple[float, float, FloatArray, FloatArray]:
+    @cached_property
+    def _inverse(self) -> FloatArray:
+        return np.asarray(cho_solve((self._factor, True), np.eye(len(self._factor)), check_finite=False))
+
+    def gradients(self, point: FloatArray) -> tuple[float, float, FloatArray, FloatArray]:
         """Return mean and variance at one configuration, shape ``(d,)``, and the gradient of each, shape ``(d,)``."""
-        if self._inverse is None:
-            self._inverse = cho_solve((self._factor, True), np.eye(len(self._factor)), check_finite=False)
         difference = (point - self._inputs) / self.kernel.length
         q = np.sqrt(5 * np.square(difference).sum(1))
         decay = self.kernel.amplitude * np.exp(-q)
-        same = np.where(self._is_same, 1.0, VARIANT_CORRELATION)
-        cross = ((1 + q + q * q / 3) * decay + OFFSET_VARIANCE) * same
+        cross = ((1 + q + q * q / 3) * decay + OFFSET_VARIANCE) * self._same
         # d k / d x_j = -amplitude 5/3 (1 + q) exp(-q) (x_j - x'_j) / l_j^2
-        gradient = (-(5 / 3) * (1 + q) * decay * same)[:, None] * difference / self.kernel.length
+        gradient = (-(5 / 3) * (1 + q) * decay * self._same)[:, None] * difference / self.kernel.length
         solved = self._inverse @ cross
         variance = self.kernel.amplitude + OFFSET_VARIANCE - float(cross @ solved)
         return float(cross @ self._weights), max(variance, SMALLEST_VARIANCE), self._weights @ gradient, -2 * solved @ gradient
 
-    def log_improvement(self, point: FloatArray) -> tuple[float, FloatArray]:
-        """Return the logarithm of the expected improvement at one configuration, and its gradient.
+    def mean_gradient(self, point: FloatArray) -> tuple[float, FloatArray]:
+        """Return the expected score of one configuration, shape ``(d,)``, and its gradient."""
+        mean, _, gradient, _ = self.gradients(point)
+        return mean, gradient
 
-        Args:
-            point: Shape ``(d,)``.
-        """
+    def log_improvement_gradient(self, point: FloatArray) -> tuple[float, FloatArray]:
+        """Return the logarithm of the expected improvement on the best run at one configuration, shape ``(d,)``, and its gradient."""
         if self.incumbent is None:
-            raise AssertionError("an improvement needs own runs")
-        mean, variance, mean_slope, variance_slope = self.slope(point)
+            raise AssertionError("an improvement needs runs of the task")
+        mean, variance, mean_slope, variance_slope = self.gradients(point)
         sigma = math.sqrt(variance)
         value = float(log_expected_improvement(np.array([mean]), np.array([variance]), self.incumbent)[0])
         u = (mean - self.incumbent) / sigma
@@ -250,11 +257,6 @@ def _factor(covariance: FloatArray, noise: float) -> FloatArray:
         except LinAlgError:
             continue
     return np.asarray(cholesky(covariance + (noise + 1e-2) * eye, lower=True, check_finite=False))
-
-
-def variant_correlation(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> FloatArray:
-    """Return how runs of two versions of a model's source are correlated, shape ``(n, k)``; True is the version in question."""
-    return np.where(left[:, None] == right[None, :], 1.0, VARIANT_CORRELATION)
 
 
 def _deciding(scores: FloatArray) -> npt.NDArray[np.intp]:

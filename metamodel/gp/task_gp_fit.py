@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from metamodel.gp.shared_function import MAX_INDUCING, SharedFunction, SharedKernel, choose_inducing
-from metamodel.gp.task_gps import Hyperparameters, TaskGPs, TrainingTask, own_factor, told
+from metamodel.gp.task_gps import TaskGPs, TaskKernel, TrainingTask, sufficient_statistics, task_factor
 
 N_STEPS = 100
 """Gradient steps of a fit; the few shared numbers have settled by then."""
 LEARNING_RATE = 0.08
 LENGTH_SPREAD = 0.7
-"""Length scales lie within a factor of about two, before anything is seen: those of own parts around 1, and inputs span about 1."""
+"""Length scales lie within a factor of about two, before anything is seen: those of task effects around 1, and inputs span about 1."""
 LOG_SHARED_LENGTH = 0.7
 """Those of the shared function lie around two: what holds on every task is smoother than what tells tasks apart."""
 LOG_AMPLITUDE = -0.3
@@ -27,17 +27,17 @@ LOG_NOISE = (-1.2, 0.7)
 noise: one that starts with little explains it by short length scales, and stays there."""
 TASKS_PER_STEP = 32
 TASKS_AT_ONCE = 64
-"""Tasks whose say about the shared function is collected in one batch; memory grows with it."""
+"""Tasks whose sufficient statistics are collected in one batch; memory grows with it."""
 
 
-def joint_negative_log_likelihood(kernel: SharedKernel, own: Hyperparameters, inputs: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    """Negative log marginal likelihood of all tasks together: each one's own part and noise, and the function they share.
+def joint_negative_log_likelihood(kernel: SharedKernel, task_kernel: TaskKernel, inputs: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """Negative log marginal likelihood of all tasks together: their effects, the noise, and the function they share.
 
     By the matrix determinant and inversion lemmas it costs the cube of the runs of a task and of the inducing points, not of all runs.
 
     Args:
         kernel: Of the shared function.
-        own: Of the own parts.
+        task_kernel: Of the task effects.
         inputs: Shape ``(b, n, d)``.
         scores: Shape ``(b, n)``.
         mask: Which rows are runs, shape ``(b, n)``.
@@ -52,16 +52,16 @@ def joint_negative_log_likelihood(kernel: SharedKernel, own: Hyperparameters, in
             f"inputs must be (b, n, d), scores and mask (b, n), got {tuple(inputs.shape)}, {tuple(scores.shape)}, {tuple(mask.shape)}"
         )
     try:
-        return _joint_negative_log_likelihood(kernel, own, inputs, scores, mask)
+        return _joint_negative_log_likelihood(kernel, task_kernel, inputs, scores, mask)
     except RuntimeError:  # torch.linalg.LinAlgError, which torch does not export to type checkers
         if inputs.dtype == torch.double:
             raise
-    found = _joint_negative_log_likelihood(kernel.double(), own.double(), inputs.double(), scores.double(), mask)
+    found = _joint_negative_log_likelihood(kernel.double(), task_kernel.double(), inputs.double(), scores.double(), mask)
     return found.to(inputs.dtype)
 
 
-def _joint_negative_log_likelihood(kernel: SharedKernel, own: Hyperparameters, inputs: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
-    factor = own_factor(own, inputs, mask)
+def _joint_negative_log_likelihood(kernel: SharedKernel, task_kernel: TaskKernel, inputs: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    factor = task_factor(task_kernel, inputs, mask)
     both = torch.cat([kernel.basis(inputs), scores[..., None]], -1) * mask[..., None]
     white = torch.linalg.solve_triangular(factor, both, upper=False).flatten(0, 1)
     basis, target = white[:, :-1], white[:, -1]
@@ -106,13 +106,13 @@ def fit_task_gps(
     d = inputs.shape[2]
     starts = torch.zeros(d), torch.zeros(d), torch.tensor(LOG_AMPLITUDE), torch.tensor(LOG_AMPLITUDE), torch.tensor(LOG_NOISE[0])
     parameters = [value.to(device).requires_grad_() for value in starts]
-    kernel, own = SharedKernel(inducing, parameters[0], parameters[2]), Hyperparameters(parameters[1], parameters[3], parameters[4])
+    kernel, task_kernel = SharedKernel(inducing, parameters[0], parameters[2]), TaskKernel(parameters[1], parameters[3], parameters[4])
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     started, step = time.monotonic(), 0
     while step < n_steps:
         chosen = slice(None) if len(tasks) <= TASKS_PER_STEP else torch.as_tensor(rng.choice(len(tasks), TASKS_PER_STEP, replace=False))
         batch = inputs[chosen], scores[chosen], mask[chosen]
-        loss = joint_negative_log_likelihood(kernel, own, *batch) * (len(tasks) / len(batch[1])) - _log_prior(kernel, own)
+        loss = joint_negative_log_likelihood(kernel, task_kernel, *batch) * (len(tasks) / len(batch[1])) - _log_prior(kernel, task_kernel)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -124,13 +124,13 @@ def fit_task_gps(
             break
     for value in parameters:
         value.requires_grad_(False)
-    common = learn_shared(kernel.double(), own, inputs, scores, mask) if n_inducing else None
-    on_cpu = Hyperparameters(own.log_length.cpu(), own.log_amplitude.cpu(), own.log_noise.cpu())
-    return TaskGPs(inputs.cpu(), scores.cpu(), mask.cpu(), on_cpu, common, step)
+    shared_gp = learn_shared(kernel.double(), task_kernel, inputs, scores, mask) if n_inducing else None
+    on_cpu = TaskKernel(task_kernel.log_length.cpu(), task_kernel.log_amplitude.cpu(), task_kernel.log_noise.cpu())
+    return TaskGPs(inputs.cpu(), scores.cpu(), mask.cpu(), on_cpu, shared_gp, step)
 
 
-def learn_shared(kernel: SharedKernel, own: Hyperparameters, inputs: Tensor, scores: Tensor, mask: Tensor) -> SharedFunction:
-    """Collect what all tasks say about the function they share; shapes as above.
+def learn_shared(kernel: SharedKernel, task_kernel: TaskKernel, inputs: Tensor, scores: Tensor, mask: Tensor) -> SharedFunction:
+    """Collect the sufficient statistics of all tasks for the function they share; shapes as above.
 
     Returns:
         The function, on the CPU.
@@ -140,18 +140,18 @@ def learn_shared(kernel: SharedKernel, own: Hyperparameters, inputs: Tensor, sco
     evidence = torch.zeros(m, dtype=torch.double, device=inputs.device)
     for first in range(0, len(inputs), TASKS_AT_ONCE):
         rows = slice(first, first + TASKS_AT_ONCE)
-        more = told(kernel, own, inputs[rows], scores[rows], mask[rows])
+        more = sufficient_statistics(kernel, task_kernel, inputs[rows], scores[rows], mask[rows])
         precision, evidence = precision + more[0], evidence + more[1]
     on_cpu = SharedKernel(kernel.inducing.cpu(), kernel.log_length.cpu(), kernel.log_amplitude.cpu())
     return SharedFunction(on_cpu, precision.cpu(), evidence.cpu())
 
 
-def _log_prior(kernel: SharedKernel, own: Hyperparameters) -> Tensor:
-    """Weak log-normal priors: they decide where the runs say little."""
+def _log_prior(kernel: SharedKernel, task_kernel: TaskKernel) -> Tensor:
+    """Weak log-normal priors: they decide where there are few runs."""
     shared = (kernel.log_length - LOG_SHARED_LENGTH) / LENGTH_SPREAD
-    length = (shared.square() + (own.log_length / LENGTH_SPREAD).square()).sum()
-    noise = ((own.log_noise - LOG_NOISE[0]) / LOG_NOISE[1]).square()
-    return -0.5 * (length + kernel.log_amplitude.square() + own.log_amplitude.square() + noise)
+    length = (shared.square() + (task_kernel.log_length / LENGTH_SPREAD).square()).sum()
+    noise = ((task_kernel.log_noise - LOG_NOISE[0]) / LOG_NOISE[1]).square()
+    return -0.5 * (length + kernel.log_amplitude.square() + task_kernel.log_amplitude.square() + noise)
 
 
 def padded(tasks: Sequence[TrainingTask], device: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,6 @@
-"""The tasks of a history as Gaussian processes: a function they share, and a part of each task's own. Arrays in, arrays out.
+"""The source tasks as Gaussian processes: a function they share, and an effect of each task. Arrays in, arrays out.
 
-The outcome of configuration ``x`` on task ``t``, as a score, is ``g(x) + h_t(x) + noise``. The shared function ``g`` and the own parts
+The outcome of configuration ``x`` on task ``t``, as a score, is ``g(x) + h_t(x) + noise``. The shared function ``g`` and the task effects
 ``h_t`` are draws of processes with a Matern-5/2 kernel each, and length scales of their own: what matters for every task need not be what
 tells tasks apart. Length scales, amplitudes and noise are learned from all tasks together, by their marginal likelihood; what differs
 between tasks is their data alone, so there are few numbers to learn and nothing to overfit with a handful of tasks.
@@ -8,7 +8,7 @@ between tasks is their data alone, so there are few numbers to learn and nothing
 References:
     Wang et al., "Pre-trained Gaussian processes for Bayesian optimization", JMLR 2024 (HyperBO).
     Bonilla, Chai & Williams, "Multi-task Gaussian process prediction", NeurIPS 2007; the covariance between tasks here is 1 + identity,
-    what is known of tasks enters later (``relatedness``).
+    descriptors of tasks enter later (``relatedness``).
 """
 
 from __future__ import annotations
@@ -24,15 +24,14 @@ from torch import Tensor
 
 from metamodel.gp.kernels import JITTER, cholesky, matern52
 from metamodel.gp.shared_function import SharedFunction, SharedKernel
-
-FloatArray = npt.NDArray[np.float64]
+from metamodel.space.arrays import FloatArray
 
 MAX_TASK_RUNS = 64
 """Runs of one task that are kept; more cost cubically and add little."""
 KEPT_BEST = 24
-"""Of these, the best: the neighbourhood of the optimum is what is asked for."""
-CHUNK = 32
-"""Configurations asked at once: what is computed of them fits into a processor's cache."""
+"""Of these, the best: a query is about the neighbourhood of the optimum."""
+CONFIGS_PER_CHUNK = 32
+"""Configurations predicted at once: what is computed of them fits into a processor's cache."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +57,8 @@ class TrainingTask:
 
 
 @dataclass(frozen=True, eq=False)
-class Hyperparameters:
-    """What the tasks' own parts have in common.
+class TaskKernel:
+    """The kernel that all task effects have, and the noise.
 
     Attributes:
         log_length: Logarithm of the length scale of each column, shape ``(d,)``.
@@ -86,9 +85,9 @@ class Hyperparameters:
         """Variance of the noise."""
         return (2 * self.log_noise).exp() + JITTER
 
-    def double(self) -> Hyperparameters:
+    def double(self) -> TaskKernel:
         """Return the same in double precision."""
-        return Hyperparameters(self.log_length.double(), self.log_amplitude.double(), self.log_noise.double())
+        return TaskKernel(self.log_length.double(), self.log_amplitude.double(), self.log_noise.double())
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,16 +98,16 @@ class TaskGPs:
         inputs: Encoded runs, shape ``(T, n, d)``; rows without a run are 0.
         scores: Shape ``(T, n)``.
         mask: Which rows are runs, shape ``(T, n)``.
-        own: Hyperparameters of the tasks' own parts, and the noise.
-        common: The function they share; None where they share nothing but hyperparameters.
+        task_kernel: Of the task effects, with the noise.
+        shared_gp: The function they share; None where they share nothing but hyperparameters.
         n_steps_done: Gradient steps of the fit.
     """
 
     inputs: Tensor
     scores: Tensor
     mask: Tensor
-    own: Hyperparameters
-    common: SharedFunction | None = None
+    task_kernel: TaskKernel
+    shared_gp: SharedFunction | None = None
     n_steps_done: int = 0
 
     @property
@@ -123,29 +122,29 @@ class TaskGPs:
 
     @property
     def amplitude(self) -> float:
-        """Variance of a task before any run: that of the shared function and of its own part."""
-        shared = 0.0 if self.common is None else math.exp(2 * float(self.common.kernel.log_amplitude))
-        return shared + float(self.own.amplitude)
+        """Variance of a task before any run: that of the shared function and of a task effect."""
+        shared = 0.0 if self.shared_gp is None else math.exp(2 * float(self.shared_gp.kernel.log_amplitude))
+        return shared + float(self.task_kernel.amplitude)
 
     @cached_property
     def scaled(self) -> Tensor:
-        """Runs in units of the own parts' length scales, double precision, shape ``(T, n, d)``."""
-        return self.inputs.double() / self.own.length.double()
+        """Runs in units of the task effects' length scales, double precision, shape ``(T, n, d)``."""
+        return self.inputs.double() / self.task_kernel.length.double()
 
     @cached_property
     def factor(self) -> Tensor:
-        """Cholesky factors of the covariances of the own parts with noise, shape ``(T, n, n)``."""
-        return own_factor(self.own, self.inputs.double(), self.mask)
+        """Cholesky factors of the covariances of the task effects with noise, shape ``(T, n, n)``."""
+        return task_factor(self.task_kernel, self.inputs.double(), self.mask)
 
     @cached_property
     def weights(self) -> Tensor:
-        """``S^-1 (y - g)`` of each task, shape ``(T, n, 1)``, with the covariance ``S`` of its own part with noise."""
-        shared = 0.0 if self.common is None else self.common.mean(self.inputs)
+        """``S^-1 (y - g)`` of each task, shape ``(T, n, 1)``, with the covariance ``S`` of its effect with noise."""
+        shared = 0.0 if self.shared_gp is None else self.shared_gp.mean(self.inputs)
         return torch.cholesky_solve(((self.scores.double() - shared) * self.mask)[..., None], self.factor)
 
     @cached_property
     def _single(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scaled runs, inverse factors and weights in single precision: thousands of candidates are asked at once.
+        """Scaled runs, inverse factors and weights in single precision: thousands of candidates are predicted at once.
 
         The noise keeps the inverse well conditioned, and a product with it takes half of the time of solving.
         """
@@ -161,30 +160,32 @@ class TaskGPs:
         return replace(self, inputs=self.inputs[rows], scores=self.scores[rows], mask=self.mask[rows])
 
     def without(self, *index: int) -> TaskGPs:
-        """Return the other tasks, as if these had never been: the shared function forgets them too."""
-        others, common = self.chosen(np.delete(np.arange(self.n_tasks), list(index))), self.common
-        if common is None:
+        """Return the other tasks, as if these had never been: the shared function is without them too."""
+        others, shared_gp = self.chosen(np.delete(np.arange(self.n_tasks), list(index))), self.shared_gp
+        if shared_gp is None:
             return others
         for i in sorted(index, reverse=True):
             rows = slice(i, i + 1)
-            common = common.without(*told(common.kernel, self.own, self.inputs[rows], self.scores[rows], self.mask[rows]))
-        return replace(others, common=common)
+            shared_gp = shared_gp.without(
+                *sufficient_statistics(shared_gp.kernel, self.task_kernel, self.inputs[rows], self.scores[rows], self.mask[rows])
+            )
+        return replace(others, shared_gp=shared_gp)
 
     def predict(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict the own part of each task from its runs.
+        """Predict the effect of each task from its runs.
 
         Args:
             points: Encoded, shape ``(p, d)``.
 
         Returns:
-            Posterior means ``(T, p)``, and ``V = L^-1 K(runs, points)`` of shape ``(T, n, p)``: the posterior covariance of an own part is
+            Posterior means ``(T, p)``, and ``V = L^-1 K(runs, points)`` of shape ``(T, n, p)``: the posterior covariance of an effect is
             ``k(x, x') - V(x)^T V(x')``. Single precision, whose rounding is far below the noise.
         """
         scaled, inverse, weights = self._single
-        asked, scale = (points / self.own.length.to(points.dtype)).float(), self.own.amplitude * self.mask[..., None]
+        asked, scale = (points / self.task_kernel.length.to(points.dtype)).float(), self.task_kernel.amplitude * self.mask[..., None]
         mean, known = scaled.new_empty(self.n_tasks, len(asked)), scaled.new_empty(*self.mask.shape, len(asked))
-        for start in range(0, len(asked), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(asked), CONFIGS_PER_CHUNK):
+            rows = slice(start, start + CONFIGS_PER_CHUNK)
             cross = matern52(scaled, asked[rows].expand(self.n_tasks, -1, -1)).mul_(scale)
             mean[:, rows] = (cross.transpose(1, 2) @ weights)[..., 0]
             known[..., rows] = inverse @ cross
@@ -196,7 +197,7 @@ class TaskGPs:
         return found
 
     def weighted(self, points: Tensor, weights: Tensor) -> Tensor:
-        """Return sums of the own parts' covariances with points, over all runs.
+        """Return sums of the task effects' covariances with points, over all runs.
 
         Args:
             points: Encoded, shape ``(p, d)``.
@@ -205,37 +206,39 @@ class TaskGPs:
         Returns:
             Shape ``(e, p)``, single precision.
         """
-        runs, asked = self._single[0][self.mask], (points / self.own.length.to(points.dtype)).float()
-        chosen = weights[:, self.mask] * self.own.amplitude
+        runs, asked = self._single[0][self.mask], (points / self.task_kernel.length.to(points.dtype)).float()
+        chosen = weights[:, self.mask] * self.task_kernel.amplitude
         found = chosen.new_empty(len(chosen), len(asked))
-        for start in range(0, len(asked), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(asked), CONFIGS_PER_CHUNK):
+            rows = slice(start, start + CONFIGS_PER_CHUNK)
             found[:, rows] = chosen @ matern52(runs, asked[rows])
         return found
 
 
-def own_factor(own: Hyperparameters, inputs: Tensor, mask: Tensor) -> Tensor:
-    """Factorise the covariance of each task's own part with noise.
+def task_factor(kernel: TaskKernel, inputs: Tensor, mask: Tensor) -> Tensor:
+    """Factorise the covariance of each task's effect with noise.
 
     Args:
-        own: Its hyperparameters.
+        kernel: Its kernel and noise.
         inputs: Encoded runs, shape ``(b, n, d)``; the result has their precision.
         mask: Which rows are runs, shape ``(b, n)``; the others become independent standard normals, which add nothing to a likelihood.
 
     Returns:
         Lower Cholesky factors, shape ``(b, n, n)``.
     """
-    scaled = inputs / own.length.to(inputs.dtype)
-    covariance = own.amplitude.to(inputs.dtype) * matern52(scaled, scaled)
-    return cholesky(_masked(covariance, mask, own.noise_variance.to(inputs.dtype)))
+    scaled = inputs / kernel.length.to(inputs.dtype)
+    covariance = kernel.amplitude.to(inputs.dtype) * matern52(scaled, scaled)
+    return cholesky(_masked(covariance, mask, kernel.noise_variance.to(inputs.dtype)))
 
 
-def told(kernel: SharedKernel, own: Hyperparameters, inputs: Tensor, scores: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the precision ``(m, m)`` and the evidence ``(m,)`` that tasks add about the shared function, double precision."""
+def sufficient_statistics(
+    kernel: SharedKernel, task_kernel: TaskKernel, inputs: Tensor, scores: Tensor, mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the precision ``(m, m)`` and the evidence ``(m,)`` that the runs of tasks add to the shared function, double precision."""
     inputs = inputs.double()
     real = mask[..., None].double()
     both = torch.cat([kernel.basis(inputs), scores.double()[..., None]], -1) * real
-    white = torch.linalg.solve_triangular(own_factor(own, inputs, mask), both, upper=False).flatten(0, 1)
+    white = torch.linalg.solve_triangular(task_factor(task_kernel, inputs, mask), both, upper=False).flatten(0, 1)
     basis = white[:, :-1]
     return basis.T @ basis, basis.T @ white[:, -1]
 

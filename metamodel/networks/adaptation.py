@@ -33,6 +33,8 @@ from metamodel.gp.task_gps import TrainingTask
 Parameters = list[Tensor]
 """Weight ``(..., n_in, n_out)`` and bias ``(..., 1, n_out)`` of each layer, in their order."""
 
+N_MEMBERS = 6
+"""Networks of an ensemble, each without its own sixth of the tasks."""
 WIDTH, N_HIDDEN = 32, 2
 INPUT_SCALE = 2.0
 """Inputs are centred and stretched from [0, 1] to [-1, 1]: all on one side of zero, a few gradient steps would hardly bend the network."""
@@ -45,8 +47,8 @@ GRADIENT_NORM = 10.0
 """Largest norm of a meta-gradient: a task on which the inner steps overshoot must not undo the others."""
 
 
-@dataclass(frozen=True, eq=False)
-class Tasks:
+@dataclass(frozen=True, slots=True, eq=False)
+class PaddedTasks:
     """``T`` past tasks with up to ``n`` runs each.
 
     Attributes:
@@ -60,8 +62,8 @@ class Tasks:
     mask: Tensor
 
     @classmethod
-    def padded(cls, tasks: Sequence[TrainingTask], device: str = "cpu") -> Tasks:
-        """Put tasks of different length side by side."""
+    def of(cls, tasks: Sequence[TrainingTask], device: str = "cpu") -> PaddedTasks:
+        """Pad tasks to the length of the longest."""
         longest, width = max(len(task.scores) for task in tasks), tasks[0].inputs.shape[1]
         inputs, scores, mask = (torch.zeros(len(tasks), longest, *rest) for rest in ((width,), (), ()))
         for i, task in enumerate(tasks):
@@ -76,7 +78,7 @@ class Tasks:
         return len(self.inputs)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Runs:
     """Some runs of each task of a batch.
 
@@ -91,7 +93,7 @@ class Runs:
     weight: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """How an initialisation is learned.
 
@@ -114,7 +116,7 @@ REPTILE_RATE = 0.1
 """Step size with which Reptile's networks are adapted to a new task: on the order of runs, whose loss is flatter than a squared error."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Initialisation:
     """An ensemble of ``e`` networks to start from.
 
@@ -209,7 +211,7 @@ def adapt(parameters: Parameters, rates: Parameters, runs: Runs, n_steps: int, *
 
 
 def meta_loss(parameters: Parameters, rates: Parameters, support: Runs, query: Runs, n_steps: int) -> Tensor:
-    """Return MAML's loss: what networks adapted to the support miss of the query, as a function one can differentiate twice.
+    """Return MAML's loss: the error of networks adapted to the support at the query, as a function one can differentiate twice.
 
     Args:
         parameters: Leading dimension ``e``.
@@ -227,7 +229,7 @@ def meta_loss(parameters: Parameters, rates: Parameters, support: Runs, query: R
     return squared_loss(predict(adapted, query.inputs), query).mean(1)
 
 
-class Sampler:
+class TaskSampler:
     """Draws tasks and runs of them; member ``i`` of the ensemble never sees the tasks of fold ``i``, so that each task has a judge.
 
     Args:
@@ -237,7 +239,7 @@ class Sampler:
         has_folds: Whether tasks are left out; with few tasks there are none to spare.
     """
 
-    def __init__(self, tasks: Tasks, n_members: int, seed: int, *, has_folds: bool) -> None:
+    def __init__(self, tasks: PaddedTasks, n_members: int, seed: int, *, has_folds: bool) -> None:
         self.tasks = tasks
         self.generator = torch.Generator().manual_seed(seed)
         folds = torch.arange(len(tasks)) % n_members
@@ -295,12 +297,12 @@ def one_cycle(share: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (share - WARM_UP) / (1 - WARM_UP))
 
 
-def fit_maml(start: Parameters, sampler: Sampler, schedule: Schedule, clock: Clock) -> Initialisation:
+def fit_maml(start: Parameters, sampler: TaskSampler, schedule: Schedule, clock: Clock) -> Initialisation:
     """Learn an initialisation and step sizes by gradients through the adaptation.
 
     Args:
         start: Networks to begin with, on the device of the tasks.
-        sampler: Tasks.
+        sampler: PaddedTasks.
         schedule: How long and how fast.
         clock: When to end at the latest.
     """
@@ -325,7 +327,7 @@ def fit_maml(start: Parameters, sampler: Sampler, schedule: Schedule, clock: Clo
     return Initialisation([p.detach() for p in parameters], rates, schedule.n_inner, step / schedule.n_outer)
 
 
-def fit_reptile(start: Parameters, sampler: Sampler, schedule: Schedule, clock: Clock) -> Initialisation:
+def fit_reptile(start: Parameters, sampler: TaskSampler, schedule: Schedule, clock: Clock) -> Initialisation:
     """Learn an initialisation by moving it towards networks trained on single tasks.
 
     Within a past task the scores are known, so its inner steps are on their squared error, by mini-batches; the way towards the trained

@@ -1,9 +1,9 @@
-"""The meta-models ``maml`` and ``reptile``: an ensemble of surrogate networks, adapted to the runs of a task when it is asked about."""
+"""The meta-models ``maml`` and ``reptile``: an ensemble of surrogate networks, adapted to the runs of a task when it is queried."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,57 +12,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metamodel.data.observations import LearningTable, past_scores
+from metamodel.data.observations import TaskRuns, past_scores
 from metamodel.data.task import TaskDescription
-from metamodel.gp.calibration import Calibration
-from metamodel.gp.gp_meta_model import FORMAT
-from metamodel.gp.held_out import MIN_LEFT_OUT, Residuals, expected_order, measure_residuals, ranks
-from metamodel.gp.kernels import one_thread
-from metamodel.gp.meta_model import LearnedModel, encoder_of, teaching_tasks
-from metamodel.gp.posterior import VARIANT_CORRELATION, OwnRuns, Prediction
-from metamodel.gp.task_gps import FloatArray, TrainingTask
+from metamodel.gp.calibration import MIN_HELD_OUT_TASKS
+from metamodel.gp.meta_model import MetaModel, Progress, encoded_task
+from metamodel.gp.prediction import VARIANT_CORRELATION, Prediction, TargetTaskData, TaskPosterior
 from metamodel.networks.adaptation import (
     MAML,
+    N_MEMBERS,
     REPTILE,
     Clock,
     Initialisation,
+    PaddedTasks,
     Parameters,
     Runs,
-    Sampler,
-    Tasks,
+    TaskSampler,
     fit_maml,
     fit_reptile,
     predict,
     random_network,
 )
+from metamodel.networks.held_out_tasks import HeldOutTasks
+from metamodel.networks.residuals import Residuals, expected_scores, measure_residuals, ranks
+from metamodel.space.arrays import FloatArray
 from metamodel.space.encoding import Encoder
 from store.errors import ModelFileError
 
-N_MEMBERS = 6
-"""Networks of the ensemble, each without its own sixth of the tasks."""
 STEPS_TRIED = (0, 1, 2, 3, 5, 8, 12, 20)
-"""Numbers of adaptation steps among which leaving tasks out chooses; more would no longer be a few."""
+"""Candidate numbers of adaptation steps, chosen by cross-validation over tasks."""
 N_OWN_TRIED = (4, 8, 16)
-"""Numbers of own runs they are judged with."""
+"""Numbers of target runs with which they are compared."""
 
 
-class NetworkPosterior:
+class NetworkPosterior(TaskPosterior):
     """The ensemble, adapted to a task.
 
     Args:
         parameters: Adapted networks, leading dimension ``e``.
-        residual: Standard deviation of what such networks missed on tasks that were left out.
-        own: Own runs, encoded with the model's columns.
+        residual: Standard deviation of the residuals of such networks on held-out tasks.
+        data: The target task's runs, encoded with the model's columns.
     """
 
-    def __init__(self, parameters: Parameters, residual: float, own: OwnRuns) -> None:
+    def __init__(self, parameters: Parameters, residual: float, data: TargetTaskData) -> None:
         self._parameters, self._residual = parameters, residual
         self._incumbent: FloatArray | None = None
-        self.own_scores: FloatArray | None = None
-        if len(own.outcomes):
-            scores = self._scores(own.inputs)
+        self.target_scores: FloatArray | None = None
+        if len(data.outcomes):
+            scores = self._scores(data.inputs)
             self._incumbent = scores.max(1)
-            self.own_scores = expected_order(scores.mean(0), residual, own.outcomes)
+            self.target_scores = expected_scores(scores.mean(0), residual, data.outcomes)
 
     @property
     def noise_variance(self) -> float:
@@ -70,7 +68,7 @@ class NetworkPosterior:
         return 0.0
 
     def predict(self, inputs: FloatArray, *, is_joint: bool = False) -> Prediction:
-        """Predict scores; what the networks miss is taken as independent between configurations, which is the careful assumption."""
+        """Predict scores; residuals are taken as independent between configurations, which is the careful assumption."""
         mean = self._scores(inputs)
         variance = np.full(mean.shape, self._residual**2)
         covariance = variance[:, :, None] * np.eye(len(inputs)) if is_joint else variance
@@ -89,23 +87,17 @@ class NetworkPosterior:
         return found
 
 
-@dataclass(frozen=True, eq=False)
-class AdaptedModel(LearnedModel):
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AdaptedModel(MetaModel):
     """What ``maml`` and ``reptile`` share: everything but how the initialisation is learned.
 
     Attributes:
         start: The ensemble to start from.
-        residuals: How much it misses after how many own runs.
-        calibration: Width of intervals in units of that.
-        encoder: How configurations become inputs.
-        info: As for every model; ``n_adaptation_steps`` and ``coverage`` are added.
+        residuals: How far its predictions are off after how many target runs.
     """
 
     start: Initialisation
     residuals: Residuals
-    calibration: Calibration
-    encoder: Encoder
-    info: Mapping[str, Any]
     kind: ClassVar[str] = ""
 
     @property
@@ -115,89 +107,47 @@ class AdaptedModel(LearnedModel):
 
     @property
     def remark(self) -> str:
-        """Say where intervals are a guess, or the training was too short."""
-        few = f"{self.kind} has seen fewer than {MIN_LEFT_OUT} tasks, so how much it misses is not measured and its intervals are a guess"
-        return "; ".join([*([] if self.residuals.n_tasks else [few]), *self.cut_short()])
+        """Name intervals that are a guess, and a training that was too short."""
+        few = f"{self.kind} was trained on fewer than {MIN_HELD_OUT_TASKS} tasks, so its intervals are a guess"
+        return "; ".join([*([] if self.residuals.n_tasks else [few]), *self.training_warnings()])
 
     @classmethod
     @abstractmethod
-    def learn(
-        cls, start: Parameters, sampler: Sampler, deadline_s: float | None, progress: Callable[[float, str], None] | None
+    def learn_initialisation(
+        cls, start: Parameters, sampler: TaskSampler, deadline_s: float | None, progress: Progress | None
     ) -> Initialisation:
         """Learn the initialisation."""
 
     @classmethod
-    def fit(
-        cls,
-        table: LearningTable,
-        info: Mapping[str, Any],
-        *,
-        device: str = "cpu",
-        seed: int = 0,
-        deadline_s: float | None = None,
-        progress: Callable[[float, str], None] | None = None,
+    def learn(
+        cls, tasks: Sequence[TaskRuns], encoder: Encoder, *, device: str, seed: int, deadline_s: float | None, progress: Progress | None
     ) -> Self:
-        """Learn from every task that can teach; the arguments are those of ``LearnedModel.fit``.
-
-        Raises:
-            NotEnoughHistoryError: If fewer than two tasks can teach, or no hyperparameter varied.
-        """
-        tasks = teaching_tasks(table)
-        encoder = encoder_of(tasks)
+        """Learn from trainable tasks; see ``MetaModel.learn``."""
         rng = np.random.default_rng(seed)
-        training = []
-        for task in tasks:
-            keep = task.has_outcome
-            inputs = encoder.encode([config for config, kept in zip(task.configs, keep, strict=True) if kept])
-            training.append(TrainingTask(inputs, past_scores(task.filled[keep])))
-        with one_thread():
-            padded = Tasks.padded([task.thinned(rng) for task in training], device)
-            sampler = Sampler(padded, N_MEMBERS, seed, has_folds=len(tasks) >= MIN_LEFT_OUT)
-            start = cls.learn(_moved(random_network(N_MEMBERS, encoder.width, sampler.generator), device), sampler, deadline_s, progress)
-            start = replace(start, parameters=_moved(start.parameters, "cpu"), rates=_moved(start.rates, "cpu"))
-            judged = Judged.of(sampler, rng)
-            start = replace(start, n_steps=judged.best_n_steps(start))
-            residuals = judged.residuals(start)
-        counts = {
-            "kind": cls.kind,
-            "n_runs": int(sum(len(task.scores) for task in training)),
-            "n_tasks": len(tasks),
-            "n_finished": table.n_finished,
-            "task_ids": [task.task_id for task in tasks],
-            "hyperparameters": list(encoder.names),
-            "n_members": N_MEMBERS,
-            "n_adaptation_steps": start.n_steps,
-            "coverage": residuals.to_json(),
-            "seed": seed,
-            "device": device,
-        }
-        return cls(start, residuals, residuals.calibration, encoder, {**info, **counts})
+        padded = PaddedTasks.of([encoded_task(task, encoder, past_scores).thinned(rng) for task in tasks], device)
+        sampler = TaskSampler(padded, N_MEMBERS, seed, has_folds=len(tasks) >= MIN_HELD_OUT_TASKS)
+        network = _moved(random_network(N_MEMBERS, encoder.width, sampler.generator), device)
+        start = cls.learn_initialisation(network, sampler, deadline_s, progress)
+        start = replace(start, parameters=_moved(start.parameters, "cpu"), rates=_moved(start.rates, "cpu"))
+        held_out = HeldOutTasks.of(padded, sampler.fold, rng)
+        start = replace(start, n_steps=best_n_steps(start, held_out))
+        residuals = measure_residuals(lambda n_own: held_out_residuals(start, held_out, n_own, start.n_steps))
+        info = {"n_members": N_MEMBERS, "n_adaptation_steps": start.n_steps, "coverage": residuals.to_json()}
+        return cls(encoder=encoder, calibration=residuals.calibration, info=info, start=start, residuals=residuals)
 
-    def with_info(self, **more: Any) -> Self:
-        """Return the same model that remembers more about its fit."""
-        return replace(self, info={**self.info, **more})
-
-    def posterior(self, own: OwnRuns, description: TaskDescription, n_extra: int, task_id: str | None) -> NetworkPosterior:
-        """Adapt the ensemble to the task's own runs; columns it has not learned are left out."""
-        known = OwnRuns(own.inputs[:, : self.encoder.width], own.outcomes, own.is_same_variant)
+    def posterior(self, data: TargetTaskData, description: TaskDescription, n_extra: int, task_id: str | None) -> NetworkPosterior:
+        """Adapt the ensemble to the task's runs; columns it has not learned are left out."""
+        known = data.narrowed(self.encoder.width)
         parameters = self.start.parameters
         if len(known.outcomes):
             weight = np.where(known.is_same_variant, 1.0, VARIANT_CORRELATION)
             seen = (known.inputs, ranks(known.outcomes), weight)
-            runs = Runs(*(torch.as_tensor(values, dtype=torch.float32) for values in seen))
-            parameters = self.start.adapted(runs)
+            parameters = self.start.adapted(Runs(*(torch.as_tensor(values, dtype=torch.float32) for values in seen)))
         return NetworkPosterior(parameters, self.residuals.at(len(known.outcomes)), known)
 
     def content(self) -> dict[str, Any]:
         """Return what is saved as JSON."""
-        return {
-            "format": FORMAT,
-            "info": dict(self.info),
-            "encoder": self.encoder.to_json(),
-            "residuals": self.residuals.to_json(),
-            "n_steps": self.start.n_steps,
-            "share_done": self.start.share_done,
-        }
+        return {"residuals": self.residuals.to_json(), "n_steps": self.start.n_steps, "share_done": self.start.share_done}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what is saved as safetensors."""
@@ -205,7 +155,7 @@ class AdaptedModel(LearnedModel):
         return {f"{name}.{i}": tensor for name, tensors in numbered.items() for i, tensor in enumerate(tensors)}
 
     @classmethod
-    def from_files(cls, content: Mapping[str, Any], tensors: Mapping[str, Tensor], meta: Path) -> Self:
+    def from_content(cls, content: Mapping[str, Any], tensors: Mapping[str, Tensor], encoder: Encoder, meta: Path) -> Self:
         """Rebuild a model from its files.
 
         Raises:
@@ -213,7 +163,6 @@ class AdaptedModel(LearnedModel):
         """
         n = len(tensors) // 2
         parameters, rates = ([tensors[f"{name}.{i}"] for i in range(n)] for name in ("parameter", "rate"))
-        encoder = Encoder.from_json(content["encoder"])
         if parameters[0].shape[-2] != encoder.width:
             raise ModelFileError(
                 f"A meta-model's files must agree, but {str(meta)!r} has {encoder.width} columns and its network "
@@ -221,10 +170,10 @@ class AdaptedModel(LearnedModel):
             )
         start = Initialisation(parameters, rates, int(content["n_steps"]), float(content["share_done"]))
         residuals = Residuals.from_json(content["residuals"])
-        return cls(start, residuals, residuals.calibration, encoder, content["info"])
+        return cls(encoder=encoder, calibration=residuals.calibration, info=content["info"], start=start, residuals=residuals)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class MamlModel(AdaptedModel):
     """Model-agnostic meta-learning, second order."""
 
@@ -232,14 +181,14 @@ class MamlModel(AdaptedModel):
     about: ClassVar[str] = "networks whose initialisation is learned through the adaptation itself (Finn et al. 2017, second order)"
 
     @classmethod
-    def learn(
-        cls, start: Parameters, sampler: Sampler, deadline_s: float | None, progress: Callable[[float, str], None] | None
+    def learn_initialisation(
+        cls, start: Parameters, sampler: TaskSampler, deadline_s: float | None, progress: Progress | None
     ) -> Initialisation:
         """Learn the initialisation and the step sizes."""
         return fit_maml(start, sampler, MAML, Clock(MAML.n_outer, deadline_s, progress))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ReptileModel(AdaptedModel):
     """Reptile."""
 
@@ -247,64 +196,33 @@ class ReptileModel(AdaptedModel):
     about: ClassVar[str] = "networks whose initialisation is moved towards networks trained on single tasks (Nichol et al. 2018)"
 
     @classmethod
-    def learn(
-        cls, start: Parameters, sampler: Sampler, deadline_s: float | None, progress: Callable[[float, str], None] | None
+    def learn_initialisation(
+        cls, start: Parameters, sampler: TaskSampler, deadline_s: float | None, progress: Progress | None
     ) -> Initialisation:
         """Learn the initialisation."""
         return fit_reptile(start, sampler, REPTILE, Clock(REPTILE.n_outer, deadline_s, progress))
 
 
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """Past tasks with the member that never saw each.
+def held_out_residuals(start: Initialisation, held_out: HeldOutTasks, n_own: int, n_steps: int) -> list[FloatArray]:
+    """Return the residuals of each member, adapted to ``n_own`` runs of a task it was not trained on, at the other runs of the task."""
+    if not len(held_out):
+        return []
+    adapted = start.member(held_out.member).adapted(held_out.first_runs(n_own), n_steps if n_own else 0)
+    with torch.no_grad():
+        predicted = predict(adapted, held_out.tasks.inputs)
+    return held_out.other_residuals(predicted, n_own)
 
-    Attributes:
-        tasks: Those that were left out by a member, ``T`` of them, on the CPU.
-        member: Which member that is, shape ``(T,)``.
-        order: A random order of the runs of each task, missing ones last, shape ``(T, n)``.
-    """
 
-    tasks: Tasks
-    member: Tensor
-    order: Tensor
+def best_n_steps(start: Initialisation, held_out: HeldOutTasks) -> int:
+    """Return the number of adaptation steps with the smallest error on held-out tasks; as trained where there are none."""
+    if not len(held_out):
+        return start.n_steps
 
-    @classmethod
-    def of(cls, sampler: Sampler, rng: np.random.Generator) -> Judged:
-        """Take the tasks that a sampler kept from some member."""
-        chosen = (sampler.fold >= 0).nonzero()[:, 0]
-        everything = (sampler.tasks.inputs, sampler.tasks.scores, sampler.tasks.mask)
-        tasks = Tasks(*(tensor[chosen.to(tensor.device)].cpu() for tensor in everything))
-        draws = torch.as_tensor(rng.random(tuple(tasks.mask.shape)))
-        return cls(tasks, sampler.fold[chosen], draws.masked_fill(tasks.mask == 0, 2.0).argsort(-1))
+    def error(n_steps: int) -> float:
+        rows = [row for n_own in N_OWN_TRIED for row in held_out_residuals(start, held_out, n_own, n_steps) if len(row)]
+        return float(np.mean([np.square(row).mean() for row in rows])) if rows else 0.0
 
-    def missed(self, start: Initialisation, n_own: int, n_steps: int) -> list[FloatArray]:
-        """Return what each member, adapted to ``n_own`` runs, misses of the scores of the others; tasks with too few are left out."""
-        if not len(self.tasks):
-            return []
-        own, rest = self.order[:, :n_own], self.order[:, n_own:]
-        tasks = self.tasks
-        inputs = tasks.inputs.gather(1, own[..., None].expand(-1, -1, tasks.inputs.shape[-1]))
-        runs = Runs(inputs, tasks.scores.gather(1, own), tasks.mask.gather(1, own))
-        adapted = start.member(self.member).adapted(runs, n_steps if n_own else 0)
-        with torch.no_grad():
-            gap = (tasks.scores - predict(adapted, tasks.inputs)).gather(1, rest)
-        is_run = tasks.mask.gather(1, rest) > 0
-        return [row[real].double().numpy() for row, real in zip(gap, is_run, strict=True)]
-
-    def best_n_steps(self, start: Initialisation) -> int:
-        """Return the number of adaptation steps with the smallest error on tasks left out; as trained where there are none."""
-        if not len(self.tasks):
-            return start.n_steps
-
-        def error(n_steps: int) -> float:
-            rows = [row for n_own in N_OWN_TRIED for row in self.missed(start, n_own, n_steps) if len(row)]
-            return float(np.mean([np.square(row).mean() for row in rows])) if rows else 0.0
-
-        return min(STEPS_TRIED, key=lambda n_steps: (error(n_steps), n_steps))
-
-    def residuals(self, start: Initialisation) -> Residuals:
-        """Measure how much the networks miss after how many own runs."""
-        return measure_residuals(lambda n_own: self.missed(start, n_own, start.n_steps))
+    return min(STEPS_TRIED, key=lambda n_steps: (error(n_steps), n_steps))
 
 
 def _moved(parameters: Sequence[Tensor], device: str) -> Parameters:

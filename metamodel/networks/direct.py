@@ -1,4 +1,4 @@
-"""The best hyperparameters of a task, regressed directly: what is known of the task in, the optimum out. Tensors in, tensors out.
+"""The best hyperparameters of a task, regressed directly: its description and runs in, the optimum out. Tensors in, tensors out.
 
 A fully connected network with ReLU and a linear output reads the description of a task, its model family, and the configurations and
 standings of its runs so far, as a set of ``MAX_SET`` slots, the best run first and the rest empty; a new task has an empty set. It
@@ -19,23 +19,22 @@ import torch
 from torch import Tensor
 
 from metamodel.data.task import TaskDescription
-from metamodel.gp.task_gps import FloatArray
-from metamodel.networks.adaptation import GRADIENT_NORM, Clock, Parameters, Tasks, one_cycle, outputs, random_network
+from metamodel.gp.relatedness import is_informative
+from metamodel.networks.adaptation import GRADIENT_NORM, Clock, PaddedTasks, Parameters, one_cycle, outputs, random_network
+from metamodel.space.arrays import FloatArray
 
 MAX_SET = 16
 """Runs that the network reads; of more, the best."""
-N_STEPS, RATE, WEIGHT_DECAY = 400, 3e-3, 1e-2
+N_DIRECT_STEPS, RATE, WEIGHT_DECAY = 400, 3e-3, 1e-2
 SHARE_OF_RUNS = 0.7
 """Part of a task's runs whose best is the target of one draw."""
 UNKNOWN_SHARE = 0.5
 """How often a description is withheld in training, so that a task without one is nothing new."""
 EMPTY_SHARE = 0.25
 """How often no run is shown, so that a new task is nothing new either."""
-MIN_PRESENT = 0.8
-"""Share of the tasks that must have a descriptor for it to be read."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Descriptors:
     """Turns descriptions of tasks into numbers.
 
@@ -55,11 +54,7 @@ class Descriptors:
     def fit(cls, descriptions: Sequence[TaskDescription], families: Sequence[str | None]) -> Descriptors:
         """Choose what most past tasks have and what differs between them."""
         features = [item.numeric_features() for item in descriptions]
-        names = []
-        for name in sorted({name for item in features for name in item}):
-            values = [item[name] for item in features if name in item]
-            if len(values) >= MIN_PRESENT * len(features) and np.isfinite(values).all() and np.std(values) > 1e-9:
-                names.append(name)
+        names = [name for name in sorted({name for item in features for name in item}) if is_informative(name, features)]
         table = np.array([[item.get(name, np.nan) for name in names] for item in features]).reshape(len(features), len(names))
         centre, scale = (np.nanmean(table, axis=0), np.nanstd(table, axis=0)) if names else (np.zeros(0), np.zeros(0))
         return cls(tuple(names), centre, scale, tuple(sorted({family for family in families if family is not None})))
@@ -117,7 +112,7 @@ def read_set(inputs: Tensor, outcomes: Tensor, mask: Tensor) -> Tensor:
     return slots.flatten(-2)
 
 
-def fit_direct(tasks: Tasks, described: Tensor, fold: Tensor, n_members: int, seed: int, clock: Clock) -> tuple[Parameters, float]:
+def fit_direct(tasks: PaddedTasks, described: Tensor, fold: Tensor, n_members: int, seed: int, clock: Clock) -> tuple[Parameters, float]:
     """Train the ensemble.
 
     Args:
@@ -159,7 +154,7 @@ def fit_direct(tasks: Tasks, described: Tensor, fold: Tensor, n_members: int, se
         loss.sum().backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM)
         optimizer.step()
-    return [p.detach().cpu() for p in parameters], step / N_STEPS
+    return [p.detach().cpu() for p in parameters], step / N_DIRECT_STEPS
 
 
 def predicted_optimum(parameters: Parameters, described: Tensor, inputs: Tensor, outcomes: Tensor, mask: Tensor) -> Tensor:

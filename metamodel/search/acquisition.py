@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from metamodel.gp.meta_model import TaskPosterior
-from metamodel.gp.single_task import AlonePosterior
+from metamodel.gp.prediction import TaskPosterior
 from metamodel.search.feasibility import Feasibility
-
-FloatArray = npt.NDArray[np.float64]
+from metamodel.space.arrays import FloatArray
 
 FAILED_SCORE = -2.5
 """What a failed run is worth in normal scores: worse than 99 of 100."""
@@ -23,12 +21,12 @@ CAUTION = 1.0
 worse start than what was good on all."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Acquisition:
     """What a search maximises, times the probability of finishing.
 
     Attributes:
-        posterior: What is believed of the task.
+        posterior: The task's posterior.
         feasibility: Where runs finish.
         mode: ``best``: the expected outcome; ``explore``: the expected improvement, its logarithm. A task without a run of its own gets a
             cautious choice in both: an outcome that is likely to be surpassed.
@@ -41,38 +39,31 @@ class Acquisition:
     seen_bounds: Callable[[str], tuple[float, float, bool]] | None = None
 
     @property
-    def is_smooth(self) -> bool:
-        """Whether it knows its gradient."""
-        return isinstance(self.posterior, AlonePosterior)
+    def has_gradient(self) -> bool:
+        """Whether ``gradient`` can be asked."""
+        return self.posterior.has_gradient
 
     def values(self, inputs: FloatArray) -> FloatArray:
         """Return the value of encoded configurations, shape ``(n,)``."""
         finish = self.feasibility.finish_probability(inputs)
-        if self._is_informed and self.mode == "best":
+        if self.posterior.is_informed and self.mode == "best":
             worth = self.posterior.mean(inputs)
         else:
             predicted = self.posterior.predict(inputs)
-            if self._is_informed:
+            if self.posterior.is_informed:
                 assert predicted.incumbent is not None
                 return predicted.log_improvement(predicted.incumbent) + np.log(finish)
             mean, variance = predicted.mixture()
             worth = mean - CAUTION * np.sqrt(variance)
         return finish * worth + (1 - finish) * FAILED_SCORE
 
-    @property
-    def _is_informed(self) -> bool:
-        """Whether the task has runs of its own."""
-        scores = self.posterior.own_scores
-        return scores is not None and len(scores) > 0
-
-    def slope(self, row: FloatArray) -> tuple[float, FloatArray]:
+    def gradient(self, row: FloatArray) -> tuple[float, FloatArray]:
         """Return the value of one encoded configuration, shape ``(d,)``, and its gradient."""
-        assert isinstance(self.posterior, AlonePosterior)
-        finish, finish_slope = self.feasibility.slope(row)
-        if self.mode == "explore" and self.posterior.incumbent is not None:
-            value, slope = self.posterior.log_improvement(row)
+        finish, finish_slope = self.feasibility.gradient(row)
+        if self.mode == "explore" and self.posterior.is_informed:
+            value, slope = self.posterior.log_improvement_gradient(row)
             return value + math.log(finish), slope + finish_slope / finish
-        mean, _, mean_slope, _ = self.posterior.slope(row)
+        mean, mean_slope = self.posterior.mean_gradient(row)
         return finish * mean + (1 - finish) * FAILED_SCORE, finish * mean_slope + (mean - FAILED_SCORE) * finish_slope
 
     def is_supported(self, points: Mapping[str, FloatArray]) -> npt.NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Where to look if the user does not say: the conservative space a history supports."""
+"""The conservative space: what a history supports where the user gives no space."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from typing import Any
 import numpy as np
 
 from metamodel.data.observations import TaskRuns
-from metamodel.space.dimensions import Dimension, Space, is_number
-from metamodel.space.encoding import fit_encoder
+from metamodel.space.batch import name_in_model
+from metamodel.space.dimensions import MAX_LISTED_VALUES, Dimension, Space, is_number
+from metamodel.space.encoding import column_order, fit_encoder
 from metamodel.space.run_configs import column_of
-from store.hyperparameters import conservative_names
-
-MAX_LISTED = 12
-"""Numbers seen with at most this many distinct values are offered as these values, not as an interval."""
+from store.hyperparameters import GLOBAL_BATCH_SIZE, conservative_names
 
 
 def conservative_space(
-    own: TaskRuns | None, others: Sequence[TaskRuns], current: Mapping[str, Any], allowed: Collection[str] | None
+    target: TaskRuns | None, others: Sequence[TaskRuns], current: Mapping[str, Any], allowed: Collection[str] | None
 ) -> Space:
     """Derive what may change when the user gave no space.
 
@@ -26,19 +24,21 @@ def conservative_space(
     a larger one more memory, so without permission the batch never shrinks and only grows to a size that finished for this very task.
 
     Args:
-        own: Runs of the task itself, None if it is new.
-        others: Runs of the other tasks that may speak.
-        current: The user's own configuration by canonical name.
+        target: Runs of the task itself, None if it is new.
+        others: Runs of the source tasks.
+        current: The user's own configuration by canonical name, with the global batch.
         allowed: Canonical names that may be rewritten; None for those that are safe everywhere.
     """
     space: Space = {}
-    for name in sorted({*(conservative_names() if allowed is None else allowed)} - {"global_batch_size"}):
+    # Leave to change the batch is given with the name that a host writes; the global batch follows from it.
+    names = {*(conservative_names() if allowed is None else allowed)} - {GLOBAL_BATCH_SIZE}
+    for name in sorted(map(name_in_model, names), key=column_order):
         if current and name not in current:
             continue
-        values = _seen(name, [own]) if own is not None else []
-        if len(set(values)) < 2 and name != "batch_size":
+        values = _seen(name, [target]) if target is not None else []
+        if len(set(values)) < 2 and name != GLOBAL_BATCH_SIZE:
             values = _seen(name, others)
-        if name == "batch_size":
+        if name == GLOBAL_BATCH_SIZE:
             values = [value for value in values if value >= current.get(name, np.inf)]
         if len(set(values)) < 2:
             continue
@@ -62,6 +62,6 @@ def _dimension(name: str, values: list[float]) -> Dimension:
     columns = fit_encoder([[{name: value} for value in distinct]]).columns
     is_log = bool(columns) and columns[0].is_log and distinct[0] > 0
     is_int = all(isinstance(value, int) for value in distinct)
-    if name == "batch_size" or (is_int and len(distinct) <= MAX_LISTED):
+    if name == GLOBAL_BATCH_SIZE or (is_int and len(distinct) <= MAX_LISTED_VALUES):
         return Dimension(name, distinct, float(distinct[0]), float(distinct[-1]), is_log, is_int)
     return Dimension(name, None, float(distinct[0]), float(distinct[-1]), is_log, is_int)

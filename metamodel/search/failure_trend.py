@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from metamodel.space.arrays import FloatArray
 
 PRIOR_RATE = 0.02
 """Share of runs that fail, before any run."""
@@ -23,7 +23,7 @@ MAX_PAIRED = 16
 """Columns up to which products of two columns count; with more of them squares alone."""
 MAX_STEPS = 30
 TOLERANCE = 1e-6
-REACH = 1.0
+CLIP = 1.0
 """Centred values of the range that runs had; outside of it a square would say anything, so the rate stays that of its end."""
 
 
@@ -89,17 +89,17 @@ class FailureTrend:
         z = _centred(inputs)
         return _sigmoid(self.offset + z @ self.linear + ((z @ self.quadratic) * z).sum(1))
 
-    def slope(self, row: FloatArray) -> FloatArray:
+    def gradient(self, row: FloatArray) -> FloatArray:
         """Return the gradient of ``rate`` at one encoded configuration, shape ``(d,)``."""
         rate = float(self.rate(row[None])[0])
         z = _centred(row)
-        inside = np.abs(2 * row - 1) < REACH
+        inside = np.abs(2 * row - 1) < CLIP
         gradient: FloatArray = rate * (1 - rate) * 2 * inside * (self.linear + 2 * self.quadratic @ z)
         return gradient
 
 
 def _centred(inputs: FloatArray) -> FloatArray:
-    return np.clip(2 * inputs - 1, -REACH, REACH)
+    return np.clip(2 * inputs - 1, -CLIP, CLIP)
 
 
 def _sigmoid(logits: FloatArray) -> FloatArray:

@@ -1,6 +1,6 @@
 """The probability that a configuration finishes: diverged and out-of-memory runs as evidence, not as noise.
 
-A trend over all runs says where failures lie; where runs are near, they are counted. How near is said by a kernel.
+A trend over all runs shows where failures lie; runs near by are counted, weighted by a kernel.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from metamodel.search.failure_trend import PRIOR_RATE, FailureTrend
-
-FloatArray = npt.NDArray[np.float64]
+from metamodel.space.arrays import FloatArray
 
 BANDWIDTH = 0.15
 """Width of the kernel in units of a column's range: failures have edges (a learning rate, a batch size), and this blurs them little."""
 PRIOR_WEIGHT = 1.0
 """The trend counts like one run that failed with the probability it gives."""
-OWN_WEIGHT = 4.0
-"""A run of this very task says as much about its limits as four runs of others."""
+TARGET_WEIGHT = 4.0
+"""A run of the target task counts as much as four runs of others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +56,7 @@ class Feasibility:
         found: FloatArray = 1.0 - failed / (kernel.sum(1) + PRIOR_WEIGHT)
         return found
 
-    def slope(self, row: FloatArray) -> tuple[float, FloatArray]:
+    def gradient(self, row: FloatArray) -> tuple[float, FloatArray]:
         """Return the probability of finishing of one configuration, shape ``(d,)``, and its gradient, shape ``(d,)``."""
         probability = float(self.finish_probability(row[None])[0])
         if not self.is_failed.any() or not len(row):
@@ -67,7 +66,7 @@ class Feasibility:
         total = float(kernel.sum()) + PRIOR_WEIGHT
         # The rate is a weighted mean of failures, so how its weights shift counts, and how the trend rises.
         shift = kernel * (self.is_failed - (1.0 - probability))
-        return probability, shift @ gap / (BANDWIDTH**2 * total) - PRIOR_WEIGHT * self._trend.slope(row) / total
+        return probability, shift @ gap / (BANDWIDTH**2 * total) - PRIOR_WEIGHT * self._trend.gradient(row) / total
 
     @cached_property
     def _trend(self) -> FailureTrend:

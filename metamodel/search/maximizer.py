@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from metamodel.space.arrays import FloatArray
 from metamodel.space.coordinates import Coordinates, is_complete, listed
 from metamodel.space.dimensions import Space
 
-FloatArray = npt.NDArray[np.float64]
-
 N_EVERYWHERE = (256, 512, 1024)
 """Candidates all over a space of one, two, and more hyperparameters."""
-N_EVERYWHERE_SMOOTH = 512
+N_EVERYWHERE_WITH_GRADIENT = 512
 """Fewer are enough where the best of them are climbed from."""
 MAX_GRID = 2048
 """A space with no more configurations than this is listed in full."""
@@ -47,13 +46,13 @@ class Landscape(Protocol):
     """What is searched: larger is better."""
 
     @property
-    def is_smooth(self) -> bool:
-        """Whether ``slope`` can be asked."""
+    def has_gradient(self) -> bool:
+        """Whether ``gradient`` can be asked."""
 
     def values(self, inputs: FloatArray) -> FloatArray:
         """Return the value of encoded configurations, shape ``(n,)``."""
 
-    def slope(self, row: FloatArray) -> tuple[float, FloatArray]:
+    def gradient(self, row: FloatArray) -> tuple[float, FloatArray]:
         """Return the value of one encoded configuration, shape ``(d,)``, and its gradient."""
 
     def is_supported(self, points: Mapping[str, FloatArray]) -> npt.NDArray[np.bool_]:
@@ -83,9 +82,9 @@ def best_configs(
     else:
         known = coordinates.points([elite for elite in elites if is_complete(elite, space)][:MAX_ELITES])
         size = min(len(space), len(N_EVERYWHERE)) - 1
-        n_everywhere = N_EVERYWHERE_SMOOTH if landscape.is_smooth else N_EVERYWHERE[size]
+        n_everywhere = N_EVERYWHERE_WITH_GRADIENT if landscape.has_gradient else N_EVERYWHERE[size]
         search.add(np.concatenate([coordinates.sample(n_everywhere, rng), known]))
-        if landscape.is_smooth:
+        if landscape.has_gradient:
             search.add(np.concatenate([coordinates.neighbours(known, N_AROUND_ELITE, scale, rng) for scale in ELITE_SCALES]))
             search.climb()
         else:
@@ -170,7 +169,7 @@ class _Search:
 
         def falling(z: FloatArray) -> tuple[float, FloatArray]:
             row[columns] = z
-            value, gradient = landscape.slope(row)
+            value, gradient = landscape.gradient(row)
             return -value, -gradient[columns]
 
         found = minimize(

@@ -11,10 +11,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from metamodel.space.dimensions import is_number
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, Scale, has_scale
 
 EXACT, LOG10, LOG2, ABSOLUTE = "exact", "log10_error", "log2_error", "absolute_error"
-_POWERS_OF_TEN = frozenset({"learning_rate", "weight_decay"})
-_DOUBLINGS = frozenset({"batch_size", "global_batch_size"})
+_DOUBLINGS = frozenset({PER_DEVICE_BATCH_SIZE, GLOBAL_BATCH_SIZE})
 
 
 def hyperparameter_errors(
@@ -42,7 +42,7 @@ def hyperparameter_errors(
         a, b = float(given), float(best)
         if name in _DOUBLINGS and min(a, b) > 0:
             found[name] = {EXACT: float(a == b), LOG2: abs(math.log2(a / b))}
-        elif name in _POWERS_OF_TEN or name in is_log:
+        elif has_scale(name, Scale.LOG) or name in is_log:
             if min(a, b) > 0:
                 found[name] = {LOG10: abs(math.log10(a / b))}
         else:

@@ -12,10 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import qmc
 
+from metamodel.space.arrays import FloatArray
 from metamodel.space.dimensions import Dimension, Space, is_number
 from metamodel.space.encoding import Column, Encoder
-
-FloatArray = npt.NDArray[np.float64]
 
 MAX_ENUMERATED = 16
 """Values of an interval up to which all of them are tried one by one; beyond, it is searched as if it were continuous, and snapped."""

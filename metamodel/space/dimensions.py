@@ -21,6 +21,8 @@ from store.names import canonical_name
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
+MAX_LISTED_VALUES = 12
+"""A number seen with at most this many values is one of these (a batch size, a number of layers), not one of an interval."""
 LOG_RATIO = 20.0
 """A list of positive numbers spanning more than this is read on a log scale."""
 

@@ -7,7 +7,6 @@ becomes one column a choice. A hyperparameter that some task does not have gets 
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from metamodel.space.arrays import FloatArray
 from metamodel.space.dimensions import Dimension, Space, is_number
 from metamodel.space.run_configs import column_of
-
-FloatArray = npt.NDArray[np.float64]
+from store.hyperparameters import GLOBAL_BATCH_SIZE, is_always_log, is_of_run
 
 MAX_COLUMNS = 48
-"""More names than this are mostly plumbing; those that vary in most tasks are kept."""
+"""More names than this are mostly settings of no consequence; those that vary in most tasks are kept."""
 MAX_CHOICES = 12
 """A label with more values than this is an identifier (a path, a run name), not a choice."""
 MIN_LOG_SPAN = 8.0
@@ -32,21 +31,21 @@ OVERHANG = 0.25
 """How far outside the seen range a value may be encoded; beyond that the surrogate would only extrapolate."""
 
 _PLAIN_NUMBERS = frozenset({int, float})
-_ALWAYS_LOG = frozenset({"learning_rate"})
 _CONTEXT = frozenset({"model_family", "optimizer", "is_pretrained", "lr_scheduler"})
 """Labels worth knowing although they are constant within a task: what is trained, and with what."""
-_PLUMBING = re.compile(
-    r"^(seed|.*_seed|global_batch_size|precision|devices|num_nodes|strategy|accelerator|num_workers|pin_memory|persistent_workers|"
-    r"prefetch_factor|output_dir|run_name|metahp|report_to|disable_tqdm|do_train|do_eval|do_predict|use_cpu|bf16.*|fp16.*|tf32|"
-    r"(dataloader|logging|save|eval|hub|push_to_hub|fsdp|deepspeed|ddp|log|torch_compile|load_best|include|use)_.*|"
-    r"metric_for_best_model|greater_is_better|.*_(dir|path|file|root|name|id|url|interval)|remove_unused_columns|vocab_size|"
-    r"max_position_embeddings|.*_token_id|architectures|transformers_version|.*n_parameters|enable_.*|check_val.*|val_check.*)$"
-)
 
 
 def is_learnable(name: str) -> bool:
-    """Say whether a name may matter for the outcome; scoped readings (``optimizer.lr``) repeat a knob and are left out."""
-    return "." not in name and not name.startswith("_") and not _PLUMBING.match(name)
+    """Say whether a name may matter for the outcome; scoped readings (``optimizer.lr``) repeat a hyperparameter and are left out."""
+    return "." not in name and not name.startswith("_") and not is_of_run(name)
+
+
+def column_order(name: str) -> str:
+    """Return the key by which columns are sorted: the name, with the batch where any batch size stands.
+
+    Networks draw their weights column by column and searches their points, so the order decides what a seed means.
+    """
+    return "batch_size" if name == GLOBAL_BATCH_SIZE else name
 
 
 def plain_numbers(values: Sequence[Any]) -> FloatArray | None:
@@ -212,7 +211,7 @@ def _column_of_dimension(name: str, dimension: Dimension, values: Sequence[Any])
         return Column(name, tuple(dimension.choices or ()), can_miss=can_miss)
     seen = [float(value) for value in values if is_number(value)]
     low, high = min([dimension.low, *seen]), max([dimension.high, *seen])
-    if (dimension.is_log or name in _ALWAYS_LOG) and dimension.low > 0:
+    if (dimension.is_log or is_always_log(name)) and dimension.low > 0:
         floor = dimension.low * 1e-3
         return Column(name, (), math.log(max(low, floor)), math.log(high), True, floor, can_miss)
     return Column(name, (), low, high, False, 1e-12, can_miss)
@@ -227,7 +226,7 @@ def fit_encoder(task_configs: Sequence[Sequence[Mapping[str, Any]]]) -> Encoder:
         task_configs: For each task, its runs' configurations by canonical name.
 
     Returns:
-        The encoder, columns in alphabetical order.
+        The encoder, columns sorted by ``column_order``.
     """
     varying: Counter[str] = Counter()
     values: dict[str, list[Any]] = {}
@@ -238,9 +237,9 @@ def fit_encoder(task_configs: Sequence[Sequence[Mapping[str, Any]]]) -> Encoder:
             if len({repr(value) for value in here}) > 1:
                 varying[name] += 1
             values.setdefault(name, []).extend(here)
-    kept = sorted(varying, key=lambda name: (-varying[name], name))[:MAX_COLUMNS]
+    kept = sorted(varying, key=lambda name: (-varying[name], column_order(name)))[:MAX_COLUMNS]
     columns = []
-    for name in sorted({*kept, *(_CONTEXT & values.keys())}):
+    for name in sorted({*kept, *(_CONTEXT & values.keys())}, key=column_order):
         column = _fit_column(name, values[name], len(values[name]) < n_configs, is_context=name not in varying)
         if column is not None:
             columns.append(column)
@@ -257,7 +256,7 @@ def _fit_column(name: str, values: list[Any], can_miss: bool, *, is_context: boo
         positive = [number for number in numbers if number > 0]
         is_log = (
             _is_more_even_on_log(numbers, positive)
-            or (name in _ALWAYS_LOG and len(positive) == len(numbers))
+            or (is_always_log(name) and len(positive) == len(numbers))
             or _doubles(positive, numbers)
         )
         can_miss = can_miss or len(numbers) < len(values)

@@ -1,4 +1,4 @@
-"""A meta-model's prior seen through the columns of another encoder, so that two models answer the same question. Arrays in, arrays out."""
+"""A meta-model's prior seen through the columns of another encoder, so that two models answer the same query. Arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from metamodel.gp.prior import MeanFunction, Prepared, Prior, Told
+from metamodel.gp.prior import Conditioning, MeanFunction, Prior, PriorFeatures
+from metamodel.space.arrays import FloatArray
 from metamodel.space.dimensions import is_number
-from metamodel.space.encoding import Column, Encoder, FloatArray
+from metamodel.space.encoding import Column, Encoder
 from metamodel.starter.scope import optimizer_of
 
 
-def together(first: Column, second: Column) -> Column:
-    """Return the first column, wide enough for what the second has seen, too; the second where one is a number and the other a label.
+def merged_column(first: Column, second: Column) -> Column:
+    """Return the first column, wide enough for the values of the second, too; the second where one is a number and the other a label.
 
     Args:
-        first: Says on which scale a number is.
+        first: Decides on which scale a number is.
         second: Of the same hyperparameter.
     """
     if bool(first.choices) != bool(second.choices):
@@ -94,28 +95,28 @@ def _nearest(number: float, choices: Sequence[Any]) -> Any:
     return next((choice for choice in choices if is_number(choice) and math.isclose(choice, number, rel_tol=1e-6)), number)
 
 
-class Recoded:
+class RecodedPrior:
     """A prior over one encoder's columns as a prior over another's.
 
     Args:
-        prior: What is believed.
-        recode: From the columns that are asked with to its own.
-        n_columns: How many are asked with.
+        prior: The prior.
+        recode: From the other encoder's columns to its own.
+        n_columns: How many columns of the other encoder there are.
     """
 
     def __init__(self, prior: Prior, recode: Recoding, n_columns: int) -> None:
         self._prior, self._recode = prior, recode
         self.log_weights, self.noise_variance, self.n_columns = prior.log_weights, prior.noise_variance, n_columns
 
-    def prepare(self, inputs: FloatArray) -> Prepared:
-        """Evaluate mean and variance of the rivals."""
+    def prepare(self, inputs: FloatArray) -> PriorFeatures:
+        """Evaluate mean and variance of the components."""
         return self._prior.prepare(self._recode(inputs))
 
-    def covariance(self, left: Prepared, right: Prepared) -> Tensor:
-        """Return the covariance of the rivals, shape ``(e, n_left, n_right)``."""
+    def covariance(self, left: PriorFeatures, right: PriorFeatures) -> Tensor:
+        """Return the covariance of the components, shape ``(e, n_left, n_right)``."""
         return self._prior.covariance(left, right)
 
-    def mean_given(self, told: Told) -> MeanFunction:
-        """Return the mean of the rivals, given own runs."""
-        mean = self._prior.mean_given(told)
+    def mean_given(self, conditioning: Conditioning) -> MeanFunction:
+        """Return the conditioned mean of the components."""
+        mean = self._prior.mean_given(conditioning)
         return lambda inputs: mean(self._recode(inputs))

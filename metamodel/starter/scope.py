@@ -1,13 +1,15 @@
-"""What the starter history speaks about, without what it says: asked at the start of every run, so it imports next to nothing."""
+"""For which tasks the starter history applies, without loading it: asked at the start of every run, so it imports next to nothing."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from numbers import Real
+from typing import Any, TypeGuard
 
 from metamodel.data.task import TaskDescription
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.switches import STARTER
 
 LARGEST = {
@@ -19,15 +21,14 @@ LARGEST = {
 """Parameters and width of the largest network of each family that it was trained on: wider networks need smaller learning rates. Derived
 from ``data/runs.parquet``; a test computes them again."""
 MAX_TRAIN_OF_UNBUILT = 100_000
-"""Where a network is built later and its size is not known, it is taken for small if its data set is no larger than this."""
-MIN_BESIDE_STARTER = 2
-"""Other tasks of the user's own from which a meta-model is fitted to them and stands beside it. What was best on one is too rarely best on
+"""A network that is built later, so that its size is not known, counts as small if its data set is no larger than this."""
+MIN_TASKS_WITH_STARTER = 2
+"""Other tasks of the user from which a meta-model is fitted to them and mixed with the starter. What was best on one is too rarely best on
 the next."""
-TAKE_OVER = 8
-"""Other tasks of the user's own from which it is silent: somewhere from here on they alone are as good
+MAX_OTHER_TASKS_FOR_STARTER = 7
+"""Other tasks of the user up to which the starter is used: somewhere from here on they are as good without it
 (`studies.starter.proof --take-over`)."""
 
-# Compiled when they are first used: most runs ask for none of them.
 _OPTIMIZERS = (
     ("AdamW", r"(^|[._])adamw(_|$)"),
     ("Adam", r"(^|[._])adam(_|$)"),
@@ -48,13 +49,13 @@ def is_off() -> bool:
     return not STARTER.is_on
 
 
-def is_wanted(n_others: int) -> bool:
-    """Say whether it is asked at all, where so many other tasks of the user's own speak."""
-    return n_others < TAKE_OVER and not is_off()
+def starter_applies(n_others: int) -> bool:
+    """Say whether it is used at all, with so many other tasks of the user to learn from."""
+    return n_others <= MAX_OTHER_TASKS_FOR_STARTER and not is_off()
 
 
-def why_silent(description: TaskDescription, current: Mapping[str, Any]) -> str:
-    """Say why the starter history knows nothing about a task, as half a sentence; empty where it does."""
+def why_out_of_scope(description: TaskDescription, current: Mapping[str, Any]) -> str:
+    """Say why a task is out of the starter history's scope, as half a sentence; empty where it is in scope."""
     family = family_of(description, current)
     if family is None:
         named = description.model_family or current.get("model_family") or "unknown"
@@ -64,7 +65,7 @@ def why_silent(description: TaskDescription, current: Mapping[str, Any]) -> str:
         return "it knows networks trained from scratch, and this one starts from trained weights" + (
             "" if description.is_pretrained else f" (as {tuned[0]!r} says)"
         )
-    n_parameters, width = description.n_parameters or 0, description.width or _number(current.get("hidden_size"))
+    n_parameters, width = description.n_parameters or 0, description.width or _count(current.get("hidden_size"))
     most, widest = LARGEST[family]
     if n_parameters > most or width > widest:
         sizes = [f"{n_parameters:,} parameters"] * (n_parameters > 0) + [f"a width of {width:,}"] * (width > 0)
@@ -77,8 +78,10 @@ def why_silent(description: TaskDescription, current: Mapping[str, Any]) -> str:
     return ""
 
 
-def _number(value: object) -> int:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf else 0
+def out_of_scope_message(description: TaskDescription, current: Mapping[str, Any]) -> str:
+    """Say that and why the starter history does not apply to a task; empty where it may."""
+    reason = why_out_of_scope(description, current)
+    return f"the starter history does not apply: {reason}" if reason else ""
 
 
 def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str | None:
@@ -91,31 +94,31 @@ def family_of(description: TaskDescription, current: Mapping[str, Any]) -> str |
             return str(named)
     if description.n_parameters or not description.model_class:
         return None
-    spoken = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", description.model_class).lower()
-    return next((family for family, words in _FAMILY_WORDS if re.search(words, spoken)), None)
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", description.model_class).lower()
+    return next((family for family, pattern in _FAMILY_WORDS if re.search(pattern, words)), None)
 
 
 def planned_steps(description: TaskDescription, current: Mapping[str, Any]) -> int | None:
     """Return how many steps a run is going to take, None where that is not known."""
-    from metamodel.space.dimensions import is_number
-
-    told, epochs, size = (
-        float(value) if is_number(value) else 0.0 for value in (current.get(name, 0) for name in ("max_steps", "num_epochs", "batch_size"))
-    )
-    if told > 0:
-        return int(told)
-    if epochs <= 0 or size <= 0 or not description.n_train:
+    steps = _count(current.get("max_steps"))
+    if steps:
+        return steps
+    epochs, size = current.get("num_epochs"), _count(current.get(GLOBAL_BATCH_SIZE, current.get(PER_DEVICE_BATCH_SIZE)))
+    if not _is_positive(epochs) or not size or not description.n_train:
         return None
-    return math.ceil(epochs * math.ceil(description.n_train / size))
+    return math.ceil(float(epochs) * math.ceil(description.n_train / size))
 
 
 def optimizer_of(name: object) -> str | None:
     """Return ``SGD``, ``Adam`` or ``AdamW`` for any usual spelling of it, None for any other."""
-    spoken = str(name or "").strip().lower().replace("-", "_")
-    return next((known for known, words in _OPTIMIZERS if re.search(words, spoken)), None)
+    words = str(name or "").strip().lower().replace("-", "_")
+    return next((known for known, pattern in _OPTIMIZERS if re.search(pattern, words)), None)
 
 
-def silent_about(description: TaskDescription, current: Mapping[str, Any]) -> str:
-    """Say that and why the starter history says nothing of a task; empty where it might."""
-    silent = why_silent(description, current)
-    return f"the starter history says nothing: {silent}" if silent else ""
+def _is_positive(value: Any) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+
+
+def _count(value: Any) -> int:
+    """Return a positive number as a whole one, 0 for anything else."""
+    return int(value) if _is_positive(value) else 0

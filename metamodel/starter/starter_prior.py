@@ -1,9 +1,9 @@
 """The starter history: what a recommendation rests on until the user's own runs take over.
 
-Thousands of small networks, trained by us (``studies/starter``), are shipped with a model that is fitted to them already, so
-that the first run of a user has something to start from and nothing is fitted for it. It speaks only about what it knows: networks of
-four families, trained from scratch by SGD, Adam or AdamW, of bounded size. It says that it is not the user's own history, its intervals
-are wider than measured among its own tasks, and it leaves once the user's own tasks know more.
+Thousands of small networks, trained by us (``studies/starter``), are shipped with a model that is fitted to them already, so that the first
+run of a user has a prior and nothing is fitted for it. It applies only to what it was trained on: networks of four families, trained from
+scratch by SGD, Adam or AdamW, no larger than its own. Messages name it as the source, its intervals are wider than measured among its own
+tasks, and it is not used any more once the user has enough other tasks.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from metamodel.data.observations import TaskRuns
 from metamodel.data.task import TaskDescription
-from metamodel.gp.calibration import Calibration
-from metamodel.gp.gp_meta_model import MetaModel
-from metamodel.gp.mixture import Rivals
-from metamodel.gp.prior import HistoryPrior, Prior, View
-from metamodel.space.encoding import Encoder, FloatArray
-from metamodel.starter.recoding import Recoded, Recoding, together
-from metamodel.starter.scope import FAMILIES, family_of, optimizer_of, planned_steps, silent_about
+from metamodel.gp.gp_meta_model import GPMetaModel
+from metamodel.gp.meta_model import MetaModel
+from metamodel.gp.mixture import MixturePrior
+from metamodel.gp.prior import HistoryPrior, Prior, TaskWeighting
+from metamodel.space.arrays import FloatArray
+from metamodel.space.encoding import Encoder
+from metamodel.starter.recoding import RecodedPrior, Recoding, merged_column
+from metamodel.starter.scope import FAMILIES, family_of, optimizer_of, out_of_scope_message, planned_steps
 from store.errors import ModelFileError
+from store.hyperparameters import Scale, has_scale
 from store.names import Direction
 
 logger = logging.getLogger(__name__)
@@ -37,12 +39,12 @@ logger = logging.getLogger(__name__)
 FOLDER = "data"
 TASKS = "tasks.json"
 
-LIKE_OWN_TASKS = 4.0
-"""How many tasks of one's own the whole starter counts as; with ``m`` of them, they have ``m / (m + LIKE_OWN_TASKS)`` of the weight."""
-WIDER = 1.5
-"""How much wider intervals are than the starter's own tasks ask for: a user's network is further from them than they from each other."""
-TIMES_LONGEST = 10
-"""How many times the steps of its own longest run it speaks about: longer training wants smaller learning rates."""
+STARTER_EQUIVALENT_TASKS = 4.0
+"""How many tasks of the user the whole starter counts as; with ``m`` of them, their share is ``m / (m + STARTER_EQUIVALENT_TASKS)``."""
+INTERVAL_INFLATION = 1.5
+"""Factor on the widths that its own tasks ask for: a user's network is further from them than they are from each other."""
+MAX_LENGTH_RATIO = 10
+"""How many times the steps of its own longest run are in scope: longer training needs smaller learning rates."""
 UNKNOWN_OPTIMIZER = {"Adam": 0.7, "SGD": 0.3}
 """Shares of the two kinds where the optimizer is not known."""
 ABSENT = {"weight_decay": 0.0, "dropout": 0.0, "warmup_ratio": 0.0, "lr_scheduler": "constant"}
@@ -60,67 +62,80 @@ class StarterEncoder(Encoder):
         return super().encode([completed(config) for config in configs])
 
 
-@dataclass(frozen=True, eq=False)
-class StarterModel(MetaModel):
-    """The shipped model, with a say for each of its tasks; beside it, where there is one, the model of the user's own other tasks.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class StarterModel(GPMetaModel):
+    """The shipped model with per-task weights, mixed with the model of the user's other tasks where there is one.
 
     Attributes:
-        say: How much each task counts in this question, shape ``(T,)``; 0 for those that are not asked.
+        task_weights: Weight of each task in this query, shape ``(T,)``; 0 for those that are not used.
         shipped: The encoder that its tasks were learned with.
-        own: Model of the user's own tasks, None where there are too few.
+        users: Model of the user's other tasks, None where there are too few.
     """
 
-    say: FloatArray
+    task_weights: FloatArray
     shipped: Encoder
-    own: MetaModel | None = None
+    users: GPMetaModel | None = None
 
     def _new_prior(self, features: Mapping[str, float], n_extra: int, without: str | None) -> Prior:
-        weights = self.say * self.relatedness.weights(features, self.say > 0)
-        asked = np.flatnonzero(weights)
-        views = [View.mixture(weights[asked] / weights.sum())]
-        if self.own is None:
-            return HistoryPrior(self.task_gps.chosen(asked), views, n_extra)
-        unknown = tuple(column for column in self.own.encoder.columns if column.name not in self.shipped.names)
+        weights = self.task_weights * self.relatedness.weights(features, self.task_weights > 0)
+        used = np.flatnonzero(weights)
+        tasks, weightings = self.task_gps.chosen(used), [TaskWeighting.mixture(weights[used] / weights.sum())]
+        if self.users is None:
+            return HistoryPrior(tasks, weightings, n_extra)
+        unknown = tuple(column for column in self.users.encoder.columns if column.name not in self.shipped.names)
         seen = Encoder((*self.shipped.columns, *unknown))
         n_columns = self.encoder.width + n_extra
-        shipped = HistoryPrior(self.task_gps.chosen(asked), views, seen.width - self.shipped.width + n_extra)
-        starter = Recoded(shipped, Recoding(self.encoder, seen), n_columns)
-        own = Recoded(self.own.prior(features, n_extra, without), Recoding(self.encoder, self.own.encoder), n_columns)
-        n_own = len(set(self.own.info["task_ids"]) - {without})
-        share = n_own / (n_own + LIKE_OWN_TASKS)
-        return Rivals([own, starter], np.concatenate([own.log_weights + math.log(share), starter.log_weights + math.log(1 - share)]))
+        shipped = HistoryPrior(tasks, weightings, seen.width - self.shipped.width + n_extra)
+        starter = RecodedPrior(shipped, Recoding(self.encoder, seen), n_columns)
+        users = RecodedPrior(self.users.prior(features, n_extra, without), Recoding(self.encoder, self.users.encoder), n_columns)
+        n_users = len(set(self.users.info["task_ids"]) - {without})
+        share = n_users / (n_users + STARTER_EQUIVALENT_TASKS)
+        log_weights = np.concatenate([users.log_weights + math.log(share), starter.log_weights + math.log(1 - share)])
+        return MixturePrior([users, starter], log_weights)
 
     def content(self) -> dict[str, Any]:
-        """Refuse to be saved: what ships is packed by ``studies.starter.pack``, and the model beside it has files of its own."""
-        raise AssertionError("a model of the starter history answers one question and is never saved")
+        """Refuse to be saved: what ships is packed by ``studies.starter.pack``, and the user's model has files of its own."""
+        raise AssertionError("a model of the starter history answers one query and is never saved")
 
 
-class Voice(NamedTuple):
-    """What the starter contributes to one question: its model, beside that of the user's own tasks where there is one, and its own runs."""
+@dataclass(frozen=True, slots=True, eq=False)
+class StarterPrior:
+    """What the starter contributes to one query.
+
+    Attributes:
+        model: Its model, mixed with that of the user's other tasks where there is one.
+        tasks: Its tasks in scope, with their runs.
+    """
 
     model: StarterModel
     tasks: tuple[TaskRuns, ...]
 
-    def beside(self, own: MetaModel) -> Voice:
-        """Return the same with the model of the user's own tasks beside the starter's.
+    def combined_with(self, users: MetaModel) -> StarterPrior:
+        """Return the same, mixed with the model of the user's other tasks.
 
         Args:
-            own: Fitted to at least two other tasks.
+            users: Fitted to at least two other tasks, of a kind that combines with the starter.
         """
-        model, known = self.model, {column.name: column for column in own.encoder.columns}
-        shared = [together(column, known[column.name]) if column.name in known else column for column in model.shipped.columns]
-        unknown = [column for column in own.encoder.columns if column.name not in model.shipped.names]
+        if not isinstance(users, GPMetaModel):
+            raise AssertionError(f"the starter history cannot be mixed with a model of kind {users.kind}")
+        model, known = self.model, {column.name: column for column in users.encoder.columns}
+        shared = [merged_column(column, known[column.name]) if column.name in known else column for column in model.shipped.columns]
+        unknown = [column for column in users.encoder.columns if column.name not in model.shipped.names]
         widths = {
-            n: tuple(np.maximum(width, own.calibration.half_widths.get(n, width)).tolist())
+            n: tuple(np.maximum(width, users.calibration.half_widths.get(n, width)).tolist())
             for n, width in model.calibration.half_widths.items()
         }
-        calibration = replace(model.calibration, half_widths=widths)
-        return self._replace(
-            model=replace(model, encoder=StarterEncoder((*shared, *unknown)), calibration=calibration, info=own.info, own=own)
+        mixed = replace(
+            model,
+            encoder=StarterEncoder((*shared, *unknown)),
+            calibration=replace(model.calibration, half_widths=widths),
+            info=users.info,
+            users=users,
         )
+        return replace(self, model=mixed)
 
 
-class Starter:
+class StarterFiles:
     """The shipped files; each family is read when it is first asked.
 
     Args:
@@ -140,7 +155,7 @@ class Starter:
             raise ModelFileError(f"The starter history must be readable, but {str(folder / TASKS)!r} is not: {error}.") from error
 
     def family(self, name: str) -> Family:
-        """Return what is known of a family.
+        """Return a family.
 
         Raises:
             ModelFileError: If its files are missing or damaged.
@@ -170,20 +185,20 @@ class Family:
             self._arrays: dict[str, FloatArray] = load_file(path)
         except (OSError, SafetensorError) as error:
             raise ModelFileError(f"The runs of the starter history must be readable, but {str(path)!r} is not: {error}.") from error
-        if not isinstance(loaded, MetaModel) or len(listed) != loaded.task_gps.n_tasks:
+        if not isinstance(loaded, GPMetaModel) or len(listed) != loaded.task_gps.n_tasks:
             raise ModelFileError(f"The model of the starter history must hold its {len(listed)} tasks, but {name}.json does not.")
         self.name, self.model = name, loaded
         self.longest = max(int(task["longest"]) for task in listed)
         self._listed, self._labels = listed, labels
         self._made: dict[int, TaskRuns] = {}
 
-    def say(self, kind: str | None) -> FloatArray:
-        """Return how much each task counts for a kind of optimizer (None: not known), shape ``(T,)``."""
-        shares = UNKNOWN_OPTIMIZER if kind is None else {kind: 1.0}
+    def task_weights(self, optimizer: str | None) -> FloatArray:
+        """Return the weight of each task for a kind of optimizer, ``SGD`` or ``Adam`` (None: not known), shape ``(T,)``."""
+        shares = UNKNOWN_OPTIMIZER if optimizer is None else {optimizer: 1.0}
         return np.array([shares.get(task["kind"], 0.0) for task in self._listed])
 
     def task(self, index: int) -> TaskRuns:
-        """Return one task with the runs that its process has seen."""
+        """Return one task with the runs it was learned from."""
         if index not in self._made:
             self._made[index] = self._task(index)
         return self._made[index]
@@ -216,21 +231,18 @@ class Family:
         )
 
 
-_WHOLE = frozenset({"num_layers", "hidden_size", "batch_size", "num_epochs"})
-
-
 def _number(name: str, value: float) -> float | int:
-    return int(value) if name in _WHOLE else float(f"{value:.6g}")  # single precision ends there
+    return int(value) if has_scale(name, Scale.INTEGER) else float(f"{value:.6g}")  # single precision ends there
 
 
 @lru_cache(maxsize=1)
-def _files() -> Starter:
-    return Starter(Path(str(files("metamodel.starter"))) / FOLDER)
+def _files() -> StarterFiles:
+    return StarterFiles(Path(str(files("metamodel.starter"))) / FOLDER)
 
 
 @lru_cache(maxsize=len(FAMILIES))
 def shipped(family: str) -> Family | None:
-    """Return what this installation knows of a family; None, with a warning, where its files are missing or damaged."""
+    """Return a family as installed; None, with a warning, where its files are missing or damaged."""
     try:
         return _files().family(family)
     except ModelFileError as error:
@@ -238,32 +250,32 @@ def shipped(family: str) -> Family | None:
         return None
 
 
-def consult(description: TaskDescription, current: Mapping[str, Any]) -> Voice | str:
-    """Ask the starter history what it has to say, where it is asked at all (``is_wanted``).
+def load_starter_prior(description: TaskDescription, current: Mapping[str, Any]) -> StarterPrior | str:
+    """Load the starter's prior for a task, where it is used at all (``starter_applies``).
 
     Args:
         description: The task.
         current: The user's own configuration by canonical name; its optimizer decides which networks are comparable.
 
     Returns:
-        Its voice, or why it has none, as half a sentence; empty where its files cannot be read.
+        The prior, or why there is none, as half a sentence; empty where its files cannot be read.
     """
-    silent = silent_about(description, current)
-    if silent:
-        return silent
+    message = out_of_scope_message(description, current)
+    if message:
+        return message
     family = shipped(str(family_of(description, current)))
     if family is None:
         return ""
-    steps = planned_steps(description, current)
-    if steps is not None and steps > TIMES_LONGEST * family.longest:
+    steps, most = planned_steps(description, current), MAX_LENGTH_RATIO * family.longest
+    if steps is not None and steps > most:
         return (
-            f"the starter history says nothing: it knows short training and speaks of up to {TIMES_LONGEST * family.longest:,} steps of "
-            f"{family.name} networks, and this one takes {steps:,}"
+            f"the starter history does not apply: it knows short training, up to {most:,} steps of {family.name} networks are in scope, "
+            f"and this one takes {steps:,}"
         )
-    kind = optimizer_of(current.get("optimizer"))
-    say = family.say("Adam" if kind == "AdamW" else kind)
-    tasks = tuple(family.task(int(i)) for i in np.flatnonzero(say))
-    return Voice(_speaking(family.model, say), tasks)
+    optimizer = optimizer_of(current.get("optimizer"))
+    task_weights = family.task_weights("Adam" if optimizer == "AdamW" else optimizer)
+    tasks = tuple(family.task(int(i)) for i in np.flatnonzero(task_weights))
+    return StarterPrior(_weighted(family.model, task_weights), tasks)
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -276,8 +288,15 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _speaking(model: MetaModel, say: FloatArray) -> StarterModel:
+def _weighted(model: GPMetaModel, task_weights: FloatArray) -> StarterModel:
     encoder = StarterEncoder(model.encoder.columns)
-    wider = {n: tuple(WIDER * width for width in widths) for n, widths in model.calibration.half_widths.items()}
-    calibration = Calibration(wider, model.calibration.coverage, model.calibration.n_tasks)
-    return StarterModel(model.task_gps, model.relatedness, calibration, encoder, model.info, say, encoder)
+    wider = {n: tuple(INTERVAL_INFLATION * width for width in widths) for n, widths in model.calibration.half_widths.items()}
+    return StarterModel(
+        encoder=encoder,
+        calibration=replace(model.calibration, half_widths=wider, trust=1.0),
+        info=model.info,
+        task_gps=model.task_gps,
+        relatedness=model.relatedness,
+        task_weights=task_weights,
+        shipped=encoder,
+    )

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from store.errors import InvalidArgumentError
 from store.importers.foreign import utc_text
@@ -71,7 +72,7 @@ def read_text(path: Path, limit: int) -> str:
     return text
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """Return the value of a JSON text.
 
     Raises:
@@ -83,7 +84,7 @@ def parse_json(text: str) -> Any:
         raise UnreadableRecordError("a file is not JSON") from error
 
 
-def json_object(text: str) -> dict[str, Any]:
+def json_object(text: str | bytes) -> dict[str, Any]:
     """Return a JSON object.
 
     Raises:
@@ -122,6 +123,11 @@ def existing(path: str | Path, what: str) -> Path:
     if not found.exists():
         raise InvalidArgumentError(f"A source must exist, but there is nothing at {str(path)!r}. Give the path of {what}.")
     return found
+
+
+def sqlite_path(rest: str) -> str:
+    """Return the path in a database URL ``sqlite:///...``, given what stands behind ``://``."""
+    return unquote(rest.partition("?")[0]).removeprefix("/").removeprefix("file:")
 
 
 def sqlite_address(path: Path) -> str:

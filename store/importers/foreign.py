@@ -236,3 +236,11 @@ def utc_text(seconds: float | None) -> str | None:
 def utc_of(moment: datetime | None) -> str | None:
     """Return a moment as the history writes it; one without a time zone is the local time of this machine."""
     return None if moment is None else utc_text(moment.timestamp())
+
+
+def moment_of(text: Any) -> datetime | None:
+    """Return the moment that a text in ISO 8601 names, None for anything else."""
+    try:
+        return datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None

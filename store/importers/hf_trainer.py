@@ -10,13 +10,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below, json_object, read_text, written_utc
 from store.importers.foreign import ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, gather, number_of
 from store.importers.inert_pickle import Stub, read_saved_object
 from store.importers.pipeline import counted
+from store.importers.registry import About
 from store.records import Source
 from store.sqlite.bulk import Curve
 
@@ -59,7 +60,14 @@ class HuggingFaceSource:
     """
 
     place: str
-    kind: str = "hf"
+    kind: ClassVar[str] = "hf"
+    about: ClassVar = About(
+        "runs of transformers.Trainer",
+        "trainer_state.json of the checkpoint that got furthest; training_args.bin, which is read and never executed",
+        "FOLDER",
+        "output folder of a Trainer, or one with several",
+        "out --task sst2 --objective eval_accuracy",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs.

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, json_object, read_text
-from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, flattened, number_of, utc_of
+from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, flattened, moment_of, number_of, utc_of
 from store.importers.pipeline import counted
+from store.importers.registry import About
 from store.sqlite.bulk import Curve
 
 DESCRIPTIONS, LEADERBOARD = Path("Experiments/Descriptions"), Path("Leaderboards/GlobalLeaderboard.csv")
@@ -35,7 +36,14 @@ class HyperparameterHunterSource:
     """
 
     place: str
-    kind: str = "hyperparameterhunter"
+    kind: ClassVar[str] = "hyperparameterhunter"
+    about: ClassVar = About(
+        "HyperparameterHunter's experiments",
+        "descriptions (version 3.0.0) with parameters and evaluations, and the leaderboard",
+        "FOLDER",
+        "folder HyperparameterHunterAssets",
+        "HyperparameterHunterAssets --objective oof_roc_auc_score",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the experiments.
@@ -82,7 +90,7 @@ def _experiment(found: Mapping[str, Any], board: Mapping[str, Mapping[str, str]]
         raise UnreadableRecordError("is no description of an experiment")
     row = board.get(identity, {})
     times = _mapping(_mapping(found.get("aggregates")).get("times"))
-    started, ended = _moment(times.get("start")), _moment(times.get("end"))
+    started, ended = moment_of(times.get("start")), moment_of(times.get("end"))
     number = number_of(row.get("experiment_#"))
     curves = _curves(found, row)
     names = [name for prefix in _PREFERRED for name in curves if name.startswith(f"{prefix}_")]
@@ -138,10 +146,3 @@ def _curves(found: Mapping[str, Any], row: Mapping[str, str]) -> dict[str, Curve
         if name.startswith(tuple(f"{prefix}_" for prefix in _PREFERRED)) and number is not None and not math.isnan(number):
             values.setdefault(name[:200], number)
     return {name: Curve([0], [value]) for name, value in values.items()}
-
-
-def _moment(text: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None

@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, files_below, read_text, written_utc
 from store.importers.foreign import ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, flattened, gather, number_of
 from store.importers.pipeline import counted
+from store.importers.registry import About
 from store.importers.yaml_text import parse_yaml_mapping
 
 METRICS, HPARAMS = "metrics.csv", "hparams.yaml"
@@ -31,7 +32,14 @@ class LightningSource:
     """
 
     place: str
-    kind: str = "lightning"
+    kind: ClassVar[str] = "lightning"
+    about: ClassVar = About(
+        "runs of Lightning's CSVLogger",
+        "metrics.csv and hparams.yaml of each version",
+        "FOLDER",
+        "folder of CSVLogger, or one with several",
+        "lightning_logs --objective val_loss --task digits",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs.

@@ -1,4 +1,4 @@
-"""MLflow runs: an ``mlruns`` folder or a SQLite file, read as they lie; or a tracking server, through MLflow's client (extra ``mlflow``).
+"""MLflow runs: an ``mlruns`` folder or a SQLite file, read as they lie; or a tracking server, through MLflow's client (extra ``import``).
 
 Formats: ``mlflow/store/tracking/file_store.py`` (a folder for each run; ``metrics/<name>`` holds lines of timestamp, value and step) and
 ``mlflow/store/tracking/dbmodels/models.py``.
@@ -14,13 +14,15 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
-from store.errors import InvalidArgumentError, MissingDependencyError
-from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
+from store.importers.bounded_files import MIB, UnreadableRecordError, existing, read_text, sqlite_address, sqlite_path
 from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, utc_text, value_of_text
 from store.importers.pipeline import counted
+from store.importers.registry import About
 from store.importers.yaml_text import parse_yaml_mapping
 from store.privacy import redact_text
 from store.records import RunStatus
@@ -51,7 +53,15 @@ class MlflowSource:
     """
 
     place: str
-    kind: str = "mlflow"
+    kind: ClassVar[str] = "mlflow"
+    about: ClassVar = About(
+        "MLflow runs of all experiments",
+        "parameters with their types, metrics with step and time, status, start and end",
+        "PLACE",
+        "mlruns folder, SQLite file, or tracking URI",
+        "mlruns --objective val_loss",
+        "`import` for a server",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs of all experiments.
@@ -62,7 +72,7 @@ class MlflowSource:
         """
         scheme, separator, rest = self.place.partition("://")
         if scheme.partition("+")[0] == "sqlite":
-            return _database_runs(existing(unquote(rest.partition("?")[0]).removeprefix("/"), "MLflow's SQLite file"), progress)
+            return _database_runs(existing(sqlite_path(rest), "MLflow's SQLite file"), progress)
         if self.place.startswith("file:"):
             return self._local(unquote(urlsplit(self.place).path), progress)
         if separator or self.place.startswith("databricks"):
@@ -217,13 +227,9 @@ def _new_run(identity: str, experiment: str, name: str, status: str, moments: tu
 
 
 def _server_runs(uri: str, progress: Progress) -> Iterator[Record]:
-    try:
+    with needed_for("Reading from an MLflow server"):
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading from an MLflow server needs mlflow, but it cannot be imported: {error}. pip install 'lightning-metahp[mlflow]'"
-        ) from error
     try:
         client = MlflowClient(uri)
         for experiment in _pages(client.search_experiments):

@@ -1,4 +1,4 @@
-"""OpenML runs and evaluations: live through openml-python (extra ``openml``), and offline from ARFF or CSV dumps of them.
+"""OpenML runs and evaluations: live through openml-python (extra ``import``), and offline from ARFF or CSV dumps of them.
 
 A dump has a row for each run and measure, as ``openml.evaluations.list_evaluations_setups`` returns it and ``to_csv`` writes it (``run_id,
 task_id, function, value, parameters``), or a row for each run with a column for each measure and hyperparameter, as published meta-data
@@ -14,13 +14,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 from store.importers.bounded_files import MIB, UnreadableRecordError, csv_rows, existing, parse_json, read_text
 from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, number_of, value_of_text
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
+from store.importers.registry import About, count, option, whole_numbers
 from store.names import infer_direction
 from store.sqlite.bulk import Curve
 
@@ -59,11 +61,19 @@ class OpenmlSource:
     """
 
     place: str
-    qualities: str | None = None
+    qualities: str | None = option("--qualities", "FILE", "Table with a row for each task: its features.")
     objective: str | None = None
-    flows: Sequence[int] = ()
-    size: int = 1_000
-    kind: str = "openml"
+    flows: Sequence[int] = option("--flow", "LIST", "Only runs of these flows (ids), if OpenML is asked.", parse=whole_numbers, default=())
+    size: int = option("--size", "N", "Runs to ask OpenML for, for each task, up to 10000; default: 1000.", parse=count, default=1_000)
+    kind: ClassVar[str] = "openml"
+    about: ClassVar = About(
+        "runs and evaluations of OpenML",
+        "setups and measures of each run; task qualities become features of the task",
+        "PLACE",
+        "dump (ARFF or CSV), or task:31,37 to ask OpenML",
+        "runs.csv --qualities qualities.csv --objective predictive_accuracy",
+        "`import` for ARFF and for OpenML itself",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs.
@@ -103,12 +113,8 @@ def _dump_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _arff_rows(text: str, path: Path) -> list[dict[str, Any]]:
-    try:
+    with needed_for("Reading ARFF"):
         import arff
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading ARFF needs liac-arff, but it cannot be imported: {error}. pip install 'lightning-metahp[openml]'"
-        ) from error
     try:
         found = arff.load(io.StringIO(text), return_type=arff.DENSE_GEN)
         names = [str(name) for name, _ in found["attributes"]]
@@ -236,12 +242,8 @@ def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]
         tasks = [int(part) for part in source.place.removeprefix("task:").split(",")]
     except ValueError as error:
         raise InvalidArgumentError(f"OpenML's tasks must be given as task:31,37, but got {source.place!r}.") from error
-    try:
+    with needed_for("Reading from OpenML"):
         import openml
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading from OpenML needs openml, but it cannot be imported: {error}. pip install 'lightning-metahp[openml]'"
-        ) from error
     rows: list[dict[str, Any]] = []
     features: dict[str, Mapping[str, float]] = {}
     try:
@@ -253,8 +255,8 @@ def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]
             rows += found.to_dict("records")
             qualities = openml.tasks.get_task(task, download_data=False, download_qualities=True).get_dataset().qualities or {}
             features[str(task)] = {name: float(value) for name, value in qualities.items() if value is not None and math.isfinite(value)}
+    except MemoryError:
+        raise
     except Exception as error:  # openml, requests and minio each have errors of their own; all mean that it did not answer
-        if isinstance(error, MemoryError):
-            raise
         raise InvalidArgumentError(f"OpenML must answer, but it did not: {type(error).__name__}: {str(error)[:200]}.") from error
     return rows, features

@@ -17,14 +17,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from store.errors import InvalidArgumentError, MetaHPError
-from store.importers.bounded_files import existing, sqlite_address
+from store.importers.bounded_files import existing, sqlite_address, sqlite_path
 from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord, curve_of, part_of, utc_of
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
+from store.importers.registry import About, option, words
 from store.privacy import redact, redact_text
 from store.records import RunStatus
 from store.sqlite.bulk import Curve
@@ -53,8 +53,15 @@ class OptunaSource:
     """
 
     place: str
-    studies: Collection[str] = ()
-    kind: str = "optuna"
+    studies: Collection[str] = option("--study", "LIST", "Only these studies; default: all.", parse=words, default=())
+    kind: ClassVar[str] = "optuna"
+    about: ClassVar = About(
+        "Optuna studies",
+        "each trial with parameters, state, direction and intermediate values as its curve; the task keeps the distributions",
+        "STORAGE",
+        "address (sqlite:///study.db), SQLite or journal file",
+        "sqlite:///study.db --dry-run",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the trials.
@@ -180,7 +187,7 @@ def _opened(place: str) -> Iterator[BaseStorage]:
         with _sqlite(path) if is_sqlite else _journal(path) as storage:
             yield storage
     elif scheme.partition("+")[0] == "sqlite":
-        with _sqlite(existing(_sqlite_path(rest), "the SQLite file")) as storage:
+        with _sqlite(existing(sqlite_path(rest), "the SQLite file")) as storage:
             yield storage
     elif scheme.startswith(("redis", "rediss")):
         raise InvalidArgumentError(
@@ -188,19 +195,12 @@ def _opened(place: str) -> Iterator[BaseStorage]:
             "optuna.copy_study(..., to_storage='sqlite:///study.db')."
         )
     else:
-        with _database(place) as storage:
+        with _database(place, place) as storage:
             yield storage
-
-
-def _sqlite_path(rest: str) -> str:
-    path = unquote(rest.partition("?")[0]).removeprefix("/")
-    return path.removeprefix("file:")
 
 
 @contextmanager
 def _sqlite(path: Path) -> Iterator[BaseStorage]:
-    import optuna
-
     with tempfile.TemporaryDirectory(prefix="metahp-import-") as folder:
         copy = Path(folder) / "study.db"
         try:
@@ -211,29 +211,23 @@ def _sqlite(path: Path) -> Iterator[BaseStorage]:
                 source.backup(target)
         except sqlite3.Error as error:
             raise _unreadable(str(path), str(error)) from error
-        try:
-            storage = optuna.storages.RDBStorage(f"sqlite:///{copy}", skip_compatibility_check=True, skip_table_creation=True)
-            if storage.get_current_version() != storage.get_head_version():
-                storage.upgrade()
+        with _database(f"sqlite:///{copy}", str(path), is_copy=True) as storage:
             yield storage
-            storage.engine.dispose()
-        except (MetaHPError, MemoryError):
-            raise
-        except Exception as error:  # Optuna, SQLAlchemy and Alembic each have errors of their own
-            raise _unreadable(str(path), f"{type(error).__name__}: {error}") from error
 
 
 @contextmanager
-def _database(place: str) -> Iterator[BaseStorage]:
+def _database(address: str, place: str, *, is_copy: bool = False) -> Iterator[BaseStorage]:
     import optuna
 
     try:
-        storage = optuna.storages.RDBStorage(place, skip_table_creation=True)
+        storage = optuna.storages.RDBStorage(address, skip_compatibility_check=is_copy, skip_table_creation=True)
+        if is_copy and storage.get_current_version() != storage.get_head_version():
+            storage.upgrade()
         yield storage
         storage.engine.dispose()
     except (MetaHPError, MemoryError):
         raise
-    except Exception as error:  # Optuna, SQLAlchemy and every driver each have errors of their own
+    except Exception as error:  # Optuna, SQLAlchemy, Alembic and every driver each have errors of their own
         raise _unreadable(redact_text(place), redact_text(f"{type(error).__name__}: {error}")) from error
 
 

@@ -1,82 +1,74 @@
-"""The importers: a module each, and one entry here. Commands, documentation and tests take their lists from this registry.
+"""The importers: a module each, and one line of ``IMPORTERS``. Commands, documentation and tests take their lists from here.
 
-The class of an importer is loaded when it is used.
+A source is a dataclass made of a place. What the command line and the documentation need to know stands in it: ``about``, and the fields
+that are options.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass, field, fields
 from importlib import import_module
 from typing import Any
 
 from store.errors import InvalidArgumentError
-from store.importers.foreign import RunSource
+
+IMPORTERS = {
+    "optuna": "store.importers.optuna_storage:OptunaSource",
+    "mlflow": "store.importers.mlflow_tracking:MlflowSource",
+    "tensorboard": "store.importers.tensorboard_events:TensorBoardSource",
+    "lightning": "store.importers.lightning_csv:LightningSource",
+    "hf": "store.importers.hf_trainer:HuggingFaceSource",
+    "trackio": "store.importers.trackio_sqlite:TrackioSource",
+    "hyperparameterhunter": "store.importers.hyperparameterhunter:HyperparameterHunterSource",
+    "openml": "store.importers.openml_runs:OpenmlSource",
+}
+"""Word of the command line, and ``kind`` of the source -> ``module:Class``, loaded when it is used."""
+
+
+def source_class(name: str) -> Any:
+    """Return the class of an importer's source."""
+    module, _, attribute = IMPORTERS[name].partition(":")
+    return getattr(import_module(module), attribute)
 
 
 @dataclass(frozen=True, slots=True)
-class SourceOption:
-    """An option that only one importer has.
+class About:
+    """An importer in words, for help and documentation; ``about`` of its source.
 
     Attributes:
-        field: Field of the source that takes the value.
-        flag: Its name on the command line.
-        help: What it does, in a sentence.
-        metavar: What its value looks like.
-        parse: Makes the value of its text.
-    """
-
-    field: str
-    flag: str
-    help: str
-    metavar: str
-    parse: Callable[[str], Any] = str
-
-
-@dataclass(frozen=True, slots=True)
-class Importer:
-    """One importer.
-
-    Attributes:
-        name: Word of the command line, and the ``kind`` of its source.
-        source: ``module:Class`` of a ``RunSource`` that is made of a place and the fields of ``options``.
         title: What it imports.
-        reads: What becomes of it, for help and documentation.
+        reads: What is read of it.
         metavar: What a place is, in a word.
         place: What a place is.
         example: Arguments that show its use.
         extra: Extra of the package that it needs, and for what.
-        options: Options that only it has.
-        takes_objective: Whether the source has a field ``objective``: it must ask for that metric, or know its column.
     """
 
-    name: str
-    source: str
     title: str
     reads: str
     metavar: str
     place: str
     example: str
     extra: str = ""
-    options: tuple[SourceOption, ...] = ()
-    takes_objective: bool = False
-
-    def open(self, place: str, **values: Any) -> RunSource:
-        """Return the source at a place; nothing is read yet."""
-        module, _, name = self.source.partition(":")
-        source: RunSource = getattr(import_module(module), name)(place, **values)
-        return source
 
 
-def register(importer: Importer) -> None:
-    """Add an importer: ``metahp import NAME`` exists from now on.
+def option(flag: str, metavar: str, help: str, *, parse: Callable[[str], Any] = str, default: Any = None) -> Any:
+    """Return a field of a source that is an option of its command.
 
-    Raises:
-        InvalidArgumentError: If its name is taken.
+    Args:
+        flag: Its name on the command line.
+        metavar: What its value looks like.
+        help: What it does, in a sentence.
+        parse: Makes the value of its text.
+        default: The value without it.
     """
-    if importer.name in IMPORTERS:
-        raise InvalidArgumentError(f"An importer must have a new name, but {importer.name!r} is taken. Choose another one.")
-    IMPORTERS[importer.name] = importer
+    return field(default=default, metadata={"flag": flag, "metavar": metavar, "help": help, "parse": parse})
+
+
+def options_of(source: Any) -> Iterator[Field[Any]]:
+    """Yield the fields of a source that are options."""
+    return (item for item in fields(source) if "flag" in item.metadata)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -105,106 +97,3 @@ def count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 10_000:
         raise InvalidArgumentError(f"A number of runs must be a whole number from 1 to 10000, but got {text!r}.")
     return int(text)
-
-
-IMPORTERS: dict[str, Importer] = {}
-"""Name -> importer, in the order in which help and documentation list them."""
-
-register(
-    Importer(
-        "optuna",
-        "store.importers.optuna_storage:OptunaSource",
-        "Optuna studies",
-        "each trial with parameters, state, direction and intermediate values as its curve; the task keeps the distributions",
-        "STORAGE",
-        "address (sqlite:///study.db), SQLite or journal file",
-        "sqlite:///study.db --dry-run",
-        options=(SourceOption("studies", "--study", "Only these studies; default: all.", "LIST", words),),
-    )
-)
-register(
-    Importer(
-        "mlflow",
-        "store.importers.mlflow_tracking:MlflowSource",
-        "MLflow runs of all experiments",
-        "parameters with their types, metrics with step and time, status, start and end",
-        "PLACE",
-        "mlruns folder, SQLite file, or tracking URI",
-        "mlruns --objective val_loss",
-        extra="`mlflow` for a server",
-    )
-)
-register(
-    Importer(
-        "tensorboard",
-        "store.importers.tensorboard_events:TensorBoardSource",
-        "TensorBoard runs",
-        "scalars; hyperparameters of the hparams plugin (add_hparams) or of a hparams.yaml beside them",
-        "FOLDER",
-        "log folder; every folder with event files below it is a run",
-        "runs --objective val/accuracy --explain",
-        extra="`tensorboard`",
-    )
-)
-register(
-    Importer(
-        "lightning",
-        "store.importers.lightning_csv:LightningSource",
-        "runs of Lightning's CSVLogger",
-        "metrics.csv and hparams.yaml of each version",
-        "FOLDER",
-        "folder of CSVLogger, or one with several",
-        "lightning_logs --objective val_loss --task digits",
-    )
-)
-register(
-    Importer(
-        "hf",
-        "store.importers.hf_trainer:HuggingFaceSource",
-        "runs of transformers.Trainer",
-        "trainer_state.json of the checkpoint that got furthest; training_args.bin, which is read and never executed",
-        "FOLDER",
-        "output folder of a Trainer, or one with several",
-        "out --task sst2 --objective eval_accuracy",
-    )
-)
-register(
-    Importer(
-        "trackio",
-        "store.importers.trackio_sqlite:TrackioSource",
-        "Trackio projects",
-        "configuration and values of each run",
-        "PLACE",
-        "SQLite file of a project, or Trackio's folder",
-        "~/.cache/huggingface/trackio/digits.db --objective val_acc",
-    )
-)
-register(
-    Importer(
-        "hyperparameterhunter",
-        "store.importers.hyperparameterhunter:HyperparameterHunterSource",
-        "HyperparameterHunter's experiments",
-        "descriptions (version 3.0.0) with parameters and evaluations, and the leaderboard",
-        "FOLDER",
-        "folder HyperparameterHunterAssets",
-        "HyperparameterHunterAssets --objective oof_roc_auc_score",
-    )
-)
-register(
-    Importer(
-        "openml",
-        "store.importers.openml_runs:OpenmlSource",
-        "runs and evaluations of OpenML",
-        "setups and measures of each run; task qualities become features of the task",
-        "PLACE",
-        "dump (ARFF or CSV), or task:31,37 to ask OpenML",
-        "runs.csv --qualities qualities.csv --objective predictive_accuracy",
-        extra="`openml` for ARFF and for OpenML itself",
-        options=(
-            SourceOption("qualities", "--qualities", "Table with a row for each task: its features.", "FILE"),
-            SourceOption("flows", "--flow", "Only runs of these flows (ids), if OpenML is asked.", "LIST", whole_numbers),
-            SourceOption("size", "--size", "Runs to ask OpenML for, for each task, up to 10000; default: 1000.", "N", count),
-        ),
-        takes_objective=True,
-    )
-)

@@ -1,17 +1,19 @@
 """Tables as files, as folders of the ``datasets`` library, or on the Hugging Face Hub: read within bounds, into Arrow.
 
-pyarrow is imported when a table is read, never with ``store``; ``datasets`` (extra ``datasets``) only for its folders and the Hub.
+pyarrow is imported when a table is read, never with ``store``; ``datasets`` only for its own folders and the Hub.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 
 HUB = "hf:"
 _SUFFIXES = "csv, tsv, jsonl, ndjson, json, parquet or pq"
@@ -83,13 +85,11 @@ def read_csv(path: str | Path, types: Mapping[str, Any] | None = None) -> Any:
 
 
 def _pyarrow() -> Any:
-    try:
+    with needed_for("Reading tables"):
         import pyarrow as pa
         import pyarrow.csv
         import pyarrow.json
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError(f"Reading tables needs pyarrow, but it cannot be imported: {error}. pip install pyarrow") from error
     return pa
 
 
@@ -131,14 +131,19 @@ def _read_parquet(path: Path) -> Any:
 
 
 def _datasets() -> Any:
-    try:
+    with needed_for("Reading data sets of the Hub or of save_to_disk"):
         import datasets
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading data sets of the Hub or of save_to_disk needs datasets, but it cannot be imported: {error}. "
-            "pip install 'lightning-metahp[datasets]'"
-        ) from error
     return datasets
+
+
+@contextmanager
+def _readable(message: str) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # the Hub, its cache, Arrow and the readers each have errors of their own
+        raise InvalidArgumentError(f"{message}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
 
 
 def _hub_table(place: str) -> Any:
@@ -147,14 +152,8 @@ def _hub_table(place: str) -> Any:
     if name.count("/") != 1:
         raise InvalidArgumentError(f"A data set of the Hub must be given as hf:OWNER/NAME or hf:OWNER/NAME:SPLIT, but got {place!r}.")
     datasets = _datasets()
-    try:
+    with _readable(f"A data set of the Hub must be readable, but {name!r} is not"):
         found = datasets.load_dataset(name, split=split or None)
-    except Exception as error:  # the Hub, its cache and the readers each have errors of their own
-        if isinstance(error, MemoryError):
-            raise
-        raise InvalidArgumentError(
-            f"A data set of the Hub must be readable, but {name!r} is not: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        ) from error
     return _one_table(found, place, f"{HUB}{name}:")
 
 
@@ -164,15 +163,8 @@ def _saved_table(path: Path) -> Any:
             f"A folder must be one that Dataset.save_to_disk wrote, but {str(path)!r} is none. Name a file in it: {_SUFFIXES}."
         )
     datasets = _datasets()
-    try:
+    with _readable(f"A folder of save_to_disk must be readable, but {str(path)!r} is not"):
         found = datasets.load_from_disk(str(path))
-    except Exception as error:  # Arrow, JSON and the library itself each have errors of their own
-        if isinstance(error, MemoryError):
-            raise
-        why = " ".join(str(error).split())[:200]
-        raise InvalidArgumentError(
-            f"A folder of save_to_disk must be readable, but {str(path)!r} is not: {type(error).__name__}: {why}"
-        ) from error
     return _one_table(found, str(path), f"{path}/")
 
 

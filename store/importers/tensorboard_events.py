@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below
 from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, gather, utc_text
 from store.importers.lightning_csv import read_hparams, task_of
 from store.importers.pipeline import counted
+from store.importers.registry import About
 from store.records import RunStatus
 
 _MAX_RECORD_BYTES = MIB // 4
@@ -42,7 +44,15 @@ class TensorBoardSource:
     """
 
     place: str
-    kind: str = "tensorboard"
+    kind: ClassVar[str] = "tensorboard"
+    about: ClassVar = About(
+        "TensorBoard runs",
+        "scalars; hyperparameters of the hparams plugin (add_hparams) or of a hparams.yaml beside them",
+        "FOLDER",
+        "log folder; every folder with event files below it is a run",
+        "runs --objective val/accuracy --explain",
+        "`import`",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs.
@@ -85,13 +95,9 @@ class _Events:
 
 
 def _protos() -> tuple[Any, Any]:
-    try:
+    with needed_for("Reading event files"):
         from tensorboard.compat.proto import event_pb2
         from tensorboard.plugins.hparams import plugin_data_pb2
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"Reading event files needs tensorboard, but it cannot be imported: {error}. pip install 'lightning-metahp[tensorboard]'"
-        ) from error
     return event_pb2.Event, plugin_data_pb2.HParamsPluginData
 
 
@@ -140,9 +146,9 @@ def _events(paths: list[Path], protos: tuple[Any, Any]) -> _Events:
                 continue
             try:
                 _take(found, make_event.FromString(data), make_plugin)
-            except Exception as error:  # protobuf's DecodeError is of its own kind; the record is left out and counted
-                if isinstance(error, MemoryError):
-                    raise
+            except MemoryError:
+                raise
+            except Exception:  # protobuf's DecodeError is of its own kind; the record is left out and counted
                 found.n_damaged += 1
     return found
 

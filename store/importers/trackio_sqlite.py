@@ -5,17 +5,16 @@ Trackio does not record whether a run has ended. Its files lie in ``$TRACKIO_DIR
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
-from store.importers.bounded_files import MIB, existing, sqlite_address
+from store.importers.bounded_files import MIB, UnreadableRecordError, existing, json_object, sqlite_address
 from store.importers.foreign import (
     MAX_METRICS,
     ForeignRun,
@@ -26,13 +25,14 @@ from store.importers.foreign import (
     curve_of,
     flattened,
     gather,
+    moment_of,
     number_of,
     part_of,
     utc_of,
 )
 from store.importers.pipeline import counted
+from store.importers.registry import About
 
-_MAX_JSON_BYTES = MIB
 _OWN = ("_Username", "_Created", "_Group")
 """What Trackio adds to every configuration."""
 
@@ -46,7 +46,14 @@ class TrackioSource:
     """
 
     place: str
-    kind: str = "trackio"
+    kind: ClassVar[str] = "trackio"
+    about: ClassVar = About(
+        "Trackio projects",
+        "configuration and values of each run",
+        "PLACE",
+        "SQLite file of a project, or Trackio's folder",
+        "~/.cache/huggingface/trackio/digits.db --objective val_acc",
+    )
 
     def read(self, progress: Progress) -> Iterator[Record]:
         """Yield the runs.
@@ -125,20 +132,14 @@ def _run(connection: sqlite3.Connection, project: str, identity: str, run_id: st
 
 
 def _json_object(text: Any) -> dict[str, Any] | None:
-    if not isinstance(text, str | bytes) or len(text) > _MAX_JSON_BYTES:
-        return None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        return json_object(text) if isinstance(text, str | bytes) and len(text) <= MIB else None
+    except UnreadableRecordError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def _moment(text: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text) if isinstance(text, str) else None
-    except ValueError:
-        return None
+    moment = moment_of(text)
     if moment is None or not 1971 <= moment.year <= 2500:
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

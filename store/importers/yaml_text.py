@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from store.errors import MissingDependencyError
+from store.extras import needed_for
 from store.importers.bounded_files import UnreadableRecordError
 
 _MAX_NODES = 50_000
@@ -18,10 +18,8 @@ def parse_yaml_mapping(text: str) -> dict[str, Any]:
         UnreadableRecordError: If the text is no YAML mapping, nested too deeply or too large once its aliases are followed.
         MissingDependencyError: If PyYAML is missing.
     """
-    try:
+    with needed_for("Reading YAML"):
         import yaml
-    except ImportError as error:
-        raise MissingDependencyError(f"Reading YAML needs PyYAML, but it cannot be imported: {error}. pip install pyyaml") from error
     try:
         # the loader in C is faster, and brings the process down where a text is nested deeply
         node = yaml.compose(text, Loader=yaml.SafeLoader)

@@ -1,4 +1,4 @@
-"""What a machine tells of its use: CPU and memory (psutil), the energy counters of the CPU (RAPL) and of NVIDIA GPUs (NVML).
+"""The use of a machine: CPU and memory (psutil), the energy counters of the CPU (RAPL) and of NVIDIA GPUs (NVML).
 
 A sensor that is not there, or may not be read, is absent from what is returned; nothing here raises.
 """

@@ -141,7 +141,7 @@ def _write_anew(connection: sqlite3.Connection, run: FinishedRun, row: dict[str,
 
 
 def origin_digest(description: Mapping[str, Any]) -> str | None:
-    """Return what tells whether an imported run still reads as it did; None for a run that was not imported so."""
+    """Return what changes when an imported run reads otherwise; None for a run that was not imported so."""
     origin = description.get("origin")
     digest = origin.get("digest") if isinstance(origin, Mapping) else None
     return None if digest is None else str(digest)

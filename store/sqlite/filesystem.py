@@ -23,7 +23,7 @@ _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 def mount_of(path: Path, mount_table: Path = Path("/proc/mounts")) -> tuple[str, str] | None:
-    """Return where the file system of a path is mounted, and its kind; None where no mount table tells (macOS, Windows).
+    """Return where the file system of a path is mounted, and its kind; None without a mount table (macOS, Windows).
 
     Args:
         path: Absolute path; need not exist yet.
@@ -48,7 +48,7 @@ def mount_of(path: Path, mount_table: Path = Path("/proc/mounts")) -> tuple[str,
 
 
 def is_on_network(path: Path, mount_table: Path = Path("/proc/mounts")) -> bool:
-    """Return whether a path lies on a network file system, as far as the mount table tells.
+    """Return whether a path lies on a network file system, as far as the mount table shows.
 
     Args:
         path: Absolute path; need not exist yet.

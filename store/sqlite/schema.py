@@ -161,7 +161,7 @@ def migrate(connection: sqlite3.Connection, version: int | None = None) -> None:
     """
     found = connection.execute("PRAGMA user_version").fetchone()[0]
     if not found:
-        # the layout in which the library that once ran these migrations kept them; it also says when a history was made
+        # the layout in which the library that once ran these migrations kept them; it also shows when a history was made
         columns = {"id": "INTEGER", "migration_set": "TEXT", "name": "TEXT", "applied_at": "TEXT"}
         _create(connection, "_sqlite_migrations", columns, key=("id",))
         index = 'CREATE UNIQUE INDEX "idx__sqlite_migrations_migration_set_name"'

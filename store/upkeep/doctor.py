@@ -25,11 +25,12 @@ from store.sqlite.connection import HistoryConnection, is_current, opened_for_re
 from store.sqlite.lock import lock_path
 from store.sqlite.lock_probe import find_writer
 from store.sqlite.row_reader import read_runs
+from store.switches import ENABLED, PIN_VARIABLE, RECORD_PATHS, REFIT
 
 _MIN_FREE_BYTES = 100 * 2**20
 _LARGE_WAL_BYTES = 64 * 2**20
 _SHOWN = 5
-_PACKAGES = ("store", "metamodel", "lightning_metahp", "hf_callbacks", "compare_baselines", "metahp_cli")
+_PACKAGES = ("store", "metamodel", "metahp_tuning", "lightning_metahp", "hf_callbacks", "metahp_report", "compare_baselines", "metahp_cli")
 
 Progress = Callable[[float, str], None]
 
@@ -348,7 +349,7 @@ def _installation() -> Iterator[Finding]:
 
 
 def _switches() -> Iterator[Finding]:
-    for name in ("METAHP", "METAHP_REFIT", "METAHP_PIN", "METAHP_RECORD_PATHS"):
+    for name in (ENABLED.name, REFIT.name, PIN_VARIABLE, RECORD_PATHS.name):
         if os.environ.get(name):
             yield _note("switches", f"{name}={os.environ[name]} is set", f"Intended? Else: unset {name}")
 

@@ -1,6 +1,6 @@
 """A history as files that anything can read: one of JSON Lines, or a folder of Parquet tables. ``importers/export.py`` takes both.
 
-Rows are streamed, so the size of a history does not matter. The first line (in Parquet the metadata) says what the file is and
+Rows are streamed, so the size of a history does not matter. The first line (in Parquet the metadata) names what the file is and
 which schema it has; the last line of JSON Lines counts the rows, so that a file that was cut off is noticed.
 """
 
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 from store.sqlite import schema
 from store.sqlite.connection import make_directories
 from store.sqlite.row_reader import find_task_id
@@ -213,11 +214,9 @@ def import_pyarrow() -> tuple[Any, Any]:
     Raises:
         MissingDependencyError: If it is not installed.
     """
-    try:
+    with needed_for("Parquet", otherwise="use JSON Lines"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError("Parquet needs pyarrow, which is not installed. Install it, or use JSON Lines.") from error
     return pyarrow, pyarrow.parquet
 
 

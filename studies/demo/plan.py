@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from store.errors import InvalidArgumentError
-from studies.demo.report import ADVISED, DAY_ONE, DEFAULT, RANDOM
-from studies.demo.runs import DEFAULTS, DemoJob, DemoTask, random_config
+from studies.demo.report import ADVISED, DEFAULT, FIRST_ADVICE, RANDOM
+from studies.demo.runs import DEMO_DEFAULTS, DemoJob, DemoTask, random_config
 
 ALL_FAMILIES = ("mlp", "cnn", "rnn", "transformer")
 PAST_DATASETS = ("breast_cancer", "diabetes", "iris", "photos")
@@ -23,13 +23,13 @@ OWN_RUN = "own run"
 """Arm of the runs a new task collects before it is advised for the second time; not shown."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DemoPlan:
     """How much the demonstration trains.
 
     Attributes:
         past_tasks: Tasks of the history.
-        runs_per_task: Random runs of each; a task speaks for others from 8 runs on.
+        runs_per_task: Random runs of each; a task counts as a source task from 8 runs on.
         new_tasks: Tasks to be advised, on data sets that no past task has.
         seeds: Seeds of the comparison.
         n_random: Random configurations per new task, each trained with every seed.
@@ -100,19 +100,19 @@ def new_chains(plan: DemoPlan, history: Path, folder: Path) -> list[list[DemoJob
     chains: list[list[DemoJob]] = []
     for task in plan.new_tasks if plan.n_own_runs else ():
         own = _copy(folder, task, "own")
-        first = DemoJob(task, OWN_RUN, DEFAULTS, 100, plan.epochs, own, "explore", history)
-        later = [DemoJob(task, OWN_RUN, DEFAULTS, 100 + i, plan.epochs, own, "explore") for i in range(1, plan.n_own_runs)]
+        first = DemoJob(task, OWN_RUN, DEMO_DEFAULTS, 100, plan.epochs, own, "explore", history)
+        later = [DemoJob(task, OWN_RUN, DEMO_DEFAULTS, 100 + i, plan.epochs, own, "explore") for i in range(1, plan.n_own_runs)]
         chains.append([first, *later])
     for task in plan.new_tasks:
         configs = [random_config(rng) for _ in range(plan.n_random)]
         alone = folder / "unadvised.db"
         for seed in plan.seeds:
             advised = _copy(folder, task, f"seed-{seed}")
-            chains.append([DemoJob(task, DEFAULT, DEFAULTS, seed, plan.epochs, alone)])
+            chains.append([DemoJob(task, DEFAULT, DEMO_DEFAULTS, seed, plan.epochs, alone)])
             # An empty history: whatever is recommended comes from the starter history, which has neither of the new data sets.
-            chains.append([DemoJob(task, DAY_ONE, DEFAULTS, seed, plan.epochs, _copy(folder, task, f"day-one-{seed}"), "best")])
+            chains.append([DemoJob(task, FIRST_ADVICE, DEMO_DEFAULTS, seed, plan.epochs, _copy(folder, task, f"day-one-{seed}"), "best")])
             chains += [[DemoJob(task, RANDOM, config, seed, plan.epochs, alone)] for config in configs]
-            chains.append([DemoJob(task, ADVISED, DEFAULTS, seed, plan.epochs, advised, "best", history)])
+            chains.append([DemoJob(task, ADVISED, DEMO_DEFAULTS, seed, plan.epochs, advised, "best", history)])
     return chains
 
 
@@ -120,7 +120,7 @@ def later_jobs(plan: DemoPlan, folder: Path) -> list[DemoJob]:
     """The recommendation once more, each from a copy of the past and the own runs of its task."""
     arm = f"{ADVISED} + {plan.n_own_runs} own run" + ("s" if plan.n_own_runs > 1 else "")
     return [
-        DemoJob(task, arm, DEFAULTS, seed, plan.epochs, _copy(folder, task, f"later-{seed}"), "best", _copy(folder, task, "own"))
+        DemoJob(task, arm, DEMO_DEFAULTS, seed, plan.epochs, _copy(folder, task, f"later-{seed}"), "best", _copy(folder, task, "own"))
         for task in (plan.new_tasks if plan.n_own_runs else ())
         for seed in plan.seeds
     ]

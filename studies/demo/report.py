@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULT, RANDOM, HINDSIGHT, ADVISED = "library defaults", "random configurations", "best of the random ones", "recommended"
-DAY_ONE = "recommended on day one"
+FIRST_ADVICE = "recommended on day one"
 """With no run of one's own: from the starter history."""
-COLOURS = {DEFAULT: "#4C5B6B", RANDOM: "#B9C0C8", HINDSIGHT: "#C98B2B", ADVISED: "#0B7A75", DAY_ONE: "#7A4FA3"}
+COLOURS = {DEFAULT: "#4C5B6B", RANDOM: "#B9C0C8", HINDSIGHT: "#C98B2B", ADVISED: "#0B7A75", FIRST_ADVICE: "#7A4FA3"}
 COLOUR_OF_LATER = "#C2410C"
 """For the recommendation after own runs, whose name holds a number."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Arm:
     """One side of the comparison on one task.
 
@@ -59,7 +59,7 @@ class Arm:
         return list(dict.fromkeys(_config_text(outcome) for outcome in self.outcomes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """All arms of one task."""
 

@@ -25,11 +25,11 @@ from studies.demo.runs import DemoJob, DemoOutcome, TrainAll, training_processes
 if TYPE_CHECKING:
     from rich.console import Console
 
-MARK = ".metahp-demo"
+DEMO_MARK = ".metahp-demo"
 """File that marks a folder as one of ours, which the next demonstration may clear."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Result:
     """What a demonstration found.
 
@@ -145,12 +145,12 @@ def prepare_folder(out: Path) -> None:
         InvalidArgumentError: If the folder holds something else: its ``history.db`` could be somebody's real one.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if not (out / MARK).exists() and any(out.iterdir()):
+    if not (out / DEMO_MARK).exists() and any(out.iterdir()):
         raise InvalidArgumentError(
             f"The folder of the demonstration must be new, empty or a former demonstration's, but {str(out)!r} holds other files. "
             "Pass another folder with --out."
         )
-    (out / MARK).touch()
+    (out / DEMO_MARK).touch()
     for name in ("history.db", "history.db-wal", "history.db-shm"):
         (out / name).unlink(missing_ok=True)
     for name in ("history.db.models", "history.db.spool", "comparison"):
@@ -207,7 +207,7 @@ def _present(plan: DemoPlan, out: Path, history: Path | None) -> None:
     # A failure first: it must not hide behind the runs that went well.
     message = next((outcome.message for outcome in sorted(advised, key=lambda outcome: not outcome.is_unanswered)), "")
     if message:
-        console.print("\nWhat an advised run says at its start:")
+        console.print("\nWhat an advised run prints at its start:")
         console.print(message, markup=False, soft_wrap=True)
     for comparison in result.comparisons:
         console.print()

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 TrainAll = Callable[[Sequence[Sequence["DemoJob"]]], Iterator["DemoOutcome"]]
 
-DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "num_layers": 2, "dropout": 0.1}
+DEMO_DEFAULTS: Mapping[str, Any] = {"learning_rate": 1e-3, "batch_size": 32, "num_layers": 2, "dropout": 0.1}
 """What a user without advice would write: Adam's own step size, the usual batch, a small network."""
 
-LEARNING_RATES = (1e-5, 1e-1)
-BATCH_SIZES = (16, 32, 64, 128)
-NUM_LAYERS = (2, 5)
+DEMO_LEARNING_RATES = (1e-5, 1e-1)
+DEMO_BATCH_SIZES = (16, 32, 64, 128)
+DEMO_NUM_LAYERS = (2, 5)
 DROPOUTS = (0.1, 0.5)
 
 
@@ -38,9 +38,9 @@ def demo_space() -> dict[str, BaseDistribution]:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     return {
-        "learning_rate": FloatDistribution(*LEARNING_RATES, log=True),
-        "batch_size": CategoricalDistribution(BATCH_SIZES),
-        "num_layers": IntDistribution(*NUM_LAYERS),
+        "learning_rate": FloatDistribution(*DEMO_LEARNING_RATES, log=True),
+        "batch_size": CategoricalDistribution(DEMO_BATCH_SIZES),
+        "num_layers": IntDistribution(*DEMO_NUM_LAYERS),
         "dropout": FloatDistribution(*DROPOUTS),
     }
 
@@ -50,14 +50,14 @@ def random_config(rng: np.random.Generator) -> dict[str, Any]:
     import math
 
     return {
-        "learning_rate": 10.0 ** rng.uniform(math.log10(LEARNING_RATES[0]), math.log10(LEARNING_RATES[1])),
-        "batch_size": int(rng.choice(BATCH_SIZES)),
-        "num_layers": int(rng.integers(NUM_LAYERS[0], NUM_LAYERS[1] + 1)),
+        "learning_rate": 10.0 ** rng.uniform(math.log10(DEMO_LEARNING_RATES[0]), math.log10(DEMO_LEARNING_RATES[1])),
+        "batch_size": int(rng.choice(DEMO_BATCH_SIZES)),
+        "num_layers": int(rng.integers(DEMO_NUM_LAYERS[0], DEMO_NUM_LAYERS[1] + 1)),
         "dropout": float(rng.uniform(*DROPOUTS)),
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DemoTask:
     """One data set learned by one family of models."""
 
@@ -70,7 +70,7 @@ class DemoTask:
         return f"{self.dataset.replace('_', ' ')} · {self.family}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DemoJob:
     """One training run to be done.
 
@@ -95,7 +95,7 @@ class DemoJob:
     copy_of: Path | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DemoOutcome:
     """What came of a job.
 
@@ -116,7 +116,7 @@ class DemoOutcome:
     @property
     def config(self) -> dict[str, Any]:
         """The four tuned values in force."""
-        return {name: self.run.hparams[name] for name in DEFAULTS}
+        return {name: self.run.hparams[name] for name in DEMO_DEFAULTS}
 
     @property
     def is_unanswered(self) -> bool:
@@ -150,7 +150,7 @@ def copy_history(source: Path, target: Path) -> None:
 
 
 def train(job: DemoJob) -> DemoOutcome:
-    """Train one job with a real Lightning Trainer, recorded by ``MetaHPCallback``, advised by ``MetaHParams`` where it says so."""
+    """Train one job with a real Lightning Trainer, recorded by ``MetaHPCallback``, advised by ``MetaHParams`` where the job asks for it."""
     import lightning as L
 
     from compare_baselines.live.families import FAMILIES
@@ -229,7 +229,7 @@ def training_processes(workers: int) -> Iterator[TrainAll]:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what Lightning says about every tiny run; one thread, since a second one only slows a small matrix down."""
+    """Silence what Lightning prints about every tiny run; one thread, since a second one only slows a small matrix down."""
     import torch
 
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]

@@ -29,7 +29,7 @@ N_POINTS = 5
 
 SCRATCH = ("scratch", "scratch-few")
 """The same network from a random initialisation: trained until it fits the points, and adapted by the same few steps."""
-MARK = "<!-- tables: made by python -m studies.replay.same_points -->"
+PAGE_MARK = "<!-- tables: made by python -m studies.replay.same_points -->"
 
 
 def given_points(task: str, seed: int, n_pool: int, n_points: int = N_POINTS) -> list[int]:
@@ -148,8 +148,8 @@ def section(name: str, report: Mapping[str, Any]) -> str:
 
 def write_page(path: Path) -> None:
     """Write docs/meta-models.md from the explanation that stands in it and the figures measured."""
-    head = path.read_text(encoding="utf-8").partition(MARK)[0]
-    parts = [head + MARK + "\n"]
+    head = path.read_text(encoding="utf-8").partition(PAGE_MARK)[0]
+    parts = [head + PAGE_MARK + "\n"]
     for table in RECORDED:
         file = FIGURES / f"{table.name}-same-points.json"
         known = file.exists()

@@ -1,7 +1,7 @@
 """Tables for a replay that need no data of others: what each shipped network was worth, ``python -m studies.replay.shipped``.
 
-The runs of the starter history (``metamodel/starter/data``) as one row a run. Of the meta-model only how well past tasks must foretell each
-other (``metamodel.gp.calibration.TELLING``) was chosen with a look at them.
+The runs of the starter history (``metamodel/starter/data``) as one row a run. Of the meta-model only how well past tasks must predict each
+other (``metamodel.gp.calibration.FULL_TRUST_CORRELATION``) was chosen with a look at them.
 """
 
 from __future__ import annotations

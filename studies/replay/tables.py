@@ -57,7 +57,7 @@ def lcbench_space() -> dict[str, BaseDistribution]:
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RecordedTable:
     """One recorded table: its file, or the family of shipped networks; what its columns mean; and how it is replayed."""
 
@@ -70,14 +70,14 @@ class RecordedTable:
     slow_seeds: int = 3
     has_space: bool = False
     family: str | None = None
-    n_hist: int = Protocol.n_hist
+    n_hist: int = Protocol().n_hist
     about: str = ""
     reference: dict[str, str] = field(default_factory=dict)
 
 
 LCBENCH_HPARAMS = ("batch_size", "learning_rate", "momentum", "weight_decay", "num_layers", "max_units", "max_dropout")
 FOREST_HPARAMS = ("bootstrap", "criterion", "max_features", "min_samples_leaf", "min_samples_split", "n_estimators", "imputation")
-REFERENCE = {
+LCBENCH_REFERENCE = {
     "random": "1.165 .808 .666 .539 .456 .364 .288",
     "tpe": "1.440 .751 .731 .652 .384 .272 .200",
     "gp": ".735 .677 .632 .589 .433 .215 .075",
@@ -96,7 +96,7 @@ RECORDED = (
         ("lcbench/tasks.parquet", "task"),
         has_space=True,
         about="Fully connected networks on 24 tasks, `val_accuracy` at epoch 51; scales as the data's authors give them.",
-        reference=REFERENCE,
+        reference=LCBENCH_REFERENCE,
     ),
     RecordedTable(
         "hpobench_mlp",

@@ -18,10 +18,10 @@ FloatArray = NDArray[np.float64]
 PATCH = 8
 """Edge of a picture in pixels."""
 MAX_VALIDATION = 400
-VALIDATION_SHARE = 0.4
+STARTER_VALIDATION_SHARE = 0.4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DataSpec:
     """One data set.
 
@@ -40,7 +40,7 @@ class DataSpec:
     seed: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class StarterDataset:
     """Data split and standardised by the training part.
 
@@ -77,7 +77,7 @@ def load(spec: DataSpec) -> StarterDataset:
     inputs, targets, is_regression = _MAKERS[spec.make](spec)
     rng = np.random.default_rng([spec.seed, 1])
     order = rng.permutation(len(targets))
-    n_val = min(MAX_VALIDATION, round(VALIDATION_SHARE * len(targets)))
+    n_val = min(MAX_VALIDATION, round(STARTER_VALIDATION_SHARE * len(targets)))
     val, train = order[:n_val], order[n_val:]
     x = _standardised(inputs, train)
     if is_regression:
@@ -203,7 +203,7 @@ def _tokens(spec: DataSpec) -> _Made:
 
 
 def _teacher(spec: DataSpec) -> _Made:
-    """What a random deep network says of random inputs: surfaces that one hidden layer finds hard."""
+    """The outputs of a random deep network for random inputs: surfaces that one hidden layer finds hard."""
     rng = np.random.default_rng([spec.seed, 7])
     n_features, width, depth = spec.options["n_features"], 24, spec.options.get("depth", 3)
     inputs = rng.normal(size=(spec.n, n_features))

@@ -1,4 +1,4 @@
-"""Four families of small networks whose forward pass says all randomness out loud: dropout's noise and rate are arguments.
+"""Four families of small networks whose forward pass holds no hidden randomness: dropout's noise and rate are arguments.
 
 So one pass with ``torch.func.vmap`` trains many configurations of one shape at once, each with its own rate, and a plain loop over the
 same modules must come to the same weights.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 HEADS = 2
-FAMILIES = ("mlp", "cnn", "rnn", "transformer")
+NETWORK_FAMILIES = ("mlp", "cnn", "rnn", "transformer")
 
 
 class Network(nn.Module):

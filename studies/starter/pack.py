@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 
 from metamodel.data.observations import LearningTable, TaskRuns, past_scores
 from metamodel.data.task import TaskDescription
-from metamodel.gp.gp_meta_model import MetaModel
+from metamodel.gp.gp_meta_model import GPMetaModel
 from metamodel.gp.task_gps import KEPT_BEST, MAX_TASK_RUNS
+from metamodel.space.batch import as_seen_by_model, name_in_model
 from store.errors import InvalidArgumentError
+from store.hyperparameters import GLOBAL_BATCH_SIZE
 from store.names import Direction
 from studies.starter.plan import SEED
-from studies.starter.train import FOLDER
+from studies.starter.train import OUTPUT
 
 TARGET = Path(__file__).resolve().parents[2] / "metamodel" / "starter" / "data"
 HYPERPARAMETERS = (
@@ -48,7 +50,7 @@ CURVES = ("val_loss", "val_accuracy", "train_loss")
 ARCHITECTURE = ("num_layers", "hidden_size")
 """Left out of what is learned: how deep and wide a network should be follows from how large the data are, and these are all small."""
 LAST_EPOCHS = 3
-KINDS = ("SGD", "Adam")
+OPTIMIZERS = ("SGD", "Adam")
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -126,13 +128,14 @@ def learning_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[TaskRuns]:
         description = TaskDescription.from_dict(task["description"])
         objective, direction = str(description.objective), Direction(str(description.direction))
         sign = -1.0 if direction is Direction.MIN else 1.0
-        for kind in KINDS:
+        for kind in OPTIMIZERS:
             runs = _thinned([run for run in task["runs"] if kind_of(run) == kind], objective, sign)
             ended = [outcome(run, objective) for run in runs]
             values = sign * np.array([value for value, _ in ended])
             is_diverged = np.array([diverged for _, diverged in ended], dtype=bool)
             hparams = [
-                {name: value for name, value in run["hparams"].items() if value is not None and name not in ARCHITECTURE} for run in runs
+                as_seen_by_model({name: value for name, value in run["hparams"].items() if value is not None and name not in ARCHITECTURE})
+                for run in runs
             ]
             label = f"starter: {description.name}, {kind}"
             found.append(
@@ -154,7 +157,7 @@ def learning_tasks(tasks: Sequence[Mapping[str, Any]]) -> list[TaskRuns]:
 
 
 def _steps(config: Mapping[str, Any], n_train: int) -> int:
-    return int(config["num_epochs"]) * math.ceil(n_train / int(config["batch_size"]))
+    return int(config["num_epochs"]) * math.ceil(n_train / int(config[GLOBAL_BATCH_SIZE]))
 
 
 def _thinned(runs: list[Any], objective: str, sign: float) -> list[Any]:
@@ -166,14 +169,14 @@ def _thinned(runs: list[Any], objective: str, sign: float) -> list[Any]:
     return [runs[i] for i in sorted({*order[:KEPT_BEST], *others.tolist()})]
 
 
-def fit(family: str, tasks: Sequence[TaskRuns], folder: Path) -> MetaModel:
-    """Fit the meta-model of a family and write it: what is a good depth or width for one family says nothing about another.
+def fit(family: str, tasks: Sequence[TaskRuns], folder: Path) -> GPMetaModel:
+    """Fit the meta-model of a family and write it: what is a good depth or width for one family need not be for another.
 
     Without a shared function: good learning rates of SGD and of Adam differ too much for one, and tasks of users join without a fit. From
-    scores that tell how far bad runs fall behind: with no run of the user's own, what to shun counts as much as what is best.
+    scores that show how far bad runs fall behind: with no run of the user's own, what to shun counts as much as what is best.
     """
     table = LearningTable(tuple(tasks), {}, sum(len(task) for task in tasks))
-    model = MetaModel.fit(table, {"id": family, "created_utc": None}, n_inducing=0, score=past_scores, seed=SEED % 1000, progress=_say)
+    model = GPMetaModel.fit(table, {"id": family, "created_utc": None}, n_inducing=0, score=past_scores, seed=SEED % 1000, progress=_say)
     model.save(folder)
     return model
 
@@ -191,7 +194,7 @@ def write_prior_runs(tasks: Sequence[TaskRuns], path: Path) -> None:
     arrays: dict[str, NDArray[np.float32]] = {"values": np.full((len(tasks), longest), -np.inf, dtype=np.float32)}
     for i, task in enumerate(tasks):
         arrays["values"][i, : len(task)] = task.values
-    for name in HYPERPARAMETERS:
+    for name in map(name_in_model, HYPERPARAMETERS):
         column = np.full((len(tasks), longest), np.nan, dtype=np.float32)
         for i, task in enumerate(tasks):
             for j, config in enumerate(task.configs):
@@ -252,7 +255,13 @@ def pack(source: Path, target: Path) -> dict[str, Any]:
                 for task in mine
             ]
         data = {task["description"]["name"]: task["data"] for task in tasks}
-        content = {"provenance": about, "hyperparameters": HYPERPARAMETERS, "labels": LABELS, "families": families, "data": data}
+        content = {
+            "provenance": about,
+            "hyperparameters": [name_in_model(name) for name in HYPERPARAMETERS],
+            "labels": LABELS,
+            "families": families,
+            "data": data,
+        }
         (folder / "tasks.json").write_text(json.dumps(content, indent=0), encoding="utf-8")
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.iterdir()):
@@ -272,7 +281,7 @@ def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description="Pack trained networks into the starter history that ships.")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="trained tasks (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=OUTPUT, help="trained tasks (%(default)s)")
     parser.add_argument("--target", type=Path, default=TARGET, help="where it goes (%(default)s)")
     parser.add_argument("--refit", action="store_true", help="only fit the models again, to the runs already packed in the target")
     given = parser.parse_args()

@@ -23,7 +23,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 WIDTHS = {"mlp": (16, 512), "cnn": (4, 24), "rnn": (8, 32), "transformer": (8, 32)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Regime:
     """How the networks of a task are drawn.
 
@@ -70,13 +70,13 @@ LEFT_OUT = frozenset(
 """Data sets that can be made and are not trained yet: those that cost most. Every other draw stays as it is if they come in."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StarterTask:
     """One data set learned by one family of networks.
 
     Attributes:
         data: The data set.
-        family: One of ``FAMILIES``.
+        family: One of ``NETWORK_FAMILIES``.
         objective: What tuning is judged by: ``val_accuracy`` or ``val_loss``.
         is_long: Whether it is one of the trainings at length.
     """
@@ -107,7 +107,7 @@ class StarterTask:
         return zlib.crc32(f"{SEED} {self.data.name} {self.family}".encode())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """Configurations trained in one pass, with the seeds of their weights and the seed of batches and dropout."""
 

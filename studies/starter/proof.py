@@ -24,9 +24,9 @@ from compare_baselines.replay.report import show_regret
 from compare_baselines.replay.runner import run_replay
 from metamodel.data.observations import LearningTable, TaskRuns, rank_scores
 from metamodel.data.task import TaskDescription
-from metamodel.gp.gp_meta_model import MetaModel
-from metamodel.gp.meta_model import LearnedModel
-from metamodel.gp.posterior import OwnRuns
+from metamodel.gp.gp_meta_model import GPMetaModel
+from metamodel.gp.meta_model import MetaModel
+from metamodel.gp.prediction import TargetTaskData
 from metamodel.starter import starter_prior
 from store import History
 from store.importers.table import import_table
@@ -34,11 +34,11 @@ from store.names import Direction
 from studies.replay.tables import FIGURES as REPLAYED
 from studies.replay.tables import ROOT, TABLES, data_folder, lcbench_space
 
-FIGURES = ROOT / "build" / "starter-proof"
-PAGE = ROOT / "docs" / "prior.md"
-MARK = "<!-- tables: made by python -m studies.starter.proof -->"
-METHODS = ("starter", "defaults", "random", "tpe", "plain-gp")
-SLOW = "gp"
+PROOF_FIGURES = ROOT / "build" / "starter-proof"
+PROOF_PAGE = ROOT / "docs" / "prior.md"
+PAGE_MARK = "<!-- tables: made by python -m studies.starter.proof -->"
+DAY_ONE_COMPARED = ("starter", "defaults", "random", "tpe", "plain-gp")
+SLOW_PEER = "gp"
 """Taken from `make replay`, which measures it on the same pools with the same seeds: it knows no past."""
 MAPPINGS = {
     "lcbench": TableMapping(known={"model_family": "mlp", "optimizer": "SGD", "lr_scheduler": "cosine"}),
@@ -49,12 +49,12 @@ MAPPINGS = {
     ),
 }
 """What is known of all runs of a table: how its authors trained. The defaults of the second are those of scikit-learn's MLPClassifier."""
-SHOWN = (1, 2, 3, 5, 8)
+EVALUATIONS_SHOWN = (1, 2, 3, 5, 8)
 N_OWN_TASKS = (0, 2, 3, 4, 6, 8, 12)
 OWN_RUNS = 16
 N_DRAWS = 6
 N_RANKED = 10
-"""Which of many almost equally promising configurations comes first is partly luck, so that the best ten say more."""
+"""Which of many almost equally promising configurations comes first is partly luck, so that the best ten are more informative."""
 
 
 def read_table(name: str, seeds: int) -> DayOneBenchmark:
@@ -66,7 +66,7 @@ def read_table(name: str, seeds: int) -> DayOneBenchmark:
     with tempfile.TemporaryDirectory(prefix="metahp-proof-") as temporary, History(Path(temporary) / "history.db") as history:
         import_table(history, folder / table.file, table.columns, join=join, task_features=features)
         space = lcbench_space() if table.has_space else None
-        return day_one(load_benchmark(history, Protocol(n_hist=1, budget=SHOWN[-1], seeds=seeds), space), MAPPINGS[name])
+        return day_one(load_benchmark(history, Protocol(n_hist=1, budget=EVALUATIONS_SHOWN[-1], seeds=seeds), space), MAPPINGS[name])
 
 
 def measure(benchmark: DayOneBenchmark, methods: Sequence[str]) -> dict[str, Any]:
@@ -78,21 +78,21 @@ def measure(benchmark: DayOneBenchmark, methods: Sequence[str]) -> dict[str, Any
 def with_slow(name: str, report: dict[str, Any]) -> dict[str, Any]:
     """Add the figures of the method that is measured elsewhere, where they are."""
     path = REPLAYED / f"{name}-slow.json"
-    if not path.exists() or SLOW in report["methods"]:
+    if not path.exists() or SLOW_PEER in report["methods"]:
         return report
-    found = json.loads(path.read_text(encoding="utf-8"))["methods"][SLOW]
-    return {**report, "methods": {**report["methods"], SLOW: found}}
+    found = json.loads(path.read_text(encoding="utf-8"))["methods"][SLOW_PEER]
+    return {**report, "methods": {**report["methods"], SLOW_PEER: found}}
 
 
 def coverage(benchmark: DayOneBenchmark) -> dict[str, float]:
     """Return the share of configurations whose rank lay in the 80 % interval, with and without the widening, before any run."""
-    voice = _voice(benchmark)
+    starter = _starter_prior(benchmark)
     held: dict[str, list[float]] = {"shipped": [], "without widening": []}
     for pool in benchmark.pools.values():
-        mean, spread = _predicted(voice.model, pool)
+        mean, spread = _predicted(starter.model, pool)
         scores = rank_scores(pool.filled)
-        width = voice.model.calibration.half_width(0)
-        for label, half in (("shipped", width), ("without widening", width / starter_prior.WIDER)):
+        width = starter.model.calibration.half_width(0)
+        for label, half in (("shipped", width), ("without widening", width / starter_prior.INTERVAL_INFLATION)):
             held[label].append(float((np.abs(scores - mean) < half * spread).mean()))
     return {label: float(np.mean(shares)) for label, shares in held.items()}
 
@@ -107,17 +107,17 @@ def take_over(benchmark: DayOneBenchmark, progress: bool = True) -> list[dict[st
     found: dict[tuple[int, str], list[tuple[float, float]]] = defaultdict(list)
     context = benchmark.pools[names[0]].description["context"]
     description = TaskDescription(name="?", model_family=context["model_family"])
-    voice = _voice(benchmark)
+    starter = _starter_prior(benchmark)
     for draw in range(N_DRAWS):
         rng = np.random.default_rng(draw)
         order = [str(name) for name in rng.permutation(names)]
         tested = order[-max(4, len(names) // 3) :]
         for n_own in (n for n in N_OWN_TASKS if n + len(tested) <= len(names)):
             own = [_as_task(benchmark.pools[name], rng) for name in order[:n_own]]
-            ways: dict[str, LearnedModel] = {"the starter alone": voice.model}
+            ways: dict[str, MetaModel] = {"starter only": starter.model}
             if n_own:
-                fitted = MetaModel.fit(LearningTable(tuple(own)), {"id": "own"})
-                ways = {"own tasks alone": fitted, "side by side": voice.beside(fitted).model}
+                fitted = GPMetaModel.fit(LearningTable(tuple(own)), {"id": "own"})
+                ways = {"own tasks only": fitted, "mixed": starter.combined_with(fitted).model}
             for way, model in ways.items():
                 for name in tested:
                     pool = benchmark.pools[name]
@@ -131,29 +131,29 @@ def take_over(benchmark: DayOneBenchmark, progress: bool = True) -> list[dict[st
     ]
 
 
-def _voice(benchmark: DayOneBenchmark) -> starter_prior.Voice:
+def _starter_prior(benchmark: DayOneBenchmark) -> starter_prior.StarterPrior:
     known = next(iter(benchmark.pools.values())).description["context"]
-    voice = starter_prior.consult(TaskDescription(name="?", model_family=known["model_family"]), known)
-    if isinstance(voice, str):
-        raise AssertionError(f"the starter must speak about networks of its own kind, but: {voice}")
-    return voice
+    starter = starter_prior.load_starter_prior(TaskDescription(name="?", model_family=known["model_family"]), known)
+    if isinstance(starter, str):
+        raise AssertionError(f"the starter must apply to networks of its own kind, but: {starter}")
+    return starter
 
 
-def _believed(model: LearnedModel, pool: Pool, description: TaskDescription) -> tuple[Any, Any, float]:
+def _believed(model: MetaModel, pool: Pool, description: TaskDescription) -> tuple[Any, Any, float]:
     """Return mean and variance of the scores of a pool before any run, and the variance of the noise."""
     inputs = model.encoder.encode([{**_known(pool), **config} for config in pool.configs])
-    nothing = OwnRuns(np.zeros((0, inputs.shape[1])), np.zeros(0), np.zeros(0, dtype=bool))
+    nothing = TargetTaskData(np.zeros((0, inputs.shape[1])), np.zeros(0), np.zeros(0, dtype=bool))
     posterior = model.posterior(nothing, description, 0, None)
     return *posterior.predict(inputs).mixture(), posterior.noise_variance
 
 
-def _predicted(model: LearnedModel, pool: Pool) -> tuple[Any, Any]:
+def _predicted(model: MetaModel, pool: Pool) -> tuple[Any, Any]:
     """Return mean and spread of the scores of a pool, as predicted before any run."""
     mean, variance, noise = _believed(model, pool, TaskDescription(name="?"))
     return mean, np.sqrt(variance + noise)
 
 
-def _ranked(model: LearnedModel, pool: Pool, description: TaskDescription) -> Any:
+def _ranked(model: MetaModel, pool: Pool, description: TaskDescription) -> Any:
     """Return the pool in the order in which a first run would be chosen."""
     mean, variance, _ = _believed(model, pool, description)
     return np.argsort(np.sqrt(variance) - mean, kind="stable")
@@ -227,10 +227,13 @@ def section(name: str, report: Mapping[str, Any]) -> list[str]:
         "```",
         "",
     ]
-    lines += [_line(["method", *(f"k={k}" for k in SHOWN), "95 % at k=1"]), _line(["---", *["---:"] * (len(SHOWN) + 1)])]
+    lines += [
+        _line(["method", *(f"k={k}" for k in EVALUATIONS_SHOWN), "95 % at k=1"]),
+        _line(["---", *["---:"] * (len(EVALUATIONS_SHOWN) + 1)]),
+    ]
     for method, item in sorted(report["methods"].items(), key=lambda pair: pair[1]["regret"][0]):
         low, high = item["ci95"][0]
-        cells = [show_regret(item["regret"][k - 1]) for k in SHOWN]
+        cells = [show_regret(item["regret"][k - 1]) for k in EVALUATIONS_SHOWN]
         lines.append(_line([method, *cells, f"{show_regret(low)}-{show_regret(high)}"]))
     first = report["methods"]["starter"]["tasks"]
     better = {each: sum(first[task][0] < item["tasks"][task][0] for task in first) for each, item in report["methods"].items()}
@@ -238,7 +241,7 @@ def section(name: str, report: Mapping[str, Any]) -> list[str]:
         "",
         f"The first recommendation is better than a random configuration on average on {better['random']} of {tasks} tasks, and than the "
         f"defaults on {better['defaults']}. Before any run, {held['shipped']:.0%} of the recorded outcomes lay in the 80 % interval "
-        f"({held['without widening']:.0%} without the widening by {starter_prior.WIDER:g}).",
+        f"({held['without widening']:.0%} without the widening by {starter_prior.INTERVAL_INFLATION:g}).",
         "",
     ]
     return lines
@@ -269,18 +272,18 @@ def _line(cells: Sequence[str]) -> str:
 
 def write_page() -> None:
     """Write docs/prior.md from the explanation that stands in it and the figures measured."""
-    head = PAGE.read_text(encoding="utf-8").partition(MARK)[0]
+    head = PROOF_PAGE.read_text(encoding="utf-8").partition(PAGE_MARK)[0]
     lines = ["## What it consists of", "", *composition()]
     reports = {name: _load(name) for name in MAPPINGS}
     for name, report in reports.items():
         lines += section(name, with_slow(name, report)) if report else [f"## {name}", "", "Not measured yet.", ""]
     overs = {name: found for name in MAPPINGS if (found := _load(f"{name}-take-over"))}
     lines += take_over_section(overs) if overs else []
-    PAGE.write_text(f"{head}{MARK}\n\n" + "\n".join(lines), encoding="utf-8")
+    PROOF_PAGE.write_text(f"{head}{PAGE_MARK}\n\n" + "\n".join(lines), encoding="utf-8")
 
 
 def _load(name: str) -> Any:
-    path = FIGURES / f"{name}.json"
+    path = PROOF_FIGURES / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
@@ -289,17 +292,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Replay the first day and write docs/prior.md.")
     parser.add_argument("--only", nargs="*", default=list(MAPPINGS), help="tables to measure")
     parser.add_argument("--seeds", type=int, default=3, help="seeds (%(default)s)")
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), help="methods of the replay; none leaves it out")
+    parser.add_argument("--methods", nargs="*", default=list(DAY_ONE_COMPARED), help="methods of the replay; none leaves it out")
     parser.add_argument("--take-over", action="store_true", help="measure when one's own tasks take over, too")
     parser.add_argument("--write", action="store_true", help="only write the page")
     given = parser.parse_args()
-    FIGURES.mkdir(parents=True, exist_ok=True)
+    PROOF_FIGURES.mkdir(parents=True, exist_ok=True)
     for name in () if given.write else given.only:
         benchmark = read_table(name, given.seeds)
         if given.methods:
-            (FIGURES / f"{name}.json").write_text(json.dumps(measure(benchmark, given.methods)), encoding="utf-8")
+            (PROOF_FIGURES / f"{name}.json").write_text(json.dumps(measure(benchmark, given.methods)), encoding="utf-8")
         if given.take_over:
-            (FIGURES / f"{name}-take-over.json").write_text(json.dumps(take_over(benchmark)), encoding="utf-8")
+            (PROOF_FIGURES / f"{name}-take-over.json").write_text(json.dumps(take_over(benchmark)), encoding="utf-8")
     write_page()
 
 

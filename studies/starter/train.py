@@ -19,7 +19,7 @@ from studies.starter.data import load
 from studies.starter.plan import SEED, StarterTask, describe, groups, n_networks, starter_tasks
 from studies.starter.training import train_group
 
-FOLDER = Path(__file__).resolve().parents[2] / "build" / "starter"
+OUTPUT = Path(__file__).resolve().parents[2] / "build" / "starter"
 
 
 def train_task(task: StarterTask, folder: Path, device: str = "cpu") -> Path:
@@ -58,7 +58,7 @@ def train_task(task: StarterTask, folder: Path, device: str = "cpu") -> Path:
 
 
 def _rounded(values: np.ndarray) -> list[float]:
-    """Four digits are more than a validation set of hundreds can tell, and pack well."""
+    """Four digits are more than a validation set of hundreds can resolve, and pack well."""
     return [float(f"{value:.4g}") for value in values]
 
 
@@ -67,7 +67,7 @@ def main() -> None:
     import torch
 
     parser = argparse.ArgumentParser(description="Train the networks of the starter history.")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the files go (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=OUTPUT, help="where the files go (%(default)s)")
     parser.add_argument("--device", default="cpu", help="torch device (%(default)s)")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ SHARED = ("num_layers", "hidden_size", "batch_size", "num_epochs")
 BETAS, EPS = (0.9, 0.999), 1e-8
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Curves:
     """What ``G`` configurations reached after each of ``E`` epochs; NaN and infinity from where one diverged.
 
@@ -68,7 +68,7 @@ def train_group(
     """Train configurations that share ``SHARED`` and the kind of optimizer, in one batched pass.
 
     Args:
-        family: One of ``FAMILIES``.
+        family: One of ``NETWORK_FAMILIES``.
         data: What to learn.
         configs: ``G`` configurations.
         seeds: Seed of each one's initial weights.

@@ -7,7 +7,7 @@ import pytest
 
 from compare_baselines.live.data import load_electricity, load_images, load_reviews, load_titanic
 from compare_baselines.live.search import quiet
-from compare_baselines.live.tasks import TASKS, find_task, find_tasks
+from compare_baselines.live.tasks import LIVE_TASKS, find_task, find_tasks
 from compare_baselines.live.tasks.base import Training
 from metahp_report.comparison.records import KEY
 from store.errors import InvalidArgumentError
@@ -29,7 +29,7 @@ def evaluate(name, config, history, data, tmp_path, **note):
     return task, history.run(training.run_id)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", LIVE_TASKS)
 def test_an_evaluation_is_a_run_with_the_values_asked_for_and_every_metric(name, history, data, tmp_path):
     config = {key: values[-1] for key, values in find_task(name).levels().items()}
     task, run = evaluate(name, config, history, data, tmp_path, index=0)
@@ -57,7 +57,7 @@ def test_the_defaults_of_every_task_can_be_trained(history, data, tmp_path):
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "full"])
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", LIVE_TASKS)
 def test_the_grid_and_what_is_in_force_translate_into_each_other(name, size):
     task = find_task(name)
     for pick in range(2):

@@ -30,7 +30,7 @@ def count(path: Path) -> int:
         return len(history.metrics(history.runs()[0].id, "loss"))
 
 
-def test_it_says_what_it_would_free_and_does_nothing(call: Callable[..., Any], long: Path) -> None:
+def test_it_shows_what_it_would_free_and_does_nothing(call: Callable[..., Any], long: Path) -> None:
     answer = call("compact", "--keep-points", "40", "--history", long)
     assert answer.code == 0
     assert "rows that would go" in answer.out
@@ -67,7 +67,7 @@ def test_an_age_that_is_none_is_one_line(call: Callable[..., Any], long: Path) -
         parse_age("-3d")
 
 
-def test_show_says_what_a_run_used(call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_show_shows_what_a_run_used(call: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METAHP_RESOURCES_S", "60")
     path = tmp_path / "used.db"
     with History(path) as history:

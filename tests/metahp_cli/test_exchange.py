@@ -59,7 +59,7 @@ def test_what_is_no_history_or_export_is_one_line(path: Path, tmp_path: Path, ca
         assert error.count("\n") == 1
 
 
-def test_the_doctor_says_what_needs_doing_by_its_exit_code(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_doctor_shows_what_needs_doing_by_its_exit_code(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("doctor", "--history", path, "--full") == 0
     assert "integrity_check: ok" in capsys.readouterr().out
     spool.append(path, [{"op": "metrics", "run_id": "r", "rows": []}])

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.compare_baselines.made_up_data import write_data
 
 
+@pytest.mark.slow
 def test_a_comparison_is_made_printed_and_recorded(call, tmp_path):
     data, path = write_data(tmp_path / "data"), tmp_path / "history.db"
     words = ("compare-baselines", "live", "--tasks", "tabular", "--methods", "default,random", "--budget", 2, "--data-dir", data)

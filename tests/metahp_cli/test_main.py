@@ -59,7 +59,7 @@ def unreadable_history(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (directory, "is a directory"),
         (text_file, "is not a history: it is no SQLite database"),
@@ -69,7 +69,7 @@ def unreadable_history(tmp_path: Path) -> Path:
     ],
 )
 def test_a_bad_history_is_one_line_with_exit_code_1_and_stays_as_it_is(
-    call: Callable[..., Any], tmp_path: Path, words: list[str], make: Callable[[Path], Path], said: str
+    call: Callable[..., Any], tmp_path: Path, words: list[str], make: Callable[[Path], Path], expected: str
 ) -> None:
     path = make(tmp_path)
     before = path.read_bytes() if path.is_file() and os.access(path, os.R_OK) else None
@@ -77,7 +77,7 @@ def test_a_bad_history_is_one_line_with_exit_code_1_and_stays_as_it_is(
     assert (answer.code, answer.out) == (1, "")
     assert answer.err.startswith("Error: ")
     assert len(answer.err.splitlines()) == 1
-    assert said in answer.err
+    assert expected in answer.err
     assert before is None or path.read_bytes() == before
 
 

@@ -34,7 +34,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_refit_says_what_it_learned_from_and_model_shows_it(call: Callable[..., Any], learned: Path) -> None:
+def test_refit_shows_what_it_learned_from_and_model_shows_it(call: Callable[..., Any], learned: Path) -> None:
     fitted = json.loads((learned.parent / "refit.json").read_text())
     assert (fitted["n_runs"], fitted["n_tasks"]) == (30, 3)
     assert json.loads(call("model", "--history", learned, "--format", "json").out) == fitted
@@ -75,7 +75,7 @@ def test_a_task_nobody_trained_is_answered_from_the_others_with_a_remark(call: C
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         ("not json", "A space file must be a readable JSON file"),
         ('{"lr": {"name": "FloatDistribution", "attributes": {"low": 1.0, "high": 0.1, "log": false}}}', "low"),
@@ -83,17 +83,17 @@ def test_a_task_nobody_trained_is_answered_from_the_others_with_a_remark(call: C
         ("{}", "at least one hyperparameter"),
     ],
 )
-def test_a_malformed_space_is_one_line(call: Callable[..., Any], learned: Path, tmp_path: Path, content: str, said: str) -> None:
+def test_a_malformed_space_is_one_line(call: Callable[..., Any], learned: Path, tmp_path: Path, content: str, expected: str) -> None:
     space = tmp_path / "space.json"
     space.write_text(content)
     answer = call("recommend", "--task", "digits", "--space", space, "--history", learned)
     assert (answer.code, answer.out) == (1, "")
     assert len(answer.err.splitlines()) == 1
-    assert said in answer.err
+    assert expected in answer.err
 
 
 @pytest.mark.parametrize("command", ["refit", "model"])
-def test_an_empty_history_teaches_nothing_and_says_what_is_missing(call: Callable[..., Any], tmp_path: Path, command: str) -> None:
+def test_an_empty_history_teaches_nothing_and_shows_what_is_missing(call: Callable[..., Any], tmp_path: Path, command: str) -> None:
     path = tmp_path / "empty.db"
     History(path).close()
     answer = call(command, "--history", path)
@@ -102,7 +102,7 @@ def test_an_empty_history_teaches_nothing_and_says_what_is_missing(call: Callabl
     assert len(answer.err.splitlines()) == 1
 
 
-def test_with_thin_evidence_recommend_abstains_and_says_why(call: Callable[..., Any], tmp_path: Path) -> None:
+def test_with_thin_evidence_recommend_abstains_with_the_reason(call: Callable[..., Any], tmp_path: Path) -> None:
     path = tmp_path / "thin.db"
     with History(path) as history, history.start_run(task="t", hparams={"lr": 0.1}, objective="val_acc") as run:
         run.log(val_acc=0.5)
@@ -111,7 +111,7 @@ def test_with_thin_evidence_recommend_abstains_and_says_why(call: Callable[..., 
     assert "abstain" in answer.out
 
 
-def test_model_says_whether_its_intervals_hold_what_they_claim(call: Callable[..., Any], learned: Path, tmp_path: Path) -> None:
+def test_model_shows_the_coverage_of_its_intervals(call: Callable[..., Any], learned: Path, tmp_path: Path) -> None:
     """The fitted history has too few tasks to measure that, so a model is noted as a larger one would be."""
     coverage = {"levels": [0.5, 0.8], "half_widths": {"0": [0.4, 0.9]}, "coverage_before": {"0": [0.75, 0.98]}, "n_tasks": 8}
     path = tmp_path / "history.db"

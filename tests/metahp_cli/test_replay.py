@@ -24,7 +24,7 @@ def test_json_is_the_report(call, recorded: Path) -> None:
     assert found["methods"]["random"]["regret"] == found["random_exact"]
 
 
-def test_the_bare_command_says_how_many_runs_are_missing(call, tmp_path: Path) -> None:
+def test_the_bare_command_shows_how_many_runs_are_missing(call, tmp_path: Path) -> None:
     from store import History
 
     with History(tmp_path / "few.db") as history:

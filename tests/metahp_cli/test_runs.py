@@ -54,7 +54,7 @@ def test_a_history_that_does_not_exist_is_one_line_and_is_not_created(call: Call
     assert not isolated_history.parent.exists()
 
 
-def test_show_says_who_chose_each_value_and_sums_up_the_metrics(call: Callable[..., Any], recorded: Path) -> None:
+def test_show_shows_who_chose_each_value_and_sums_up_the_metrics(call: Callable[..., Any], recorded: Path) -> None:
     with History(recorded) as history:
         run = history.runs("digits", status="diverged")[0]
     shown = json.loads(call("show", run.id, "--history", recorded, "--format", "json").out)
@@ -77,7 +77,7 @@ def test_the_start_of_an_id_is_enough_for_show(call: Callable[..., Any], recorde
     assert run_id in call("show", run_id[:-2], "--history", recorded).out
 
 
-def test_show_tells_what_was_advised_and_what_came_of_it(call: Callable[..., Any], recorded: Path) -> None:
+def test_show_shows_what_was_advised_and_what_came_of_it(call: Callable[..., Any], recorded: Path) -> None:
     given = Recommendation(
         "r1", {"lr": 1e-3}, 0.9, (0.8, 1.0), 0.7, 0.95, 0.99, Unit.OBJECTIVE, Evidence(n_runs=9), Decision.APPLY, "it is better"
     )
@@ -95,7 +95,7 @@ def test_show_tells_what_was_advised_and_what_came_of_it(call: Callable[..., Any
     assert shown["recommendation"]["outcome"] == 0.93
 
 
-def test_an_unknown_run_is_answered_with_those_that_exist(call: Callable[..., Any], recorded: Path) -> None:
+def test_an_unknown_run_is_an_error_with_the_possible_ones(call: Callable[..., Any], recorded: Path) -> None:
     answer = call("show", "nothing", "--history", recorded)
     assert answer.code == 1
     assert answer.err.startswith("Error: The history has no run 'nothing'")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from store import History, InvalidArgumentError
-from store.importers.registry import IMPORTERS, Importer, SourceOption, register, words
+from store import History
+from store.importers.registry import IMPORTERS, options_of, source_class
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures" / "importers"
 
 
-def test_importing_says_what_came_in_and_what_did_not(call, tmp_path: Path) -> None:
+def test_importing_shows_what_was_imported_and_what_did_not(call, tmp_path: Path) -> None:
     words = ("import", "hyperparameterhunter", FIXTURES / "HyperparameterHunterAssets", "--history", tmp_path / "h.db")
     answer = call(*words, "--objective", "oof_roc_auc_score")
     assert answer.code == 0, answer.err
@@ -53,7 +53,7 @@ def test_explaining_prints_how_every_name_is_read(call, tmp_path: Path) -> None:
     assert {"name": "learning_rate", "becomes": "learning_rate"}.items() <= found["readings"][1].items()
 
 
-def test_a_look_at_a_history_that_knows_the_runs_says_so(call, tmp_path: Path) -> None:
+def test_a_look_at_a_history_that_knows_the_runs_shows_it(call, tmp_path: Path) -> None:
     words = ("import", "hf", FIXTURES / "hf_out", "--history", tmp_path / "h.db")
     call(*words)
     before = (tmp_path / "h.db").read_bytes()
@@ -61,7 +61,7 @@ def test_a_look_at_a_history_that_knows_the_runs_says_so(call, tmp_path: Path) -
     assert (tmp_path / "h.db").read_bytes() == before
 
 
-def test_names_units_and_tasks_can_be_said(call, tmp_path: Path) -> None:
+def test_names_units_and_tasks_can_be_set(call, tmp_path: Path) -> None:
     words = ("import", "lightning", FIXTURES / "csv_logs", "--objective", "val_acc", "--task", "mine", "--unit", "val_acc=fraction")
     answer = call(*words, "--name", "options.dropout=dropout", "--batch", "global", "--history", tmp_path / "h.db")
     assert answer.code == 0, answer.err
@@ -87,7 +87,7 @@ def test_bad_options_are_one_line(call, tmp_path: Path, extra: tuple[str, ...], 
     assert len(answer.err.strip().splitlines()) == 1
 
 
-def test_showing_an_imported_run_says_where_it_comes_from(call, tmp_path: Path) -> None:
+def test_showing_an_imported_run_shows_where_it_comes_from(call, tmp_path: Path) -> None:
     call("import", "hf", FIXTURES / "hf_out", "--history", tmp_path / "h.db")
     with History(tmp_path / "h.db") as history:
         run = history.runs()[0].id
@@ -138,25 +138,28 @@ def test_every_importer_has_its_command(call, tmp_path: Path, kind: str) -> None
 
 @pytest.mark.parametrize("kind", IMPORTERS)
 def test_the_help_of_an_importer_names_its_place_and_all_options(call, kind: str) -> None:
-    importer, answer = IMPORTERS[kind], call("import", kind, "--help")
+    source, answer = source_class(kind), call("import", kind, "--help")
     shared = ["--task", "--objective", "--unit", "--dry-run", "--explain", "--history", "--format", "--debug"]
-    for text in (importer.metavar, f"metahp import {kind} ", *shared, *(option.flag for option in importer.options)):
+    for text in (source.about.metavar, f"metahp import {kind} ", *shared, *(item.metadata["flag"] for item in options_of(source))):
         assert text in answer.out
 
 
 TOY_MODULE = """
 from dataclasses import dataclass
+from typing import ClassVar
 
 from store.importers.bounded_files import csv_rows, existing, read_text
 from store.importers.foreign import ForeignRun
+from store.importers.registry import About, option, words
 from store.sqlite.bulk import Curve
 
 
 @dataclass(frozen=True, slots=True)
 class NotesSource:
     place: str
-    owners: tuple = ()
-    kind: str = "notes"
+    owners: tuple = option("--owner", "LIST", "Only theirs.", parse=words, default=())
+    kind: ClassVar[str] = "notes"
+    about: ClassVar = About("notes", "a run a line", "FILE", "file of notes", "n.csv")
 
     def read(self, progress):
         for row in csv_rows(read_text(existing(self.place, "a file of notes"), 1000)):
@@ -167,19 +170,17 @@ class NotesSource:
 
 @pytest.fixture
 def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A file of an importer that is one module and one registration; both are gone afterwards."""
+    """A file of an importer that is one module and one line of the registry; both are gone afterwards."""
     (tmp_path / "toy_notes.py").write_text(TOY_MODULE)
     monkeypatch.syspath_prepend(tmp_path)
-    option = SourceOption("owners", "--owner", "Only theirs.", "LIST", words)
-    register(Importer("notes", "toy_notes:NotesSource", "notes", "a run a line", "FILE", "file of notes", "n.csv", options=(option,)))
+    monkeypatch.setitem(IMPORTERS, "notes", "toy_notes:NotesSource")
     path = tmp_path / "n.csv"
     path.write_text("id,owner,lr,val_acc\n1,ann,0.1,0.5\n2,bob,0.01,0.7\n")
     yield path
-    del IMPORTERS["notes"]
     sys.modules.pop("toy_notes", None)
 
 
-def test_an_importer_is_one_module_and_one_registration(call, notes: Path, tmp_path: Path) -> None:
+def test_an_importer_is_one_module_and_one_line(call, notes: Path, tmp_path: Path) -> None:
     assert "Import notes: a run a line." in call("import", "notes", "-h").out
     assert "notes" in call("import", "--help").out
     answer = call("import", "notes", notes, "--owner", "ann", "--history", tmp_path / "h.db")
@@ -190,7 +191,5 @@ def test_an_importer_is_one_module_and_one_registration(call, notes: Path, tmp_p
         assert {run.hparams["learning_rate"] for run in history.runs("notes")} == {0.1, 0.01}
 
 
-def test_an_importer_is_registered_once_and_unknown_ones_are_wrong_usage(call, notes: Path) -> None:
-    with pytest.raises(InvalidArgumentError, match="'notes' is taken"):
-        register(IMPORTERS["notes"])
+def test_an_unknown_importer_is_wrong_usage(call, notes: Path) -> None:
     assert call("import", "memos", notes).code == 2

@@ -18,7 +18,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def test_importing_says_what_came_in_and_on_which_scale(call, table: Path, tmp_path: Path) -> None:
+def test_importing_shows_what_was_imported_and_on_which_scale(call, table: Path, tmp_path: Path) -> None:
     answer = call("import", "table", table, *OPTIONS, "--history", tmp_path / "h.db")
     assert answer.code == 0, answer.err
     assert "5, 5 of them new" in answer.out
@@ -35,7 +35,7 @@ def test_importing_again_adds_nothing(call, table: Path, tmp_path: Path) -> None
     assert json.loads(call(*words).out)["n_new"] == 0
 
 
-def test_a_space_file_says_the_scale(call, table: Path, tmp_path: Path) -> None:
+def test_a_space_file_shows_the_scale(call, table: Path, tmp_path: Path) -> None:
     space = tmp_path / "space.json"
     space.write_text(json.dumps({"lr": {"name": "FloatDistribution", "attributes": {"low": 1e-6, "high": 1.0, "log": False}}}))
     answer = call("import", "table", table, *OPTIONS, "--space", space, "--history", tmp_path / "h.db", "--format", "json")
@@ -52,7 +52,7 @@ def test_values_outside_the_bounds_of_a_space_file_are_kept_and_counted(call, ta
         assert len(history.runs("wine")) == 5
 
 
-def test_a_space_file_that_speaks_of_no_column_is_refused(call, table: Path, tmp_path: Path) -> None:
+def test_a_space_file_that_names_no_column_is_refused(call, table: Path, tmp_path: Path) -> None:
     space = tmp_path / "space.json"
     space.write_text(json.dumps({"depth": [1, 2]}))
     answer = call("import", "table", table, *OPTIONS, "--space", space, "--history", tmp_path / "h.db")

@@ -38,7 +38,7 @@ def test_merged_tasks_become_one(call: Callable[..., Any], recorded: Path) -> No
     assert "merged into it" in call("tasks", "--why", "--history", recorded).out
 
 
-def test_split_runs_move_into_a_task_of_their_own(call: Callable[..., Any], recorded: Path) -> None:
+def test_split_runs_move_into_a_task_that_is_new(call: Callable[..., Any], recorded: Path) -> None:
     with History(recorded) as history:
         moved = [run.id for run in history.runs("wine")][:3]
     assert call("tasks", "split", *moved, "--name", "wine-cleaned", "--history", recorded).code == 0

@@ -8,7 +8,7 @@ from compare_baselines.live.report import cost_rows, markdown, quality_rows, sho
 from metahp_report.comparison.records import ComparisonPlan, ComparisonResult, Energy, Evaluation, SearchResult, Spread, TaskInfo
 from metahp_report.comparison.summary import distance, is_as_good, regret_curve, standings_of, summaries_of
 from store.records import RunStatus
-from studies.live_page import MARK, losses, write_page
+from studies.live_page import PAGE_MARK, losses, write_page
 
 INFO = TaskInfo("cnn", "digits", "accuracy", "max", ("accuracy",), {"learning_rate": {"low": 1e-5, "high": 0.1, "log": True}}, {})
 ERROR = TaskInfo("series", "load", "mse", "min", ("mse",), {"learning_rate": [0.1, 0.2]}, {})
@@ -146,9 +146,9 @@ def test_tables_say_never_and_not_measured_in_words():
 
 def test_the_page_keeps_what_was_written_by_hand_and_names_what_was_lost(tmp_path):
     path = tmp_path / "results.md"
-    path.write_text(f"# By hand\n\n{MARK}\nold")
+    path.write_text(f"# By hand\n\n{PAGE_MARK}\nold")
     text = write_page(result(), path).read_text()
-    assert text.startswith(f"# By hand\n\n{MARK}\n")
+    assert text.startswith(f"# By hand\n\n{PAGE_MARK}\n")
     assert "old" not in text
     assert losses(result()) == ["- cnn: accuracy 0.795, grid found 0.8 (0.6% off)."]
     assert (tmp_path / "results.png").stat().st_size > 1000

@@ -4,22 +4,22 @@ from collections.abc import Callable
 
 import numpy as np
 
-from metahp_report.facts import read_facts, standings, varied_names
+from metahp_report.facts import percentile_ranks, read_facts, varied_names
 from store import History, RunStatus
 
 
-def test_a_standing_is_the_share_of_others_that_did_worse() -> None:
-    found = standings(np.array([0.1, 0.3, 0.2]), np.zeros(3, dtype=bool))
+def test_a_rank_is_the_share_of_others_that_did_worse() -> None:
+    found = percentile_ranks(np.array([0.1, 0.3, 0.2]), np.zeros(3, dtype=bool))
     assert found.tolist() == [0.0, 1.0, 0.5]
 
 
 def test_ties_count_half_diverged_runs_beat_nobody_and_silent_ones_are_not_judged() -> None:
-    found = standings(np.array([0.5, 0.5, np.nan, np.nan, 0.9]), np.array([False, False, True, False, False]))
+    found = percentile_ranks(np.array([0.5, 0.5, np.nan, np.nan, 0.9]), np.array([False, False, True, False, False]))
     np.testing.assert_allclose(found, [0.5, 0.5, 0.0, np.nan, 1.0])
 
 
 def test_a_single_run_stands_nowhere() -> None:
-    assert np.isnan(standings(np.array([0.5]), np.zeros(1, dtype=bool))).all()
+    assert np.isnan(percentile_ranks(np.array([0.5]), np.zeros(1, dtype=bool))).all()
 
 
 def test_only_what_varied_and_most_runs_know_is_a_hyperparameter_of_the_task() -> None:

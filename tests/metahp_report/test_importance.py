@@ -12,8 +12,8 @@ from metahp_report.importance import columns, importances, mean_importances
 def test_what_decides_gets_nearly_everything() -> None:
     rng = np.random.default_rng(0)
     configs = [{"lr": 10 ** rng.uniform(-5, -1), "width": int(rng.integers(8, 64)), "kind": str(rng.choice(["a", "b"]))} for _ in range(80)]
-    standing = np.array([-abs(math.log10(config["lr"]) + 3) for config in configs])
-    shares = importances(configs, standing, ["lr", "width", "kind"])
+    rank = np.array([-abs(math.log10(config["lr"]) + 3) for config in configs])
+    shares = importances(configs, rank, ["lr", "width", "kind"])
     assert next(iter(shares)) == "lr"
     assert shares["lr"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)
@@ -30,13 +30,13 @@ def test_the_only_hyperparameter_has_it_all() -> None:
     assert importances([{"lr": float(index)} for index in range(30)], np.arange(30.0), ["lr"]) == {"lr": 1.0}
 
 
-def test_runs_without_a_value_and_runs_without_a_standing_are_left_out() -> None:
+def test_runs_without_a_value_and_runs_without_a_rank_are_left_out() -> None:
     rng = np.random.default_rng(0)
     configs: list[dict[str, float]] = [{"lr": rng.uniform(), "depth": float(rng.integers(1, 9))} for _ in range(60)]
     del configs[3]["depth"]
-    standing = np.array([config["lr"] for config in configs])
-    standing[:10] = np.nan
-    assert importances(configs, standing, ["lr", "depth"])["lr"] > 0.8
+    rank = np.array([config["lr"] for config in configs])
+    rank[:10] = np.nan
+    assert importances(configs, rank, ["lr", "depth"])["lr"] > 0.8
 
 
 def test_what_follows_from_another_and_free_text_are_left_out() -> None:

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from metamodel.gp.shared_function import SharedKernel
 from metamodel.gp.task_gp_fit import learn_shared, padded
-from metamodel.gp.task_gps import Hyperparameters, TaskGPs, TrainingTask
+from metamodel.gp.task_gps import TaskGPs, TaskKernel, TrainingTask
 
 
 def matern(left: np.ndarray, right: np.ndarray, length: float | np.ndarray) -> np.ndarray:
@@ -27,34 +27,34 @@ def ranked(inputs: np.ndarray, value: np.ndarray) -> TrainingTask:
     return TrainingTask(inputs, norm.ppf((value.argsort().argsort() + 0.5) / len(value)))
 
 
-def own_of(length: list[float], amplitude: float = 0.8, noise: float = 0.3) -> Hyperparameters:
-    return Hyperparameters(torch.tensor(length).log(), torch.tensor(math.log(amplitude)), torch.tensor(math.log(noise)))
+def task_kernel_of(length: list[float], amplitude: float = 0.8, noise: float = 0.3) -> TaskKernel:
+    return TaskKernel(torch.tensor(length).log(), torch.tensor(math.log(amplitude)), torch.tensor(math.log(noise)))
 
 
 def shared_of(inducing: np.ndarray, length: list[float], amplitude: float = 0.7) -> SharedKernel:
     return SharedKernel(torch.as_tensor(inducing), torch.tensor(length).double().log(), torch.tensor(math.log(amplitude)).double())
 
 
-def with_shared(tasks: list[TrainingTask], kernel: SharedKernel | None, own: Hyperparameters) -> TaskGPs:
-    """Past tasks under given hyperparameters, nothing fitted."""
+def with_shared(tasks: list[TrainingTask], kernel: SharedKernel | None, task_kernel: TaskKernel) -> TaskGPs:
+    """Source tasks under given hyperparameters, nothing fitted."""
     inputs, scores, mask = padded(tasks, "cpu")
-    common = None if kernel is None else learn_shared(kernel, own, inputs, scores, mask)
-    return TaskGPs(inputs, scores, mask, own, common)
+    shared_gp = None if kernel is None else learn_shared(kernel, task_kernel, inputs, scores, mask)
+    return TaskGPs(inputs, scores, mask, task_kernel, shared_gp)
 
 
 class Dense:
-    """The same model as one big multivariate normal: every run of every task, the shared function and the own parts.
+    """The same model as one big multivariate normal: every run of every task, the shared function and the task effects.
 
     Inducing points at every run make the sparse shared function exact there.
     """
 
-    def __init__(self, tasks: list[TrainingTask], kernel: SharedKernel, own: Hyperparameters) -> None:
-        self.tasks, self.kernel, self.own = tasks, kernel, own
+    def __init__(self, tasks: list[TrainingTask], kernel: SharedKernel, task_kernel: TaskKernel) -> None:
+        self.tasks, self.kernel, self.task_kernel = tasks, kernel, task_kernel
         self.inputs = np.concatenate([task.inputs for task in tasks])
         self.scores = np.concatenate([task.scores for task in tasks])
         self.index = np.concatenate([np.full(len(task.scores), i) for i, task in enumerate(tasks)])
         same = self.index[:, None] == self.index[None]
-        noise = float(own.noise_variance) * np.eye(len(self.scores))
+        noise = float(task_kernel.noise_variance) * np.eye(len(self.scores))
         self.covariance = self.shared(self.inputs, self.inputs) + same * self.apart(self.inputs, self.inputs) + noise
 
     def shared(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -65,8 +65,8 @@ class Dense:
         return variance * matern(left, at, length) @ np.linalg.solve(between, matern(at, right, length))
 
     def apart(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        """Covariance of an own part."""
-        return float(self.own.amplitude) * matern(left, right, self.own.length.double().numpy())
+        """Covariance of a task effect."""
+        return float(self.task_kernel.amplitude) * matern(left, right, self.task_kernel.length.double().numpy())
 
     def predict_shared(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         gain = np.linalg.solve(self.covariance, self.shared(self.inputs, points)).T

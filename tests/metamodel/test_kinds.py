@@ -17,7 +17,7 @@ import metamodel.networks.adapted_model
 import metamodel.networks.direct
 import metamodel.networks.direct_model
 from metamodel import MetaModel, TaskDescription, current_model, recommend, refit
-from metamodel.fitting import serving_kind
+from metamodel.fitting import active_kind
 from metamodel.kinds import KINDS, class_of
 from metamodel.recommendation import Decision, Unit
 from store import Curve, FinishedRun, History
@@ -65,7 +65,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
         schedule = getattr(metamodel.networks.adapted_model, name)
         monkeypatch.setattr(metamodel.networks.adapted_model, name, replace(schedule, n_outer=10))
     for module in (metamodel.networks.direct, metamodel.networks.direct_model):
-        monkeypatch.setattr(module, "N_STEPS", 10)
+        monkeypatch.setattr(module, "N_DIRECT_STEPS", 10)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -133,14 +133,14 @@ def test_files_of_a_network_that_do_not_belong_together_are_refused(fitted: Call
 
 
 @pytest.mark.usefixtures("short")
-def test_the_kind_of_the_last_refit_serves_and_asking_another_changes_nothing(tmp_path: Path) -> None:
+def test_the_kind_of_the_last_refit_is_active_and_asking_another_changes_nothing(tmp_path: Path) -> None:
     with History(tmp_path / "h.db") as history:
         fill(history, 3, 8)
-        assert serving_kind(history) == "metahp"
+        assert active_kind(history) == "metahp"
         asked = recommend(history, "new", SPACE, model="reptile")[0]
-        assert serving_kind(history) == "metahp"
+        assert active_kind(history) == "metahp"
         refit(history, "cpu", model="direct")
-        assert serving_kind(history) == "direct"
+        assert active_kind(history) == "direct"
         served = recommend(history, "new", SPACE)[0]
         by_id = {row["id"]: row["kind"] for row in history.models()}
         assert [by_id[str(found.evidence.model_id)] for found in (asked, served)] == ["reptile", "direct"]
@@ -148,12 +148,12 @@ def test_the_kind_of_the_last_refit_serves_and_asking_another_changes_nothing(tm
         for _ in range(6):
             with history.start_run(task="later", hparams=fill_more, objective="val_acc") as run:
                 run.log(val_acc=float(np.random.default_rng(0).random()), step=1)
-        assert serving_kind(history) == "direct"
+        assert active_kind(history) == "direct"
         assert len(list(history.models_path.glob("*.json"))) == 2
 
 
 @pytest.mark.usefixtures("short")
-def test_few_tasks_are_not_silent_about_what_was_not_measured(tmp_path: Path) -> None:
+def test_few_tasks_come_with_a_remark_on_what_was_not_measured(tmp_path: Path) -> None:
     with History(tmp_path / "h.db") as history:
         fill(history, 2, 12)
         notes = {kind: recommend(history, "new", SPACE, model=kind, max_fit_s=60)[0].evidence.note for kind in ("maml", "direct")}
@@ -168,7 +168,7 @@ def test_a_network_that_had_no_time_to_learn_does_not_answer(tmp_path: Path) -> 
         (found,) = recommend(history, "new", SPACE, model="reptile", max_fit_s=1e-3)
         assert history.models() == []
     assert found.decision is Decision.ABSTAIN
-    assert "not enough to fit, so none serves: run `metahp refit --model reptile`" in found.reason
+    assert "not enough to fit, so none is used: run `metahp refit --model reptile`" in found.reason
 
 
 def test_direct_reports_how_far_its_predictions_are_from_the_best_hyperparameters(fitted: Callable[[str], Path]) -> None:
@@ -179,13 +179,13 @@ def test_direct_reports_how_far_its_predictions_are_from_the_best_hyperparameter
     assert accuracy["n_tasks"] == 6
     assert set(accuracy["after"]) == {"0", "4", "16"}
     for errors in (*accuracy["after"].values(), accuracy["same_for_all"]):
-        assert set(errors) == {"batch_size", "learning_rate"}
-        assert 0 <= errors["batch_size"]["exact"] <= 1
+        assert set(errors) == {"global_batch_size", "learning_rate"}
+        assert 0 <= errors["global_batch_size"]["exact"] <= 1
         assert 0 <= errors["learning_rate"]["log10_error"] < 2
 
 
 @pytest.mark.parametrize("kind", ["maml", "reptile"])
-def test_own_runs_turn_what_a_network_thinks(kind: str, fitted: Callable[[str], Path]) -> None:
+def test_target_runs_change_what_a_network_predicts(kind: str, fitted: Callable[[str], Path]) -> None:
     """On a task whose best learning rate is the smallest, the opposite of all others."""
     task = TaskDescription(name=f"opposite {kind}", objective="val_acc", direction="max")
     rates = np.geomspace(1e-5, 1e-2, 8)

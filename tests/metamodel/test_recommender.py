@@ -16,7 +16,7 @@ from optuna.distributions import FloatDistribution
 
 from metamodel import MetaModel, TaskDescription, current_model, recommend, refit
 from metamodel.data.learning_tables import learning_table
-from metamodel.fitting import outdated_reason, serving_model
+from metamodel.fitting import active_model, outdated_reason
 from metamodel.recommendation import Decision, Recommendation, Unit, load_recommendation, save_recommendation
 from store import History, RunStatus
 from store.errors import InvalidArgumentError, ModelFileError, NotEnoughHistoryError, SpaceError
@@ -56,8 +56,8 @@ def fill(
 def test_an_empty_history_is_answered_with_an_abstention_and_what_it_takes(history: History) -> None:
     (recommendation,) = recommend(history, "new", SPACE)
     assert recommendation.decision == "abstain"
-    assert "no finished runs" in recommendation.reason
-    assert "4 finished runs of this task, or 2 other tasks with 8 each" in recommendation.reason
+    assert "0 finished runs" in recommendation.reason
+    assert "4 finished runs of this task, or 8 runs on each of 2 other tasks" in recommendation.reason
     assert math.isnan(recommendation.prediction)
 
 
@@ -113,7 +113,7 @@ def test_one_past_task_guides_a_search_that_asks_for_it_and_its_advice_is_not_ap
         assert (found.decision, found.evidence.model_id) == (Decision.ABSTAIN, None)
     (found,) = recommend(history, "new", SPACE, mode="explore", min_tasks=1)
     assert found.decision is Decision.ABSTAIN
-    assert "only 30 runs of 1 other task: it takes 4 finished runs of this task" in found.reason
+    assert "not enough history (30 runs of 1 other task). Needed: 4 finished runs of this task" in found.reason
     assert abs(math.log10(found.config["lr"]) + 2.5) < 1
     assert "fitted the meta-model to 30 runs of 1 task in" in found.evidence.note
     (found,) = recommend(history, "new", SPACE)
@@ -159,7 +159,7 @@ def test_any_fit_replaces_a_model_of_one_task(history: History) -> None:
     refit(history)
     fill(history, 11, 30, prefix="later", peak=-4.5)
     table = learning_table(history)
-    serving = serving_model(history, table, max_fit_s=0.01)
+    serving = active_model(history, table, max_fit_s=0.01)
     assert serving.model is not None
     assert serving.model.info["n_tasks"] == 12
 
@@ -193,7 +193,7 @@ def test_a_task_with_two_objectives_is_no_evidence_for_itself(history: History) 
     assert isinstance(model, MetaModel)
     assert model.info["n_tasks"] == 3
     own, other = history.task("t0").id, history.task("t1").id
-    prior, alone = model.prior({}, without=own), model.forgetting([own])
+    prior, alone = model.prior({}, without=own), model.without_tasks([own])
     assert alone is not None
     assert alone.info["task_ids"] == [other]
     points = np.random.default_rng(0).random((5, model.encoder.width))
@@ -217,7 +217,7 @@ def test_a_history_in_which_nothing_varied_costs_a_start_no_warning(history: His
         for seed in range(8):
             with history.start_run(task=task, hparams={"lr": 0.1}, objective="val_acc") as run:
                 run.log(val_acc=0.5 + 0.01 * seed)
-    serving = serving_model(history, learning_table(history))
+    serving = active_model(history, learning_table(history))
     assert serving.model is None
     assert "none did in a, b" in serving.note
     assert not caplog.records
@@ -517,7 +517,7 @@ def test_a_model_is_outdated_by_a_fifth_more_runs_or_a_new_task(history: History
 def test_automatic_fitting_can_be_switched_off(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(history, 3, 10)
     monkeypatch.setenv("METAHP_REFIT", "off")
-    serving = serving_model(history, learning_table(history))
+    serving = active_model(history, learning_table(history))
     assert serving.model is None
     assert "METAHP_REFIT=off" in serving.note
     assert recommend(history, "new", SPACE)[0].decision is Decision.ABSTAIN
@@ -541,7 +541,7 @@ def test_a_fit_that_gets_too_little_time_leaves_the_previous_model_serving(histo
     fill(history, 3, 10)
     model = refit(history)
     fill(history, 3, 10)
-    serving = serving_model(history, learning_table(history), max_fit_s=0.01)
+    serving = active_model(history, learning_table(history), max_fit_s=0.01)
     assert serving.model is not None
     assert serving.model.id == model.id
     assert "were not enough to fit" in serving.note

@@ -33,6 +33,11 @@ with sqlite3.connect(other_path) as other:
 other.close()
 
 
+def read(history):
+    while True:
+        history.runs()
+
+
 def log(run):
     while True:
         run.log({f"m{i}": 0.5 for i in range(20)})
@@ -46,11 +51,13 @@ def child(history):
     assert history.runs()[0].task_name == "t"
     with History(history_path) as own:
         assert own.runs()[0].task_name == "t"
+    history.close()
 
 
 history = History(history_path)
 run = history.start_run(task="t", objective="val_acc")
 threading.Thread(target=log, args=(run,), daemon=True).start()
+threading.Thread(target=read, args=(history,), daemon=True).start()
 for number in range(n_forks):
     pid = os.fork()
     if pid == 0:

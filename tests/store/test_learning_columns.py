@@ -40,7 +40,7 @@ def finished(index: int, rate: float | None = None) -> FinishedRun:
     return FinishedRun(f"run{index}", f"task{index % 2}", hparams, "acc", "max", {"acc": Curve((0,), (0.1 * index,))})
 
 
-def told(history: History) -> list[RunRecord]:
+def recorded(history: History) -> list[RunRecord]:
     return [run for run in history.runs() if run.status in ENDED]
 
 
@@ -67,10 +67,10 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_the_flat_reading_tells_what_the_records_tell(filled: History) -> None:
-    assert same(learning_runs(filled), told(filled))
-    assert same(learning_runs(filled), told(filled))  # the second time from the cache
+    assert same(learning_runs(filled), recorded(filled))
+    assert same(learning_runs(filled), recorded(filled))  # the second time from the cache
     only = filled.task("task1").id
-    assert same(learning_runs(filled, [only]), [run for run in told(filled) if run.task_id == only])
+    assert same(learning_runs(filled, [only]), [run for run in recorded(filled) if run.task_id == only])
 
 
 def test_what_is_cached_is_not_read_again(filled: History, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_run_whose_hyperparameters_were_replaced_is_read_again(filled: History
     with sqlite3.connect(filled.path) as raw:  # as a merge of two histories does it
         raw.execute("UPDATE hparams SET value_json = '0.5' WHERE run_id = 'run3' AND name = 'learning_rate'")
         raw.execute("UPDATE runs SET hparams_revision = hparams_revision + 1 WHERE id = 'run3'")
-    assert same(learning_runs(filled), told(filled))
+    assert same(learning_runs(filled), recorded(filled))
     assert {run.id: run for run in learning_runs(filled)}["run3"].hparams["learning_rate"] == 0.5
 
 
@@ -96,14 +96,14 @@ def test_merged_and_split_tasks_and_changed_outcomes_come_from_the_history_itsel
     learning_runs(filled)
     filled.merge_tasks("task0", "task1")
     filled.split_task(["run5"], "apart")
-    assert same(learning_runs(filled), told(filled))
+    assert same(learning_runs(filled), recorded(filled))
 
 
 def test_another_process_writing_in_between_is_seen(filled: History) -> None:
     learning_runs(filled)
     with History(filled.path) as other, other.start_run(task="task1", hparams={"lr": 3.0}, objective="acc", direction="max") as run:
         run.log(acc=0.5)
-    assert same(learning_runs(filled), told(filled))
+    assert same(learning_runs(filled), recorded(filled))
 
 
 def test_a_history_made_anew_at_the_same_path_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_damaged_cache_is_made_anew(filled: History, content: str) -> None:
     learning_runs(filled)
     cache = filled.models_path / HPARAMS_CACHE
     cache.write_text(content)
-    assert same(learning_runs(filled), told(filled))
+    assert same(learning_runs(filled), recorded(filled))
     assert json.loads(cache.read_text())["format"] == learning_columns.HPARAMS_FORMAT
 
 
@@ -134,7 +134,7 @@ def test_a_cache_with_columns_that_do_not_fit_is_made_anew(filled: History) -> N
     content = json.loads(cache.read_text())
     content["blocks"][0]["ids"].pop()
     cache.write_text(json.dumps(content))
-    assert same(learning_runs(filled), told(filled))
+    assert same(learning_runs(filled), recorded(filled))
 
 
 def test_the_cache_is_private_and_leaves_nothing_beside_it(filled: History) -> None:
@@ -145,10 +145,10 @@ def test_the_cache_is_private_and_leaves_nothing_beside_it(filled: History) -> N
 
 def test_a_place_that_cannot_be_written_costs_only_time(filled: History) -> None:
     filled.models_path.write_text("in the way")
-    assert same(learning_runs(filled), told(filled))
+    assert same(learning_runs(filled), recorded(filled))
 
 
 def test_a_small_history_has_no_cache(filled: History, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning_columns, "MIN_CACHED_RUNS", N_RUNS + 1)
-    assert same(learning_runs(filled), told(filled))
+    assert same(learning_runs(filled), recorded(filled))
     assert not filled.models_path.exists()

@@ -19,6 +19,7 @@ class Tuned(UserDict[str, Any]):
     recommendation_id: str | None = "r1"
     requested: Mapping[str, Any] = {"lr": 0.1}
     sources: Mapping[str, Source | str] = {"lr": "metahp"}
+    run_fields: Mapping[str, Any] = {"task": "told", "objective": "val_acc", "direction": "max", "model_class": "Net", "variant": "v1"}
 
     def __init__(self, values: Mapping[str, Any], error: Exception | None = None) -> None:
         super().__init__(values)
@@ -53,12 +54,20 @@ def test_what_the_caller_gives_counts(history: History) -> None:
     assert (record.provenance["learning_rate"].source, record.provenance["learning_rate"].requested) == (Source.CONSTRAINT, 0.2)
 
 
+def test_what_it_knows_of_the_run_need_not_be_passed_again(history: History) -> None:
+    record = history.run(history.start_run(hparams=Tuned({"lr": 0.01})).id)
+    assert (record.task_name, record.objective, record.direction) == ("told", "val_acc", "max")
+    assert (record.model_class, record.variant) == ("Net", "v1")
+    record = history.run(history.start_run(task="t", hparams=Tuned({"lr": 0.01}), objective="loss", variant="v2").id)
+    assert (record.task_name, record.objective, record.direction, record.variant) == ("t", "loss", "min", "v2")
+
+
 def test_a_recommendation_that_cannot_be_saved_stops_no_run(history: History, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "store")
     config = Tuned({"lr": 0.01}, RuntimeError("no room"))
-    with pytest.warns(StorageWarning, match="could not be saved into .*: no room") as told:
+    with pytest.warns(StorageWarning, match="could not be saved into .*: no room") as seen:
         run = history.start_run(task="t", hparams=config)
-    assert len(told) == 1
+    assert len(seen) == 1
     assert "no room" in caplog.text
     assert history.run(run.id).recommendation_id == "r1"
     with warnings.catch_warnings():

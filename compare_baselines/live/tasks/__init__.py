@@ -12,7 +12,7 @@ from store.errors import InvalidArgumentError
 if TYPE_CHECKING:
     from compare_baselines.live.tasks.base import LiveTask
 
-TASKS = {
+LIVE_TASKS = {
     "text": "compare_baselines.live.tasks.text:Text",
     "image": "compare_baselines.live.tasks.image:Image",
     "tabular": "compare_baselines.live.tasks.tabular:Tabular",
@@ -31,11 +31,11 @@ def find_task(name: str) -> LiveTask:
     Raises:
         InvalidArgumentError: If there is no such task.
     """
-    if name not in TASKS:
-        close = difflib.get_close_matches(name, list(TASKS), n=1, cutoff=0.5)
+    if name not in LIVE_TASKS:
+        close = difflib.get_close_matches(name, list(LIVE_TASKS), n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? Possible" if close else "possible"
-        raise InvalidArgumentError(f"A task must be known, but got {name!r}; {hint} are {', '.join(TASKS)}.")
-    module, _, attribute = TASKS[name].partition(":")
+        raise InvalidArgumentError(f"A task must be known, but got {name!r}; {hint} are {', '.join(LIVE_TASKS)}.")
+    module, _, attribute = LIVE_TASKS[name].partition(":")
     task: LiveTask = getattr(import_module(module), attribute)()
     return task
 
@@ -48,6 +48,6 @@ def find_tasks(names: Sequence[str]) -> list[LiveTask]:
     """
     if not names or len(set(names)) < len(names):
         raise InvalidArgumentError(
-            f"Tasks must be named, each once, but got {', '.join(names) or 'none'}. Possible are {', '.join(TASKS)}."
+            f"Tasks must be named, each once, but got {', '.join(names) or 'none'}. Possible are {', '.join(LIVE_TASKS)}."
         )
     return [find_task(name) for name in names]

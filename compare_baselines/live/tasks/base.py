@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from metahp_report.comparison.records import KEY, TaskInfo
+from metahp_report.comparison.records import GRID_LEVELS, KEY, TaskInfo
 from store.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from store import History, RunRecorder
 
 SIZES = ("tiny", "small", "full")
-N_LEVELS = 3
-"""Levels of a range in the grid: low, middle and high, as people write them down."""
 
 
-@dataclass(eq=False)
+@dataclass(slots=True, eq=False)
 class Training:
     """One evaluation to be carried out; filled while it runs.
 
@@ -67,7 +65,7 @@ class LiveTask(ABC):
         metrics: Every metric, the objective first.
         logged_objective: Name under which the run logs the objective.
         grid: Hyperparameter -> values in order, or ``(low, high, "log" | "linear" | "int")`` of a range.
-        defaults: What the libraries do where nobody says otherwise.
+        defaults: What the libraries do where nobody sets anything.
         same_data: Words that betray the same data in the name or description of a past task.
         model_family: Family of the model, as ``TaskDescription`` has it.
         optimizer: What updates the weights; None where nothing does.
@@ -173,7 +171,7 @@ def is_range(values: tuple[Any, ...]) -> bool:
 
 def _levels(bounds: tuple[Any, ...]) -> tuple[Any, ...]:
     low, high, kind = bounds
-    shares = [i / (N_LEVELS - 1) for i in range(N_LEVELS)]
+    shares = [i / (GRID_LEVELS - 1) for i in range(GRID_LEVELS)]
     if kind == "log":
         return tuple(float(f"{low * (high / low) ** share:.6g}") for share in shares)
     values = [low + share * (high - low) for share in shares]

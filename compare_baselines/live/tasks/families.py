@@ -55,7 +55,7 @@ class Measured(FamilyModule):
         self.log_dict(found, batch_size=len(targets))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log the validation metrics, and the loss that says whether training diverged."""
+        """Log the validation metrics, and the loss, which shows whether training diverged."""
         self._see(batch, self.val_found)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -205,7 +205,7 @@ def _standardised(values: npt.NDArray[np.float32] | npt.NDArray[np.int64], train
 def _weekends(folder: Path | None) -> DataSet:
     """Return days of hourly load, each relative to its own mean; class 1 is the two of every seven days with the lowest load.
 
-    The files tell dates in different ways or not at all, so the phase of the week is read from the load itself: of the seven phases that
+    The files give dates in different ways or not at all, so the phase of the week is read from the load itself: of the seven phases that
     a pair of neighbouring days can have, the one with the least load over the whole series is the weekend.
     """
     load = load_electricity(folder)

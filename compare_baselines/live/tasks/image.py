@@ -21,7 +21,7 @@ from compare_baselines.live.tasks.trainer import train_with_trainer
 N_CLASSES = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageScale:
     """What a size means: images of each split and the widths of the stages; depths and bottlenecks are always those of ResNet-50."""
 

@@ -12,7 +12,7 @@ from compare_baselines.live.tasks.base import LiveTask, Training
 from lightning_metahp import MetaHPCallback
 from store import RunRecorder
 
-EVAL_BATCH = 512
+LIGHTNING_EVAL_BATCH = 512
 
 
 class EvaluationMark(L.Callback):
@@ -48,11 +48,11 @@ class SplitData(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Return the validation loader; no result depends on its batch size."""
-        return DataLoader(self.data[1], batch_size=EVAL_BATCH)
+        return DataLoader(self.data[1], batch_size=LIGHTNING_EVAL_BATCH)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Return the test loader."""
-        return DataLoader(self.data[2], batch_size=EVAL_BATCH)
+        return DataLoader(self.data[2], batch_size=LIGHTNING_EVAL_BATCH)
 
 
 def fit_with_lightning(

@@ -24,7 +24,7 @@ HORIZON = 24
 """Hours that are forecast."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SeriesScale:
     """What a size means: windows of each split, hours seen before the forecast, units and layers of the LSTM."""
 

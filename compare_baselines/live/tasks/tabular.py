@@ -90,7 +90,7 @@ def _prepared(folder: Path | None, seed: int) -> tuple[Part, Part, Part]:
 
 
 def _encoded(columns: Mapping[str, list[Any]], train: IntArray) -> FloatArray:
-    """Return numbers: labels one-hot, what is missing as the median of the training rows with a column that says so."""
+    """Return numbers: labels one-hot, what is missing as the median of the training rows with a column that marks it."""
     found: list[FloatArray] = []
     for values in columns.values():
         known = [value for value in values if value is not None]

@@ -1,4 +1,4 @@
-"""Text: IMDB reviews told good from bad by BERT (Devlin et al. 2019), through ``transformers.Trainer``."""
+"""Text: IMDB reviews classified as good or bad by BERT (Devlin et al. 2019), through ``transformers.Trainer``."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from compare_baselines.live.tasks.base import LiveTask, Training
 from compare_baselines.live.tasks.trainer import train_with_trainer
 from store.errors import InvalidArgumentError
 
-HUB = "google-bert/bert-base-uncased"
+HUB_MODEL = "google-bert/bert-base-uncased"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TextScale:
     """What a size means: reviews of each split, tokens of each review, the model's dimensions (None: the pre-trained one)."""
 
@@ -139,9 +139,9 @@ def _tokenizer(scale: TextScale, texts: Iterable[str]) -> PreTrainedTokenizerBas
     """Return BERT's own tokenizer, or a WordPiece one trained on these texts alone."""
     if scale.model is None:
         try:
-            pretrained: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(HUB, model_max_length=scale.n_tokens)
-        except Exception as error:  # the hub's client has many ways to say that there is no network
-            raise InvalidArgumentError(no_hub(HUB, error)) from error
+            pretrained: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(HUB_MODEL, model_max_length=scale.n_tokens)
+        except Exception as error:  # the hub's client has many errors for a missing network
+            raise InvalidArgumentError(no_hub(HUB_MODEL, error)) from error
         return pretrained
     from tokenizers import BertWordPieceTokenizer
 
@@ -155,9 +155,9 @@ def _tokenizer(scale: TextScale, texts: Iterable[str]) -> PreTrainedTokenizerBas
 def _model(scale: TextScale, tokenizer: PreTrainedTokenizerBase) -> Any:
     if scale.model is None:
         try:
-            return AutoModelForSequenceClassification.from_pretrained(HUB, num_labels=2)
+            return AutoModelForSequenceClassification.from_pretrained(HUB_MODEL, num_labels=2)
         except Exception as error:  # as above
-            raise InvalidArgumentError(no_hub(HUB, error)) from error
+            raise InvalidArgumentError(no_hub(HUB_MODEL, error)) from error
     config = BertConfig(
         vocab_size=len(tokenizer), max_position_embeddings=scale.n_tokens, pad_token_id=tokenizer.pad_token_id, **dict(scale.model)
     )

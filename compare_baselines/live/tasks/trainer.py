@@ -20,7 +20,7 @@ from transformers import (
 from compare_baselines.live.tasks.base import LiveTask, Training
 from hf_callbacks import MetaHPCallback
 
-EVAL_BATCH = 128
+TRAINER_EVAL_BATCH = 128
 
 
 class TrainerMark(TrainerCallback):
@@ -65,7 +65,7 @@ def train_with_trainer(
         learning_rate=config["learning_rate"],
         per_device_train_batch_size=config["batch_size"],
         num_train_epochs=task.trained_epochs(config["epochs"], training.size),
-        per_device_eval_batch_size=EVAL_BATCH,
+        per_device_eval_batch_size=TRAINER_EVAL_BATCH,
         use_cpu=not torch.cuda.is_available(),
         eval_strategy="epoch",
         logging_strategy="epoch",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import build_table, own_scores, past_scores, rank_scores
+from metamodel.data.observations import build_table, past_scores, rank_scores, single_task_scores
 from store import Curve, FinishedRun, History
 
 
@@ -62,19 +62,19 @@ def test_one_extreme_outcome_leaves_the_others_their_differences_and_equal_ones_
 @given(st.lists(st.floats(-1e6, 1e6, allow_nan=False), min_size=1, max_size=30))
 def test_scores_of_a_task_alone_keep_the_order(values: list[float]) -> None:
     outcomes = np.round(np.array(values), 3)
-    scores = own_scores(outcomes)
+    scores = single_task_scores(outcomes)
     assert np.isfinite(scores).all()
     order = np.argsort(outcomes, kind="stable")
     assert (np.diff(scores[order]) >= -1e-9).all()
 
 
 def test_scores_of_a_task_alone_keep_distances_near_the_best_and_draw_in_what_is_far_behind() -> None:
-    scores = own_scores(np.array([-1e9, 0.0, 1.0, 2.0, 2.1]))
+    scores = single_task_scores(np.array([-1e9, 0.0, 1.0, 2.0, 2.1]))
     assert scores[4] - scores[3] == pytest.approx(0.1 * (scores[3] - scores[2]))
     assert scores[1] - scores[0] < 30 * (scores[2] - scores[1])
 
 
 def test_losses_over_many_orders_of_magnitude_are_read_as_logarithms() -> None:
-    scores = own_scores(-np.array([1e-6, 1e-4, 1e-2, 1.0]))
+    scores = single_task_scores(-np.array([1e-6, 1e-4, 1e-2, 1.0]))
     assert np.diff(scores) == pytest.approx(np.full(3, scores[1] - scores[0]))
-    assert own_scores(np.full(4, 0.3)).tolist() == [0.0] * 4
+    assert single_task_scores(np.full(4, 0.3)).tolist() == [0.0] * 4

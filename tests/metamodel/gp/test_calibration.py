@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from metamodel.data.observations import own_scores
+from metamodel.data.observations import single_task_scores
 from metamodel.gp.calibration import LEVELS, MIN_TRUST, Calibration, calibrate, trust_in
-from metamodel.gp.gp_meta_model import own_parts
-from metamodel.gp.posterior import OwnRuns, Posterior
-from metamodel.gp.prior import HistoryPrior, views_of
+from metamodel.gp.gp_meta_model import task_effects
+from metamodel.gp.posterior import Posterior
+from metamodel.gp.prediction import TargetTaskData
+from metamodel.gp.prior import HistoryPrior, task_weightings
 from metamodel.gp.relatedness import fit_relatedness
-from metamodel.gp.single_task import AlonePosterior
+from metamodel.gp.single_task import SingleTaskPosterior
 from metamodel.gp.task_gp_fit import fit_task_gps
 from metamodel.gp.task_gps import TrainingTask
 from tests.metamodel.gps import ranked
@@ -31,9 +32,9 @@ def shifted_tasks(n_tasks: int, seed: int, n: int = 30) -> list[TrainingTask]:
 def test_calibrated_intervals_of_new_tasks_hold_what_they_claim() -> None:
     fitted = fit_task_gps(shifted_tasks(20, 0))
     features: list[dict[str, float]] = [{} for _ in range(20)]
-    relatedness = fit_relatedness(features, own_parts(fitted))
+    relatedness = fit_relatedness(features, task_effects(fitted))
     calibration = calibrate(fitted, relatedness, features)
-    posterior = Posterior(HistoryPrior(fitted, views_of(relatedness, {}, np.arange(20))))
+    posterior = Posterior(HistoryPrior(fitted, task_weightings(relatedness, {}, np.arange(20))))
     inside = {level: [] for level in LEVELS}
     for task in shifted_tasks(40, 1):
         mean, variance = posterior.predict(task.inputs).mixture()
@@ -62,19 +63,19 @@ def test_where_past_tasks_were_too_short_to_test_an_interval_the_prediction_is_t
 def test_too_few_tasks_leave_the_normal_widths() -> None:
     fitted = fit_task_gps(shifted_tasks(3, 0))
     features: list[dict[str, float]] = [{}, {}, {}]
-    calibration = calibrate(fitted, fit_relatedness(features, own_parts(fitted)), features)
+    calibration = calibrate(fitted, fit_relatedness(features, task_effects(fitted)), features)
     assert calibration.half_width(0, 0.95) == pytest.approx(norm.ppf(0.975))
 
 
 def test_a_history_is_distrusted_where_its_tasks_do_not_foretell_each_other() -> None:
     features: list[dict[str, float]] = [{} for _ in range(12)]
     telling = fit_task_gps(shifted_tasks(12, 0))
-    assert calibrate(telling, fit_relatedness(features, own_parts(telling)), features).trust > 0.9
+    assert calibrate(telling, fit_relatedness(features, task_effects(telling)), features).trust > 0.9
     found = []
     for seed in range(4):
         rng = np.random.default_rng(seed)
         shuffled = fit_task_gps([TrainingTask(task.inputs, rng.permutation(task.scores)) for task in shifted_tasks(12, 0)])
-        found.append(calibrate(shuffled, fit_relatedness(features, own_parts(shuffled)), features))
+        found.append(calibrate(shuffled, fit_relatedness(features, task_effects(shuffled)), features))
     # One shuffle in some makes tasks alike by chance.
     assert np.mean([calibration.trust for calibration in found]) < 0.4
     assert min(calibration.trust for calibration in found) == MIN_TRUST
@@ -92,7 +93,7 @@ def test_trust_needs_eight_tasks_and_a_correlation_beyond_its_error() -> None:
 
 def test_what_a_distrusted_history_loses_in_weight_the_process_without_it_gets() -> None:
     fitted = fit_task_gps(shifted_tasks(8, 0))
-    views = views_of(fit_relatedness([{}] * 8, own_parts(fitted)), {}, np.arange(8))
+    views = task_weightings(fit_relatedness([{}] * 8, task_effects(fitted)), {}, np.arange(8))
     usual, distrusted = (np.exp(HistoryPrior(fitted, views, trust=trust).log_weights) for trust in (1.0, 0.1))
     assert usual.sum() == pytest.approx(1.0)
     assert distrusted.sum() == pytest.approx(1.0)
@@ -107,8 +108,8 @@ def test_intervals_from_a_tasks_own_runs_alone_hold_about_what_they_claim(n: int
         centre, width = rng.random(4), rng.uniform(0.5, 2.0, 4)
         inputs = rng.random((n + 40, 4))
         values = -((np.abs(inputs - centre) * width).sum(1) ** 1.5) + 0.05 * rng.normal(size=n + 40)
-        posterior = AlonePosterior(OwnRuns(inputs[:n], values[:n], np.ones(n, dtype=bool)))
-        told = own_scores(values[:n])
+        posterior = SingleTaskPosterior(TargetTaskData(inputs[:n], values[:n], np.ones(n, dtype=bool)))
+        told = single_task_scores(values[:n])
         slope, offset = np.polyfit(values[:n], told, 1)  # standardised outcomes: without far outliers a straight line
         prediction = posterior.predict(inputs[n:])
         scale = np.sqrt(prediction.variance[0] + posterior.noise_variance)

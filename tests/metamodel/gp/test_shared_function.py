@@ -8,12 +8,12 @@ import torch
 
 from metamodel.gp.shared_function import choose_inducing
 from metamodel.gp.task_gp_fit import learn_shared, padded
-from tests.metamodel.gps import Dense, own_of, shared_of, some_tasks
+from tests.metamodel.gps import Dense, shared_of, some_tasks, task_kernel_of
 
 
 def test_it_is_predicted_as_the_dense_distribution_of_all_runs_says() -> None:
     tasks = [*some_tasks(3), *some_tasks(1, n=4, seed=9)]  # of different lengths, so that padding matters
-    kernel, own = shared_of(np.random.default_rng(2).random((6, 2)), [0.5, 0.8]), own_of([0.4, 1.2])
+    kernel, own = shared_of(np.random.default_rng(2).random((6, 2)), [0.5, 0.8]), task_kernel_of([0.4, 1.2])
     found = learn_shared(kernel, own, *padded(tasks, "cpu"))
     points = np.random.default_rng(1).random((5, 2))
     mean, spread = found.predict(torch.as_tensor(points))
@@ -27,14 +27,14 @@ def test_inducing_points_at_every_run_approximate_the_kernel_itself() -> None:
     points = np.random.default_rng(0).random((8, 2))
     kernel = shared_of(points, [0.5, 0.8], amplitude=0.9)
     basis = kernel.basis(torch.as_tensor(points))
-    dense = Dense(some_tasks(1), kernel, own_of([1.0, 1.0])).shared(points, points)
+    dense = Dense(some_tasks(1), kernel, task_kernel_of([1.0, 1.0])).shared(points, points)
     assert np.allclose(basis @ basis.T, dense, atol=1e-8)
     assert np.allclose(np.diagonal(dense), 0.81, atol=1e-3)
 
 
 def test_a_task_is_forgotten_as_if_it_had_never_been() -> None:
     tasks = some_tasks(4)
-    kernel, own = shared_of(np.random.default_rng(2).random((6, 2)), [0.5, 0.8]), own_of([0.4, 1.2])
+    kernel, own = shared_of(np.random.default_rng(2).random((6, 2)), [0.5, 0.8]), task_kernel_of([0.4, 1.2])
     everything, others = (learn_shared(kernel, own, *padded(some, "cpu")) for some in (tasks, tasks[1:]))
     alone = learn_shared(kernel, own, *padded(tasks[:1], "cpu"))
     left = everything.without(alone.precision - torch.eye(6), alone.evidence)

@@ -1,4 +1,4 @@
-"""The process of one task alone, against GPyTorch, SciPy and closed forms."""
+"""The single-task GP, against GPyTorch, SciPy and closed forms."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from scipy.optimize import approx_fprime
 from scipy.stats import multivariate_normal, norm
 
-from metamodel.gp.posterior import VARIANT_CORRELATION, OwnRuns
-from metamodel.gp.single_task import NOISE, OFFSET_VARIANCE, AlonePosterior, Kernel, fit_kernel, negative_log_posterior
+from metamodel.gp.prediction import VARIANT_CORRELATION, TargetTaskData
+from metamodel.gp.single_task import NOISE, OFFSET_VARIANCE, SingleTaskKernel, SingleTaskPosterior, fit_kernel, negative_log_posterior
 
 
 def same(n: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def same(n: int) -> np.ndarray:
 
 
 def gpytorch_process(
-    inputs: np.ndarray, scores: np.ndarray, kernel: Kernel
+    inputs: np.ndarray, scores: np.ndarray, kernel: SingleTaskKernel
 ) -> tuple[gpytorch.models.ExactGP, gpytorch.likelihoods.Likelihood]:
     likelihood = gpytorch.likelihoods.GaussianLikelihood(noise_constraint=gpytorch.constraints.GreaterThan(1e-12)).double()
     likelihood.noise = kernel.noise
@@ -43,12 +43,12 @@ def gpytorch_process(
 
 
 @pytest.fixture
-def runs() -> tuple[np.ndarray, np.ndarray, Kernel]:
+def runs() -> tuple[np.ndarray, np.ndarray, SingleTaskKernel]:
     rng = np.random.default_rng(0)
-    return rng.random((14, 3)), rng.normal(size=14), Kernel(np.array([0.3, 0.8, 1.7]), 1.4, 0.02)
+    return rng.random((14, 3)), rng.normal(size=14), SingleTaskKernel(np.array([0.3, 0.8, 1.7]), 1.4, 0.02)
 
 
-def test_the_likelihood_is_that_of_gpytorch(runs: tuple[np.ndarray, np.ndarray, Kernel]) -> None:
+def test_the_likelihood_is_that_of_gpytorch(runs: tuple[np.ndarray, np.ndarray, SingleTaskKernel]) -> None:
     inputs, scores, kernel = runs
     process, likelihood = gpytorch_process(inputs, scores, kernel)
     process.train()
@@ -61,21 +61,21 @@ def test_the_likelihood_is_that_of_gpytorch(runs: tuple[np.ndarray, np.ndarray, 
     assert got - prior == pytest.approx(-want, abs=1e-6)
 
 
-def test_predictions_are_those_of_gpytorch(runs: tuple[np.ndarray, np.ndarray, Kernel]) -> None:
+def test_predictions_are_those_of_gpytorch(runs: tuple[np.ndarray, np.ndarray, SingleTaskKernel]) -> None:
     inputs, scores, kernel = runs
     process, _ = gpytorch_process(inputs, scores, kernel)
     process.eval()
     points = np.random.default_rng(1).random((6, 3))
     with torch.no_grad(), gpytorch.settings.fast_computations(False, False, False):
         want = process(torch.as_tensor(points))
-    posterior = AlonePosterior(OwnRuns(inputs, scores, same(14)), kernel=kernel, scores=scores)
+    posterior = SingleTaskPosterior(TargetTaskData(inputs, scores, same(14)), kernel=kernel, scores=scores)
     got, joint = posterior.predict(points), posterior.predict(points, is_joint=True)
     assert np.allclose(got.mean[0], want.mean.numpy(), atol=1e-7)
     assert np.allclose(joint.covariance[0], want.covariance_matrix.numpy(), atol=1e-7)
     assert np.allclose(joint.variance, got.covariance, atol=1e-9)
 
 
-def test_the_likelihood_of_runs_of_two_model_sources_is_that_of_scipy(runs: tuple[np.ndarray, np.ndarray, Kernel]) -> None:
+def test_the_likelihood_of_runs_of_two_model_sources_is_that_of_scipy(runs: tuple[np.ndarray, np.ndarray, SingleTaskKernel]) -> None:
     inputs, scores, kernel = runs
     is_same = np.arange(14) < 9
     correlation = np.where(is_same[:, None] == is_same[None, :], 1.0, VARIANT_CORRELATION)
@@ -87,7 +87,9 @@ def test_the_likelihood_of_runs_of_two_model_sources_is_that_of_scipy(runs: tupl
 
 
 @pytest.mark.parametrize("groups", [(0, 1, 2), (0, 1, 1), (0, 0, 0)])
-def test_the_gradient_of_the_likelihood_is_its_slope(runs: tuple[np.ndarray, np.ndarray, Kernel], groups: tuple[int, ...]) -> None:
+def test_the_gradient_of_the_likelihood_is_its_slope(
+    runs: tuple[np.ndarray, np.ndarray, SingleTaskKernel], groups: tuple[int, ...]
+) -> None:
     inputs, scores, _ = runs
     group, correlation = np.array(groups), np.where(np.arange(14)[:, None] % 2 == np.arange(14) % 2, 1.0, VARIANT_CORRELATION)
     theta = np.random.default_rng(2).normal(0, 0.4, max(groups) + 3)
@@ -99,20 +101,20 @@ def test_the_gradient_of_the_likelihood_is_its_slope(runs: tuple[np.ndarray, np.
     assert np.allclose(gradient, approx_fprime(theta, value, 1e-6), atol=1e-4)
 
 
-def test_the_improvement_is_the_closed_form_and_its_gradient_the_slope(runs: tuple[np.ndarray, np.ndarray, Kernel]) -> None:
+def test_the_improvement_is_the_closed_form_and_its_gradient_the_slope(runs: tuple[np.ndarray, np.ndarray, SingleTaskKernel]) -> None:
     inputs, scores, kernel = runs
-    posterior = AlonePosterior(OwnRuns(inputs, scores, np.arange(14) < 9), kernel=kernel, scores=scores)
+    posterior = SingleTaskPosterior(TargetTaskData(inputs, scores, np.arange(14) < 9), kernel=kernel, scores=scores)
     assert posterior.incumbent is not None
     for point in np.random.default_rng(3).random((8, 3)):
         predicted = posterior.predict(point[None])
         sigma = math.sqrt(float(predicted.variance[0, 0]))
         u = (float(predicted.mean[0, 0]) - posterior.incumbent) / sigma
-        value, gradient = posterior.log_improvement(point)
+        value, gradient = posterior.log_improvement_gradient(point)
         assert value == pytest.approx(math.log(sigma * (norm.pdf(u) + u * norm.cdf(u))), rel=1e-6)
-        assert np.allclose(gradient, approx_fprime(point, lambda at: posterior.log_improvement(at)[0], 1e-7), rtol=1e-3, atol=1e-4)
+        assert np.allclose(gradient, approx_fprime(point, lambda at: posterior.log_improvement_gradient(at)[0], 1e-7), rtol=1e-3, atol=1e-4)
 
 
-def draws_of(kernel: Kernel, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def draws_of(kernel: SingleTaskKernel, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     inputs = rng.random((n, len(kernel.length)))
     covariance = kernel.covariance(inputs, inputs) - OFFSET_VARIANCE + kernel.noise * np.eye(n)
@@ -120,7 +122,7 @@ def draws_of(kernel: Kernel, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def test_a_fit_finds_what_draws_of_a_process_were_made_with() -> None:
-    true = Kernel(np.array([0.2, 2.0]), 1.0, 1e-3)
+    true = SingleTaskKernel(np.array([0.2, 2.0]), 1.0, 1e-3)
     inputs, scores = draws_of(true, 80, 4)
     found = fit_kernel(inputs, scores, np.arange(2), np.ones((80, 80)))
     assert found.length[0] == pytest.approx(0.2, rel=0.5)
@@ -133,7 +135,7 @@ def test_a_fit_tells_a_deterministic_function_from_a_noisy_one(noise: float, bou
     rng = np.random.default_rng(5)
     inputs = rng.random((40, 2))
     outcomes = np.sin(4 * inputs[:, 0]) + inputs[:, 1] + noise * rng.normal(size=40)
-    posterior = AlonePosterior(OwnRuns(inputs, outcomes, same(40)))
+    posterior = SingleTaskPosterior(TargetTaskData(inputs, outcomes, same(40)))
     assert bounds[0] < posterior.noise_variance < bounds[1]
 
 
@@ -149,36 +151,37 @@ def test_a_fit_tells_a_deterministic_function_from_a_noisy_one(noise: float, bou
 def test_outcomes_of_any_size_give_finite_predictions(outcomes: Callable[[np.random.Generator], np.ndarray]) -> None:
     rng = np.random.default_rng(6)
     inputs = np.repeat(rng.random((3, 2)), 2, axis=0)  # near-duplicates as well
-    posterior = AlonePosterior(OwnRuns(inputs, outcomes(rng), same(6)))
+    posterior = SingleTaskPosterior(TargetTaskData(inputs, outcomes(rng), same(6)))
     predicted = posterior.predict(rng.random((5, 2)))
     assert np.isfinite(predicted.mean).all()
     assert (predicted.variance > 0).all()
 
 
 def test_one_run_and_no_column_are_enough_for_an_answer() -> None:
-    assert np.isfinite(AlonePosterior(OwnRuns(np.full((1, 2), 0.5), np.ones(1), same(1))).predict(np.zeros((2, 2))).mean).all()
-    assert np.isfinite(AlonePosterior(OwnRuns(np.zeros((3, 0)), np.arange(3.0), same(3))).predict(np.zeros((2, 0))).mean).all()
+    assert np.isfinite(SingleTaskPosterior(TargetTaskData(np.full((1, 2), 0.5), np.ones(1), same(1))).predict(np.zeros((2, 2))).mean).all()
+    assert np.isfinite(SingleTaskPosterior(TargetTaskData(np.zeros((3, 0)), np.arange(3.0), same(3))).predict(np.zeros((2, 0))).mean).all()
 
 
-def test_the_mean_that_a_search_asks_for_is_that_of_the_prediction() -> None:
+def test_the_mean_of_a_search_is_that_of_the_prediction() -> None:
     rng = np.random.default_rng(0)
-    posterior = AlonePosterior(OwnRuns(rng.random((8, 3)), rng.normal(size=8), rng.random(8) < 0.6))
+    posterior = SingleTaskPosterior(TargetTaskData(rng.random((8, 3)), rng.normal(size=8), rng.random(8) < 0.6))
     points = rng.random((5, 3))
     assert np.allclose(posterior.mean(points), posterior.predict(points).mixture()[0])
 
 
-def test_the_process_finds_the_peak_of_one_task() -> None:
+def test_it_finds_the_peak_of_one_task() -> None:
     rng = np.random.default_rng(2)
     inputs = rng.random((25, 2))
     outcomes = -((inputs[:, 0] - 0.7) ** 2) + 0.02 * rng.normal(size=25)
     grid = np.stack([np.linspace(0, 1, 41), np.full(41, 0.5)], axis=1)
-    mean, _ = AlonePosterior(OwnRuns(inputs, outcomes, same(25))).predict(grid).mixture()
+    mean, _ = SingleTaskPosterior(TargetTaskData(inputs, outcomes, same(25))).predict(grid).mixture()
     assert (grid[mean.argmax(), 0] - 0.7) ** 2 < 0.02  # what is lost there is less than the noise
 
 
-def test_a_run_of_other_model_code_says_less_than_one_of_this(runs: tuple[np.ndarray, np.ndarray, Kernel]) -> None:
+def test_a_run_of_other_model_code_is_weaker_evidence(runs: tuple[np.ndarray, np.ndarray, SingleTaskKernel]) -> None:
     inputs, scores, kernel = runs
     exact, related = (
-        AlonePosterior(OwnRuns(inputs, scores, flags), kernel=kernel, scores=scores).predict(inputs) for flags in (same(14), ~same(14))
+        SingleTaskPosterior(TargetTaskData(inputs, scores, flags), kernel=kernel, scores=scores).predict(inputs)
+        for flags in (same(14), ~same(14))
     )
     assert (exact.variance < related.variance).all()

@@ -13,10 +13,10 @@ from metamodel.gp.task_gps import TrainingTask
 from metamodel.networks.adaptation import (
     Clock,
     Initialisation,
+    PaddedTasks,
     Runs,
-    Sampler,
     Schedule,
-    Tasks,
+    TaskSampler,
     adapt,
     fit_maml,
     fit_reptile,
@@ -31,7 +31,7 @@ from metamodel.networks.adaptation import (
 )
 
 E, B, N, M, D = 2, 3, 5, 7, 4
-"""Members, tasks, runs adapted to, runs judged by, columns."""
+"""Members, tasks, runs adapted to, runs tested on, columns."""
 
 
 def doubles(*shape: int, seed: int = 0) -> Tensor:
@@ -144,7 +144,7 @@ def test_reptile_moves_by_its_rate_towards_the_mean_of_what_was_trained() -> Non
         torch.testing.assert_close(after, target + 1.0)
 
 
-def test_reptiles_inner_step_is_one_of_gradient_descent_on_each_task_alone() -> None:
+def test_reptiles_inner_step_is_one_of_gradient_descent_on_each_task() -> None:
     _, query = batch()
     wide = [p[:, None].expand(-1, B, -1, -1).contiguous() for p in networks()]
     stepped = inner_step(wide, query, 0.1)
@@ -156,7 +156,7 @@ def test_reptiles_inner_step_is_one_of_gradient_descent_on_each_task_alone() -> 
                 torch.testing.assert_close(after[e, b], (p - 0.1 * g).detach())
 
 
-def past_tasks(n_tasks: int = 8, n_runs: int = 24, seed: int = 0) -> Tasks:
+def past_tasks(n_tasks: int = 8, n_runs: int = 24, seed: int = 0) -> PaddedTasks:
     """Parabolas whose top lies near 0.7 in the first column; the others do not matter."""
     rng = np.random.default_rng(seed)
     tasks = []
@@ -164,18 +164,18 @@ def past_tasks(n_tasks: int = 8, n_runs: int = 24, seed: int = 0) -> Tasks:
         inputs = rng.random((n_runs, D))
         outcome = -np.square(inputs[:, 0] - 0.7 - 0.05 * rng.normal())
         tasks.append(TrainingTask(inputs, (outcome - outcome.mean()) / outcome.std()))
-    return Tasks.padded(tasks)
+    return PaddedTasks.of(tasks)
 
 
 def test_each_member_is_kept_from_its_own_tasks_and_a_task_with_few_runs_gives_few() -> None:
-    tasks = Tasks.padded([TrainingTask(np.zeros((n, D)), np.zeros(n)) for n in (3, 24, 24, 24, 24)])
-    sampler = Sampler(tasks, 3, 0, has_folds=True)
+    tasks = PaddedTasks.of([TrainingTask(np.zeros((n, D)), np.zeros(n)) for n in (3, 24, 24, 24, 24)])
+    sampler = TaskSampler(tasks, 3, 0, has_folds=True)
     for _ in range(5):
         for member, row in enumerate(sampler.tasks_of_step()):
             assert not (sampler.fold[row] == member).any()
     runs = sampler.runs(torch.tensor([[0], [1], [2]]), 8)
     assert runs.weight.sum(-1)[:, 0].tolist() == [3.0, 8.0, 8.0]
-    assert (Sampler(tasks, 3, 0, has_folds=False).fold == -1).all()
+    assert (TaskSampler(tasks, 3, 0, has_folds=False).fold == -1).all()
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_each_member_is_kept_from_its_own_tasks_and_a_task_with_few_runs_gives_f
 )
 def test_what_is_learned_beats_the_random_start_on_a_new_task_and_is_the_same_again(fit: object, schedule: Schedule) -> None:
     def learned() -> Initialisation:
-        sampler = Sampler(past_tasks(), 2, 0, has_folds=True)
+        sampler = TaskSampler(past_tasks(), 2, 0, has_folds=True)
         start = random_network(2, D, torch.Generator().manual_seed(0))
         return fit(start, sampler, schedule, Clock(schedule.n_outer, None, None))  # type: ignore[operator]
 
@@ -198,14 +198,14 @@ def test_what_is_learned_beats_the_random_start_on_a_new_task_and_is_the_same_ag
 
 
 def test_a_training_without_time_ends_at_once_and_says_how_little_was_done() -> None:
-    told: list[float] = []
-    clock = Clock(1000, 0.05, lambda share, _: told.append(share))
+    reported: list[float] = []
+    clock = Clock(1000, 0.05, lambda share, _: reported.append(share))
     found = fit_maml(
-        random_network(2, D, torch.Generator()), Sampler(past_tasks(), 2, 0, has_folds=True), Schedule(1000, 1e-3, 3, 0.1), clock
+        random_network(2, D, torch.Generator()), TaskSampler(past_tasks(), 2, 0, has_folds=True), Schedule(1000, 1e-3, 3, 0.1), clock
     )
     assert found.share_done < 1.0
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+    assert reported == sorted(reported)
+    assert reported[-1] == 1.0
 
 
 def test_step_sizes_rise_and_fall_to_nothing() -> None:

@@ -1,4 +1,4 @@
-"""What ``direct`` reads, and what its own parts do."""
+"""What ``direct`` reads, and what its parts do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_quality_falls_with_distance_everywhere() -> None:
     assert quality.at(np.array([0.5]))[0] == pytest.approx(-0.5, abs=0.3)
 
 
-def test_a_column_that_does_not_count_has_no_say_in_distances() -> None:
+def test_a_column_that_does_not_count_does_not_enter_distances() -> None:
     inputs = np.array([[0.5, 0.0], [0.6, 1.0]])
     found = distances(inputs, np.array([0.5, 0.5]), np.array([0.1, np.inf]))
     np.testing.assert_allclose(found, [0.0, 1.0])

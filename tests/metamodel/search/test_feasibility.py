@@ -41,7 +41,7 @@ def test_the_slope_is_that_of_the_probability() -> None:
     inputs = rng.random((60, 3))
     feasibility = Feasibility(inputs, inputs[:, 0] > 0.7, rng.uniform(1, 4, 60))
     for row in rng.random((5, 3)):
-        value, gradient = feasibility.slope(row)
+        value, gradient = feasibility.gradient(row)
         assert value == pytest.approx(feasibility.finish_probability(row[None])[0])
         reference = approx_fprime(row, lambda x: float(feasibility.finish_probability(x[None])[0]), 1e-6)
         np.testing.assert_allclose(gradient, reference, atol=1e-4)

@@ -20,7 +20,7 @@ FloatArray = npt.NDArray[np.float64]
 class Hill:
     """Higher the nearer to a top, and how often it was asked."""
 
-    is_smooth = False
+    has_gradient = False
 
     def __init__(self, top: FloatArray) -> None:
         self.top, self.n_asked = top, 0

@@ -55,9 +55,9 @@ def test_counts_that_are_none_are_answered() -> None:
 
 def test_the_model_sees_the_global_batch_and_no_accumulation() -> None:
     per_device = {"batch_size": 16, "global_batch_size": 64, "gradient_accumulation_steps": 4, "learning_rate": 0.1}
-    assert as_seen_by_model(per_device) == {"batch_size": 64, "learning_rate": 0.1}
-    alone = {"batch_size": 16, "gradient_accumulation_steps": 4}
-    assert as_seen_by_model(alone) == alone
+    assert as_seen_by_model(per_device) == {"global_batch_size": 64, "learning_rate": 0.1}
+    only = {"batch_size": 16, "gradient_accumulation_steps": 4}
+    assert as_seen_by_model(only) == {"global_batch_size": 16, "gradient_accumulation_steps": 4}
 
 
 def test_a_space_per_device_becomes_a_global_one() -> None:
@@ -99,7 +99,7 @@ def test_whole_numbers_are_read_from_lists_and_ranges() -> None:
     assert whole_numbers(FloatDistribution(0.5, 1.0)) == []
 
 
-def test_candidates_are_judged_by_their_global_batch(history: History) -> None:
+def test_candidates_are_compared_by_their_global_batch(history: History) -> None:
     for task in ("a", "b"):
         for i, size in enumerate((8, 16, 32, 64, 128, 256, 512) * 2):
             hparams = {"batch_size": size // 2 if i % 2 else size, "global_batch_size": size}

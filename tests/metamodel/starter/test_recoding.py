@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metamodel.gp.posterior import OwnRuns, Posterior
-from metamodel.gp.prior import HistoryPrior, View
+from metamodel.gp.posterior import Posterior
+from metamodel.gp.prediction import TargetTaskData
+from metamodel.gp.prior import HistoryPrior, TaskWeighting
 from metamodel.gp.task_gps import TrainingTask
 from metamodel.space.encoding import Column, Encoder
-from metamodel.starter.recoding import Recoded, Recoding, together
-from tests.metamodel.gps import own_of, with_shared
+from metamodel.starter.recoding import RecodedPrior, Recoding, merged_column
+from tests.metamodel.gps import task_kernel_of, with_shared
 
 RATE = Column("learning_rate", low=np.log(1e-5), high=np.log(1e-1), is_log=True)
 NARROW = Column("learning_rate", low=np.log(1e-3), high=np.log(1e-2), is_log=True)
@@ -71,24 +72,24 @@ def test_a_column_that_is_nowhere_is_a_mistake() -> None:
     [(NARROW, RATE, np.log(1e-5), np.log(1e-1)), (RATE, NARROW, np.log(1e-5), np.log(1e-1)), (PLAIN, RATE, 0.0, 0.1)],
 )
 def test_a_column_for_two_holds_what_both_have_seen(first: Column, second: Column, low: float, high: float) -> None:
-    found = together(first, second)
+    found = merged_column(first, second)
     assert (found.low, found.high, found.is_log) == (pytest.approx(low), pytest.approx(high), first.is_log)
 
 
 def test_labels_of_both_have_a_place() -> None:
-    assert together(OURS, THEIRS).choices == ("Adam", "SGD", "adamw_torch", "torch.optim.SGD")
+    assert merged_column(OURS, THEIRS).choices == ("Adam", "SGD", "adamw_torch", "torch.optim.SGD")
 
 
 def test_where_one_has_numbers_and_the_other_labels_the_second_is_asked_as_it_is() -> None:
     labels = Column("learning_rate", choices=("auto", 0.1))
-    source = Encoder((together(RATE, labels),))
+    source = Encoder((merged_column(RATE, labels),))
     rows = source.encode([{"learning_rate": "auto"}, {"learning_rate": 0.1}])
     np.testing.assert_array_equal(Recoding(source, Encoder((labels,)))(rows), rows)
     np.testing.assert_allclose(Recoding(source, Encoder((RATE,)))(rows), [[0.5], [1.0]])
 
 
 def test_what_one_of_two_may_miss_can_be_missing() -> None:
-    source = Encoder((together(RATE, PLAIN),))
+    source = Encoder((merged_column(RATE, PLAIN),))
     rows = source.encode([{}, {"learning_rate": 0.01}])
     np.testing.assert_allclose(Recoding(source, Encoder((PLAIN,)))(rows), [[0.5, 1.0], [0.1, 0.0]])
     np.testing.assert_allclose(Recoding(source, Encoder((RATE,)))(rows), [[0.5], [0.75]])
@@ -97,13 +98,13 @@ def test_what_one_of_two_may_miss_can_be_missing() -> None:
 def test_a_recoded_prior_answers_as_the_prior_does_in_its_own_columns() -> None:
     rng = np.random.default_rng(0)
     tasks = [TrainingTask(x := rng.random((12, 2)), np.sin(3 * x[:, 0]) - x[:, 1] + 0.1 * rng.normal(size=12)) for _ in range(3)]
-    prior = HistoryPrior(with_shared(tasks, None, own_of([0.5, 2.0])), [View.mixture(np.full(3, 1 / 3))])
+    prior = HistoryPrior(with_shared(tasks, None, task_kernel_of([0.5, 2.0])), [TaskWeighting.mixture(np.full(3, 1 / 3))])
     source, target = Encoder((DROPOUT, RATE)), Encoder((NARROW, DROPOUT))
     recode = Recoding(source, target)
     rows, asked = rng.random((5, 2)), rng.random((7, 2))
     outcomes, same = rng.random(5), np.ones(5, dtype=bool)
-    seen = Posterior(Recoded(prior, recode, source.width), OwnRuns(rows, outcomes, same))
-    plain = Posterior(prior, OwnRuns(recode(rows), outcomes, same))
+    seen = Posterior(RecodedPrior(prior, recode, source.width), TargetTaskData(rows, outcomes, same))
+    plain = Posterior(prior, TargetTaskData(recode(rows), outcomes, same))
     np.testing.assert_allclose(seen.mean(asked), plain.mean(recode(asked)), atol=1e-6)
     ours, theirs = seen.predict(asked, is_joint=True), plain.predict(recode(asked), is_joint=True)
     np.testing.assert_allclose(ours.mean, theirs.mean, atol=1e-9)

@@ -11,9 +11,9 @@ from optuna.distributions import FloatDistribution
 from metahp_tuning.task_description import parameter_count
 from metamodel import Decision, TaskDescription, Unit, recommend
 from metamodel.starter import starter_prior
-from metamodel.starter.scope import FAMILIES, LARGEST, TAKE_OVER, family_of, optimizer_of, why_silent
+from metamodel.starter.scope import FAMILIES, LARGEST, MAX_OTHER_TASKS_FOR_STARTER, family_of, optimizer_of, why_out_of_scope
 from metamodel.starter.starter_prior import FOLDER as DATA
-from metamodel.starter.starter_prior import Starter, shipped
+from metamodel.starter.starter_prior import StarterFiles, shipped
 from studies.starter.networks import build
 from studies.starter.pack import learning_tasks, outcome, pack, read
 
@@ -90,15 +90,15 @@ def test_a_switch_turns_it_off(history, monkeypatch, switch):
         ({"model_family": "other"}, {}, "this one's is other"),
         ({"model_family": None}, {}, "this one's is unknown"),
         ({}, {"optimizer": "Lion"}, "it knows SGD, Adam and AdamW, and this optimizer is Lion"),
-        ({"n_train": 10_000_000}, {}, "steps of mlp networks, and this one takes 3,125,000"),
+        ({"n_train": 10_000_000}, {}, "steps of mlp networks are in scope, and this one takes 3,125,000"),
         ({}, {"max_steps": 900_000}, "this one takes 900,000"),
         ({"model_family": None, "model_class": "BigTransformer", "n_parameters": 0, "n_train": None}, {}, "its size is not known"),
     ],
 )
-def test_it_is_silent_about_what_it_does_not_know(history, description, current, reason):
+def test_what_it_was_not_trained_on_is_out_of_scope(history, description, current, reason):
     (found,) = recommend(history, task(**description), SPACE, current={**OWN, **current})
     assert found.decision is Decision.ABSTAIN
-    assert "the starter history says nothing" in found.reason
+    assert "the starter history does not apply" in found.reason
     assert reason in found.reason
 
 
@@ -121,9 +121,11 @@ def test_sgd_and_adam_get_different_rates(history):
 
 def test_intervals_are_wider_than_among_its_own_tasks():
     family = shipped("mlp")
-    voice = starter_prior.consult(task(), OWN)
-    assert voice.model.calibration.half_width(0) == pytest.approx(starter_prior.WIDER * family.model.calibration.half_width(0))
-    assert starter_prior.WIDER > 1
+    starter = starter_prior.load_starter_prior(task(), OWN)
+    assert starter.model.calibration.half_width(0) == pytest.approx(
+        starter_prior.INTERVAL_INFLATION * family.model.calibration.half_width(0)
+    )
+    assert starter_prior.INTERVAL_INFLATION > 1
 
 
 def test_runs_of_the_task_itself_move_the_answer(history):
@@ -133,7 +135,7 @@ def test_runs_of_the_task_itself_move_the_answer(history):
     (found,) = recommend(history, task(), SPACE, current={**OWN, "learning_rate": 0.01})
     assert found.config["learning_rate"] < first / 5
     assert found.evidence.n_runs == 12
-    assert "12 runs of this task, and for the rest from the starter history" in found.reason
+    assert "12 runs of this task; prior from the starter history" in found.reason
 
 
 def record_others(history, n_tasks, low):
@@ -143,11 +145,11 @@ def record_others(history, n_tasks, low):
             record(history, f"other {number}", float(rate), 0.9 - 0.1 * abs(np.log10(rate) + 4.5), dropout=number / 20)
 
 
-def test_one_other_task_is_not_heard_beside_it(history):
+def test_one_other_task_is_not_mixed_with_it(history):
     record_others(history, 1, 1)
     (found,) = recommend(history, task(), SPACE, current=OWN, max_fit_s=5)
     assert (found.evidence.n_tasks, found.evidence.n_other_runs) == (0, 0)
-    assert found.evidence.left_out == {"too few other tasks to stand beside the starter history": 12}
+    assert found.evidence.left_out == {"too few other tasks to mix with the starter history": 12}
     assert "not from your runs" in found.reason
 
 
@@ -160,7 +162,7 @@ def test_where_runs_of_one_other_task_failed_is_known_all_the_same(history):
     assert found.finish_probability > 0.7
 
 
-def test_other_tasks_without_a_model_of_them_are_said_to_be_so(history, monkeypatch):
+def test_other_tasks_without_a_model_of_them_are_named(history, monkeypatch):
     monkeypatch.setenv("METAHP_REFIT", "off")
     record_others(history, 3, 1)
     (found,) = recommend(history, task(), SPACE, current=OWN)
@@ -180,7 +182,7 @@ def test_an_optimizer_that_only_ones_own_tasks_know_is_told_from_others(history)
 
 
 @pytest.mark.parametrize("switch", ["1", "0"])
-def test_fine_tuning_does_not_speak_for_training_from_scratch(history, monkeypatch, switch):
+def test_fine_tuning_is_no_source_for_training_from_scratch(history, monkeypatch, switch):
     monkeypatch.setenv("METAHP_STARTER", switch)
     for number in (1, 2):
         for rate in np.geomspace(1e-5, 1e-1, 12):
@@ -203,21 +205,21 @@ def test_other_tasks_of_ones_own_outweigh_it_and_then_replace_it(history):
     def answer():
         return recommend(history, task(), SPACE, current={**OWN, "learning_rate": 0.01}, max_fit_s=5)[0]
 
-    alone = answer().config["learning_rate"]
+    before = answer().config["learning_rate"]
     record_others(history, 2, 1)
-    beside = answer()
-    assert (beside.evidence.n_tasks, beside.evidence.n_other_runs) == (2, 24)
-    assert beside.evidence.n_starter_tasks
-    assert "24 runs of 2 other tasks, and for the rest from the starter history" in beside.reason
-    assert beside.config["learning_rate"] < alone / 2
-    record_others(history, TAKE_OVER - 2, 3)
+    mixed = answer()
+    assert (mixed.evidence.n_tasks, mixed.evidence.n_other_runs) == (2, 24)
+    assert mixed.evidence.n_starter_tasks
+    assert "24 runs of 2 other tasks; prior from the starter history" in mixed.reason
+    assert mixed.config["learning_rate"] < before / 2
+    record_others(history, MAX_OTHER_TASKS_FOR_STARTER - 1, 3)
     found = answer()
-    assert found.evidence.n_tasks == TAKE_OVER
-    assert found.config["learning_rate"] < alone / 5
+    assert found.evidence.n_tasks == MAX_OTHER_TASKS_FOR_STARTER + 1
+    assert found.config["learning_rate"] < before / 5
     assert "starter" not in found.reason
 
 
-def test_beside_ones_own_tasks_it_is_asked_about_what_only_they_have_tuned(history):
+def test_mixed_with_the_users_tasks_it_answers_about_what_only_they_have_tuned(history):
     for number in (1, 2):
         for rate, temperature in itertools.product(np.geomspace(1e-4, 1e-2, 6), (0.5, 1.0, 2.0)):
             record(
@@ -263,7 +265,7 @@ def test_a_network_that_is_built_later_is_known_by_its_name():
     assert family_of(task(**unbuilt, model_class="ConvNet"), {}) == "cnn"
     assert family_of(task(**unbuilt, model_class="MyModel"), {}) is None
     assert family_of(task(model_family="other", n_parameters=5_000, model_class="LitLSTM"), {}) is None
-    assert why_silent(task(**unbuilt, model_class="LitLSTM"), {}) == ""
+    assert why_out_of_scope(task(**unbuilt, model_class="LitLSTM"), {}) == ""
 
 
 def test_damaged_files_cost_a_warning_and_no_run(history, tmp_path, monkeypatch, caplog):
@@ -295,7 +297,7 @@ def test_what_ships_is_small_and_says_where_it_comes_from(tmp_path):
     assert not {"digits", "wine"} & {str(spec["options"].get("which")) for spec in about["data"].values()}
 
 
-def test_the_runs_beside_the_models_have_full_curves():
+def test_the_runs_shipped_with_the_models_have_full_curves():
     from pyarrow import parquet
 
     folder = starter_prior.Path(starter_prior.__file__).parent / starter_prior.FOLDER
@@ -332,7 +334,7 @@ def test_packing_and_reading_give_back_what_was_trained(tmp_path):
         (source / f"{name}.json").write_text(json.dumps(trained(name, 40)))
     about = pack(source, target)
     assert (about["n_tasks"], about["n_runs"], about["n_diverged"]) == (3, 120, 3)
-    family = Starter(target).family("mlp")
+    family = StarterFiles(target).family("mlp")
     learned = learning_tasks(read(source))
     for i, expected in enumerate(learned):
         found = family.task(i)
@@ -344,7 +346,7 @@ def test_packing_and_reading_give_back_what_was_trained(tmp_path):
             assert {k: v for k, v in mine.items() if k != "learning_rate"} == pytest.approx(
                 {k: v for k, v in theirs.items() if k != "learning_rate"}
             )
-    assert family.say("SGD").tolist() == [1, 0, 1, 0, 1, 0]
+    assert family.task_weights("SGD").tolist() == [1, 0, 1, 0, 1, 0]
 
 
 def test_a_run_is_judged_by_where_it_ended_not_by_its_best_moment():
@@ -356,10 +358,12 @@ def test_a_run_is_judged_by_where_it_ended_not_by_its_best_moment():
 def test_a_size_that_is_not_known_is_judged_by_what_is():
     without = {name: value for name, value in OWN.items() if name != "hidden_size"}
     for family, (most, widest) in LARGEST.items():
-        assert why_silent(task(model_family=family, n_parameters=most), without) == ""
-        assert f"this one has {most + 1:,} parameters" in why_silent(task(model_family=family, n_parameters=most + 1), without)
-        assert why_silent(task(model_family=family, width=widest), OWN) == ""
-        assert why_silent(task(model_family=family, width=16), {**OWN, "hidden_size": 10_000}) == ""  # the layers themselves are known
+        assert why_out_of_scope(task(model_family=family, n_parameters=most), without) == ""
+        assert f"this one has {most + 1:,} parameters" in why_out_of_scope(task(model_family=family, n_parameters=most + 1), without)
+        assert why_out_of_scope(task(model_family=family, width=widest), OWN) == ""
+        assert (
+            why_out_of_scope(task(model_family=family, width=16), {**OWN, "hidden_size": 10_000}) == ""
+        )  # the layers themselves are known
 
 
 def test_the_largest_networks_are_those_that_were_trained():

@@ -24,13 +24,13 @@ from store.importers.mapping import ImportOptions
 from store.importers.mlflow_tracking import MlflowSource
 from store.importers.optuna_storage import OptunaSource
 from store.importers.pipeline import import_source
-from store.importers.registry import IMPORTERS
+from store.importers.registry import IMPORTERS, source_class
 from store.importers.tensorboard_events import TensorBoardSource
 from store.importers.trackio_sqlite import TrackioSource
 from store.importers.yaml_text import parse_yaml_mapping
 
 Unpack = Callable[[str], Path]
-MAKERS: list[Callable[[str], RunSource]] = [importer.open for importer in IMPORTERS.values()]
+MAKERS: list[Callable[[str], RunSource]] = [source_class(name) for name in IMPORTERS]
 NOISE = random.Random(0).randbytes(3_000)
 SOMETHING_ELSE = {
     "a web page": b"<!doctype html><html>Not found</html>",
@@ -70,7 +70,7 @@ def test_an_empty_folder_is_one_line(history: History, tmp_path: Path, make: Cal
 
 
 @pytest.mark.parametrize("make", [OptunaSource, MlflowSource, TrackioSource])
-def test_a_database_of_something_else_is_told_and_stays_as_it_is(
+def test_a_database_of_something_else_is_an_error_and_stays_as_it_is(
     history: History, tmp_path: Path, make: Callable[[str], RunSource]
 ) -> None:
     path = tmp_path / "other.db"
@@ -102,7 +102,7 @@ def test_a_journal_that_was_cut_in_the_middle_is_one_line(history: History, fixt
         import_source(history, OptunaSource(str(path)))
 
 
-def test_of_mlflow_folders_the_damaged_are_counted_and_the_others_come_in(history: History, fixture: Unpack) -> None:
+def test_of_mlflow_folders_the_damaged_are_counted_and_the_others_are_imported(history: History, fixture: Unpack) -> None:
     place = fixture("mlruns.tar.gz")
     metas = [meta for meta in sorted(place.glob("*/*/meta.yaml")) if "FINISHED" in meta.read_text() or "status: 3" in meta.read_text()]
     runs = [meta.parent for meta in sorted(place.glob("*/*/meta.yaml"))]
@@ -185,7 +185,7 @@ def test_an_event_file_that_was_cut_off_gives_what_it_has(history: History, fixt
 
 
 @pytest.mark.parametrize("state", ["", "[]", '{"log_history": 5}', "{" * 100_000, "<html>", '{"log_history": [1, null, {"step": "x"}]}'])
-def test_damaged_trainer_states_are_counted_and_the_others_come_in(history: History, fixture: Unpack, state: str) -> None:
+def test_damaged_trainer_states_are_counted_and_the_others_are_imported(history: History, fixture: Unpack, state: str) -> None:
     place = fixture("hf_out")
     for path in (place / "run-0").rglob("trainer_state.json"):
         path.write_text(state)
@@ -193,7 +193,7 @@ def test_damaged_trainer_states_are_counted_and_the_others_come_in(history: Hist
     assert (report.n_new, report.n_left_out) == (1, 1)
 
 
-def test_damaged_descriptions_are_counted_and_the_others_come_in(history: History, fixture: Unpack) -> None:
+def test_damaged_descriptions_are_counted_and_the_others_are_imported(history: History, fixture: Unpack) -> None:
     place = fixture("HyperparameterHunterAssets")
     first, second, _ = sorted((place / "Experiments" / "Descriptions").glob("*.json"))
     first.write_text("{broken")

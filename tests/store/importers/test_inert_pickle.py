@@ -115,7 +115,7 @@ def test_lists_nested_beyond_counting_are_neither_copied_nor_written_out(tmp_pat
 
 
 @pytest.mark.parametrize("content", [b"", b"<html></html>", b"PK\x03\x04broken", b"{}"])
-def test_other_files_are_told_apart(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "training_args.bin"
     path.write_bytes(content)
     with pytest.raises(UnreadableRecordError):

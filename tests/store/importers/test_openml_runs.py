@@ -76,7 +76,7 @@ def test_broken_arff_is_one_line(history: History, tmp_path: Path) -> None:
         import_source(history, OpenmlSource(str(tmp_path / "svm.arff")))
 
 
-def test_a_measure_that_is_no_column_is_answered(history: History, tmp_path: Path) -> None:
+def test_a_measure_that_is_no_column_is_refused(history: History, tmp_path: Path) -> None:
     (tmp_path / "runs.csv").write_text("task_id,C,auc\n1,2,0.5\n")
     with pytest.raises(InvalidArgumentError, match="no 'accuracy'; it has: task_id, C, auc"):
         import_source(history, OpenmlSource(str(tmp_path / "runs.csv"), objective="accuracy"))

@@ -33,7 +33,7 @@ def run(number: int, value: float = 0.5, metric: str = "val_acc", task: str = "t
     return ForeignRun((str(number),), task, dict(hparams) or {"lr": 0.1}, {metric: Curve([0], [value])}, order=number)
 
 
-def test_bad_records_are_counted_by_reason_and_the_good_ones_come_in(history: History) -> None:
+def test_bad_records_are_counted_by_reason_and_the_good_ones_are_imported(history: History) -> None:
     records = [
         run(1),
         SkippedRecord("is damaged", "a"),
@@ -54,7 +54,7 @@ def test_the_place_is_stored_without_credentials(history: History) -> None:
     assert history.runs()[0].description["origin"]["place"] == "https://[redacted]@host/runs?token=[redacted]"
 
 
-def test_a_dry_run_says_what_would_come_in_and_writes_nothing(history: History) -> None:
+def test_a_dry_run_shows_what_would_be_imported_and_writes_nothing(history: History) -> None:
     import_source(history, Listed([run(1)]))
     report = import_source(history, Listed([run(1), run(2)]), dry_run=True)
     assert (report.n_new, report.n_known, report.is_written) == (1, 1, False)
@@ -94,7 +94,7 @@ def test_a_newer_reading_wins_where_histories_are_merged(history: History, tmp_p
     assert [found.objective_best for found in history.runs()] == [0.6]
 
 
-def test_the_metric_that_decides_is_asked_for_and_a_wrong_one_is_answered(history: History) -> None:
+def test_the_metric_that_decides_is_asked_for_and_a_wrong_one_is_refused(history: History) -> None:
     two = ForeignRun(("1",), "t", {"lr": 0.1}, {"val_acc": Curve([0], [0.5]), "loss": Curve([0], [2.0])})
     with pytest.raises(InvalidArgumentError, match=r"task 't' has 'val_acc' \(1 runs\), 'loss' \(1 runs\): pass --objective with the one"):
         import_source(history, Listed([two]))
@@ -103,7 +103,7 @@ def test_the_metric_that_decides_is_asked_for_and_a_wrong_one_is_answered(histor
     assert history.runs() == []
 
 
-def test_a_direction_that_no_name_says_is_asked_for_and_a_wrong_one_refused(history: History) -> None:
+def test_a_direction_that_no_name_implies_is_asked_for_and_a_wrong_one_refused(history: History) -> None:
     source = Listed([run(1, metric="quality")])
     with pytest.raises(InvalidArgumentError, match="'quality' does not imply a direction: pass --direction"):
         import_source(history, source)
@@ -123,7 +123,7 @@ def test_a_direction_against_the_source_counts_and_is_noted(history: History) ->
     assert "yours is used" in report.notes[0]
 
 
-def test_runs_without_a_value_come_in_only_where_they_failed(history: History) -> None:
+def test_runs_without_a_value_are_imported_only_where_they_failed(history: History) -> None:
     failed = ForeignRun(("f",), "t", {"lr": 9.0}, status=RunStatus.FAILED, error="RuntimeError: out of paper")
     silent = ForeignRun(("s",), "t", {"lr": 1.0})
     report = import_source(history, Listed([run(1), failed, silent]))
@@ -132,7 +132,7 @@ def test_runs_without_a_value_come_in_only_where_they_failed(history: History) -
     assert {found.error for found in history.runs()} == {None, "RuntimeError: out of paper"}
 
 
-def test_a_source_without_any_metric_leaves_everything_out_and_says_why(history: History) -> None:
+def test_a_source_without_any_metric_leaves_everything_out_with_the_reason(history: History) -> None:
     report = import_source(history, Listed([ForeignRun(("s",), "t", {"lr": 1.0})]), ImportOptions(objective="val_acc", direction="max"))
     assert (report.n_new, report.left_out[0][0]) == (0, "has no value of 'val_acc'")
 
@@ -210,7 +210,7 @@ def test_answers_outside_what_is_possible_are_refused(options: dict[str, object]
         ImportOptions(**options)  # type: ignore[arg-type]
 
 
-def test_too_much_of_anything_is_cut_and_told(history: History) -> None:
+def test_too_much_of_anything_is_cut_and_noted(history: History) -> None:
     record = run(1, **{f"p{index}": index for index in range(600)}, prompt="x" * 5000)
     record.curves |= {f"m{index}": Curve([0], [1.0]) for index in range(200)}
     report = import_source(history, Listed([record]), ImportOptions(objective="val_acc"))

@@ -88,7 +88,7 @@ def needs(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_source_comes_in_as_it_ended_and_twice_adds_nothing(history: History, fixture: Unpack, case: Case) -> None:
+def test_a_source_is_imported_as_it_ended_and_twice_adds_nothing(history: History, fixture: Unpack, case: Case) -> None:
     needs(case)
     source = case.make(str(fixture(case.name)))
     report = import_source(history, source, case.options)
@@ -173,7 +173,7 @@ def test_of_several_objectives_one_has_to_be_named(history: History, fixture: Un
     assert {(run.objective, run.direction) for run in history.runs()} == {("latency_s", "min")}
 
 
-def test_an_unknown_study_is_answered_with_those_that_there_are(history: History, fixture: Unpack) -> None:
+def test_an_unknown_study_is_an_error_with_the_possible_ones(history: History, fixture: Unpack) -> None:
     with pytest.raises(InvalidArgumentError, match="there is no 'digit'; it has: digits, unnamed, two"):
         import_source(history, OptunaSource(str(fixture("optuna.db.gz")), ("digit",)))
 
@@ -292,7 +292,9 @@ def test_a_trackio_file_of_the_first_versions_knows_runs_by_name(history: Histor
     assert of(history, run_name="a").description["origin"]["damaged_rows"] == 1
 
 
-def test_hyperparameterhunter_experiments_have_their_scores_and_the_leaderboard_alone_is_told(history: History, fixture: Unpack) -> None:
+def test_hyperparameterhunter_experiments_have_their_scores_and_the_leaderboard_alone_is_reported(
+    history: History, fixture: Unpack
+) -> None:
     source = HyperparameterHunterSource(str(fixture("HyperparameterHunterAssets").parent))
     report = import_source(history, source, ImportOptions(objective="oof_roc_auc_score"))
     run = max(history.runs(), key=lambda run: run.objective_best or 0.0)

@@ -63,13 +63,13 @@ def test_categories_are_read_as_the_values_they_stand_for(history: History, tmp_
     assert found == {("imagenet", 0.1, "sgd"), ("cifar", None, "adam"), ("imagenet", 0.2, None)}
 
 
-def test_a_web_page_in_the_place_of_a_table_is_told(history: History, tmp_path: Path) -> None:
+def test_a_web_page_in_the_place_of_a_table_is_an_error(history: History, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("<!DOCTYPE html>\n<html></html>")
     with pytest.raises(InvalidArgumentError, match="is a web page"):
         import_table(history, tmp_path / "t.csv", FLAT)
 
 
-def test_a_dry_run_says_what_is_new(history: History, tmp_path: Path) -> None:
+def test_a_dry_run_shows_what_is_new(history: History, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text(MODELS)
     assert import_table(None, tmp_path / "t.csv", FLAT, dry_run=True).n_new == 3
     import_table(history, tmp_path / "t.csv", FLAT)
@@ -83,7 +83,7 @@ def test_a_data_set_of_the_hub_has_an_owner_and_a_name(history: History, place: 
         import_table(history, place, FLAT)
 
 
-def test_a_folder_of_something_else_is_told(history: History, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_an_error(history: History, tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="save_to_disk wrote"):
         import_table(history, tmp_path, FLAT)
 

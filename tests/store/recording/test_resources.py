@@ -5,9 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import types
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -15,6 +13,7 @@ import pytest
 
 from store import History, resource_totals
 from store.recording import resources, sensors
+from tests.store.polls import LIMIT_S, wait_for
 
 NAMES = {"cpu_time_s", "cpu_percent", "memory_bytes"}
 
@@ -67,7 +66,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNVML:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METAHP_RESOURCES_S", "0.05")
-    monkeypatch.setattr(resources, "FINAL_WAIT_S", 10.0)  # a busy machine takes its time
+    monkeypatch.setattr(resources, "FINAL_WAIT_S", LIMIT_S)  # a busy machine takes its time
     monkeypatch.setattr(sensors, "_POWERCAP", Path("/nowhere"))
 
 
@@ -79,15 +78,6 @@ def rows(history: History, run_id: str) -> list[tuple[str, str, float, float]]:
 
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "metahp-resources"]
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def test_a_short_run_has_a_first_and_a_last_sample(history: History) -> None:

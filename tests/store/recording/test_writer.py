@@ -10,9 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,21 +18,13 @@ import torch
 
 from store import History, RunStatus, StorageWarning
 from store.recording import writer
+from tests.store.polls import wait_for
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "FLUSH_INTERVAL_S", 0.05)
     monkeypatch.setattr(writer, "WRITE_TIMEOUT_S", 0.1)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def count_metrics(path: Path) -> int:
@@ -88,12 +78,13 @@ def test_what_was_flushed_survives_a_killed_process(path: Path) -> None:
         "import sys, time; from store import History; history = History(sys.argv[1])\n"
         "run = history.start_run(task='t', hparams={'lr': 0.1}, objective='acc')\n"
         "for i in range(100): run.log(acc=i / 100)\n"
-        "time.sleep(1.6); print(run.id, flush=True)\n"
+        "print(run.id, flush=True)\n"
         "while True: run.log(other=1.0); time.sleep(0.001)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     run_id = process.stdout.readline().strip()
+    assert wait_for(lambda: count_metrics(path) >= 100)
     process.send_signal(signal.SIGKILL)
     process.wait()
     with History(path) as history:
@@ -135,7 +126,7 @@ def test_a_locked_history_costs_one_warning_and_nothing_else(tmp_path: Path) -> 
         holder.execute("BEGIN IMMEDIATE")
         run.log(acc=0.5)
         assert wait_for(lambda: Path(f"{path}.spool").exists())
-        time.sleep(0.3)  # longer than a busy neighbour may take
+        assert wait_for(lambda: writer.writer_for(path)._problem)  # it lasted longer than a busy neighbour may take
         with pytest.warns(StorageWarning, match=r"history\.db cannot be written: database is locked\. Training goes on") as seen:
             run.log(acc=0.6)
         assert seen[0].filename == __file__
@@ -181,7 +172,7 @@ def test_a_history_that_is_deleted_during_the_run_is_written_anew(tmp_path: Path
     history.runs()
     shutil.rmtree(path.parent)
     run.log(acc=0.5)
-    time.sleep(0.2)
+    assert wait_for(lambda: Path(f"{path}.spool").exists())
     run.log(acc=0.6)
     run.finish()
     history.close()

@@ -5,7 +5,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from store import History
 from store.recording import spool
 from store.sqlite import filesystem
 from store.upkeep.doctor import Finding, Level, examine
+from tests.store.polls import wait_until_at_rest
 
 
 def found(path: Path, check: str, **options: bool) -> list[Finding]:
@@ -35,10 +35,7 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "history" / "history.db"
     with History(path) as history, history.start_run(task="t", hparams={"lr": 0.1}, objective="acc") as run:
         run.log(acc=0.5)
-    for _ in range(1000):  # the writer's thread lets go of the file a moment later
-        if not Path(f"{path}-wal").exists():
-            break
-        time.sleep(0.01)
+    wait_until_at_rest(path)
     return path
 
 

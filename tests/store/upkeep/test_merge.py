@@ -6,7 +6,6 @@ import json
 import math
 import os
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from store.recording import spool
 from store.sqlite import schema
 from store.sqlite.operations import metrics_operation
 from store.upkeep.export import TABLES, export_history
+from tests.store.polls import wait_until_at_rest
 
 RELEASED = sorted((Path(__file__).parents[1] / "released").glob("schema_*.sql"))
 
@@ -174,8 +174,7 @@ def test_a_history_of_a_later_schema_takes_in_an_older_file_and_export(tmp_path:
     run_id = add_run(old, lr=0.1)
     export_history(old, tmp_path / "old.jsonl")
     old.close()
-    while (tmp_path / "old.db-wal").exists():  # the writer's thread lets go of the file a moment later
-        time.sleep(0.01)
+    wait_until_at_rest(tmp_path / "old.db")
     before = (tmp_path / "old.db").read_bytes()
 
     def m999_note(connection: sqlite3.Connection) -> None:

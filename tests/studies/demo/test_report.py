@@ -5,13 +5,13 @@ from rich.console import Console
 
 from store import Direction, HParam, RunRecord, RunStatus
 from studies.demo.report import ADVISED, DEFAULT, HINDSIGHT, RANDOM, compare, remarks, results_table, save_picture
-from studies.demo.runs import DEFAULTS, DemoJob, DemoOutcome, DemoTask
+from studies.demo.runs import DEMO_DEFAULTS, DemoJob, DemoOutcome, DemoTask
 
 TASK = DemoTask("wine", "rnn")
 
 
 def outcome(arm, value, seed=0, direction="max", mode=None, advice=None, **changes):
-    config = {**DEFAULTS, **changes}
+    config = {**DEMO_DEFAULTS, **changes}
     run = RunRecord(
         f"{arm}-{seed}-{value}",
         "t1",
@@ -23,7 +23,7 @@ def outcome(arm, value, seed=0, direction="max", mode=None, advice=None, **chang
         recommendation_id=advice,
         provenance={name: HParam(name, name, setting) for name, setting in config.items()},
     )
-    return DemoOutcome(DemoJob(TASK, arm, DEFAULTS if mode else config, seed, 2, Path("h.db"), mode), run, (value / 2, value), 1.5, "")
+    return DemoOutcome(DemoJob(TASK, arm, DEMO_DEFAULTS if mode else config, seed, 2, Path("h.db"), mode), run, (value / 2, value), 1.5, "")
 
 
 def example(direction="max"):

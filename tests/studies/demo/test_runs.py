@@ -4,8 +4,8 @@ import numpy as np
 
 from store import History, RunStatus
 from studies.demo.runs import (
-    BATCH_SIZES,
-    DEFAULTS,
+    DEMO_BATCH_SIZES,
+    DEMO_DEFAULTS,
     DemoJob,
     DemoTask,
     copy_history,
@@ -19,7 +19,7 @@ IRIS = DemoTask("iris", "mlp")
 
 
 def job(path, seed=0, **changes):
-    return DemoJob(IRIS, "arm", {**DEFAULTS, **changes}, seed, 2, path)
+    return DemoJob(IRIS, "arm", {**DEMO_DEFAULTS, **changes}, seed, 2, path)
 
 
 def test_random_configurations_lie_in_the_space_and_use_all_of_it():
@@ -33,14 +33,14 @@ def test_random_configurations_lie_in_the_space_and_use_all_of_it():
     rates = [math.log10(config["learning_rate"]) for config in configs]
     assert min(rates) < -4.9
     assert max(rates) > -1.1
-    assert {config["batch_size"] for config in configs} == set(BATCH_SIZES)
+    assert {config["batch_size"] for config in configs} == set(DEMO_BATCH_SIZES)
 
 
 def test_a_run_is_recorded_with_its_configuration_and_its_curve(tmp_path):
     with training_processes(1) as train_all:
         (outcome,) = train_all([[job(tmp_path / "h.db", learning_rate=0.01, num_layers=3)]])
     assert outcome.run.status is RunStatus.COMPLETED
-    assert outcome.config == {**DEFAULTS, "learning_rate": 0.01, "num_layers": 3}
+    assert outcome.config == {**DEMO_DEFAULTS, "learning_rate": 0.01, "num_layers": 3}
     assert len(outcome.curve) == 2
     assert outcome.objective == max(outcome.curve)
     assert outcome.run.model_family == "mlp"

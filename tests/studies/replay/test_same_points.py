@@ -7,7 +7,7 @@ import pytest
 
 from compare_baselines.replay import Benchmark, Protocol, load_benchmark
 from store import History
-from studies.replay.same_points import MARK, chosen_after, compare, difference, given_points, section, write_page
+from studies.replay.same_points import PAGE_MARK, chosen_after, compare, difference, given_points, section, write_page
 from tests.compare_baselines import recorded
 
 
@@ -55,7 +55,7 @@ def test_a_comparison_has_a_value_a_task_and_paired_intervals(benchmark_: Benchm
 
 def test_the_page_keeps_what_was_written_by_hand(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"# By hand\n\n{MARK}\nold tables\n")
+    page.write_text(f"# By hand\n\n{PAGE_MARK}\nold tables\n")
     write_page(page)
-    assert page.read_text().startswith(f"# By hand\n\n{MARK}\n")
+    assert page.read_text().startswith(f"# By hand\n\n{PAGE_MARK}\n")
     assert "old tables" not in page.read_text()

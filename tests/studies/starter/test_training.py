@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from studies.starter.data import DataSpec, load
-from studies.starter.networks import FAMILIES, build
+from studies.starter.networks import NETWORK_FAMILIES, build
 from studies.starter.plan import LEARNING_RATES, SEED, Regime, StarterTask, groups, n_networks, starter_tasks
 from studies.starter.train import train_task
 from studies.starter.training import rate_factor, train_group, train_plainly
@@ -21,7 +21,7 @@ def config(optimizer, **changes):
     return {"optimizer": optimizer, "momentum": momentum, **own, **shared, **changes}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", NETWORK_FAMILIES)
 @pytest.mark.parametrize("data", [PICTURES, NUMBERS], ids=["classes", "regression"])
 def test_training_in_one_pass_agrees_with_plain_training(family, data):
     data = load(data)
@@ -80,7 +80,7 @@ def test_the_plan_is_what_was_promised():
     tasks = starter_tasks()
     assert len(tasks) >= 60
     assert len({task.name for task in tasks}) == len(tasks)
-    assert {task.family for task in tasks} == set(FAMILIES)
+    assert {task.family for task in tasks} == set(NETWORK_FAMILIES)
     assert {task.objective for task in tasks} == {"val_accuracy", "val_loss"}
     assert n_networks(tasks) >= 60 * len(tasks)
     assert not {"digits", "wine"} & {task.data.options.get("which") for task in tasks}  # the demonstration's own

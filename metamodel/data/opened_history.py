@@ -1,4 +1,4 @@
-"""A history for as long as a question takes."""
+"""A history for as long as a query takes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def borrowed(history: History | str | os.PathLike[str] | None) -> Iterator[History]:
+def opened_history(history: History | str | os.PathLike[str] | None) -> Iterator[History]:
     """Open a history and close it afterwards; one that is given open stays open.
 
     Args:
