@@ -13,7 +13,7 @@ from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption,
 if TYPE_CHECKING:
     from store import MetricRecord, ResourceTotals, RunRecord
 
-SHOWN_HPARAMS = ("learning_rate", "batch_size", "weight_decay", "dropout", "num_layers", "num_epochs", "optimizer")
+SHOWN_HPARAMS = ("learning_rate", "per_device_batch_size", "weight_decay", "dropout", "num_layers", "num_epochs", "optimizer")
 """What the table of runs shows of a configuration: the most common ones. JSON has them all."""
 
 

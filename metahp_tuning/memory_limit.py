@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from metamodel.data.task import TaskDescription
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE
 from store.statuses import FINISHED, RunStatus
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _has_fitted(run: RunRecord) -> bool:
 
 
 def _batch(run: RunRecord) -> int | None:
-    size: Any = run.hparams.get("batch_size")
+    size: Any = run.hparams.get(PER_DEVICE_BATCH_SIZE)
     is_size = isinstance(size, int | float) and not isinstance(size, bool) and size >= 1
     return int(size) if is_size else None
 

@@ -17,7 +17,7 @@ from functools import cache
 LIGHTNING = "lightning"
 TRANSFORMERS = "transformers"
 
-PER_DEVICE_BATCH_SIZE = "batch_size"
+PER_DEVICE_BATCH_SIZE = "per_device_batch_size"
 GLOBAL_BATCH_SIZE = "global_batch_size"
 ACCUMULATION = "gradient_accumulation_steps"
 
@@ -142,7 +142,7 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         PER_DEVICE_BATCH_SIZE,
         Role.DATA,
         Scale.INTEGER,
-        ("bs", "batchsize", "per_device_train_batch_size", "per_device_batch_size", "train_batch_size"),
+        ("batch_size", "bs", "batchsize", "per_device_train_batch_size", "train_batch_size"),
         low=1,
         conservative_in=_EVERYWHERE,
         readings=(GLOBAL_BATCH_SIZE,),

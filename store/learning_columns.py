@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HPARAMS_CACHE = "hyperparameters.cache"
-HPARAMS_FORMAT = 2
+HPARAMS_FORMAT = 3
 
 ENDED = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
 """Runs whose hyperparameters are read: those that may teach something."""

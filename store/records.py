@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from store.names import canonical_name
 from store.statuses import FINISHED as FINISHED
 from store.statuses import RunStatus as RunStatus
 from store.statuses import Source as Source
@@ -15,6 +16,29 @@ if TYPE_CHECKING:
 
 OUTDATED_BY = 1.2
 """A meta-model is outdated once its history has so many times the finished runs that it was fitted to."""
+
+
+class Configuration(dict[str, Any]):
+    """Canonical name -> value. A look-up understands the other spellings of a name, too: ``["lr"]``, ``["batch_size"]``."""
+
+    def __missing__(self, name: str) -> Any:
+        """Return the value under the canonical name.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        canonical = canonical_name(name)
+        if not dict.__contains__(self, canonical):
+            raise KeyError(name)
+        return dict.__getitem__(self, canonical)
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether a value is there under this or the canonical name."""
+        return dict.__contains__(self, name) or (isinstance(name, str) and dict.__contains__(self, canonical_name(name)))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value, or the default where there is none."""
+        return self[name] if name in self else default  # noqa: SIM401  # which is this
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +115,9 @@ class RunRecord:
     """The task of its own identity, where the grouping was corrected by hand; else equal to ``task_id``."""
 
     @property
-    def hparams(self) -> dict[str, Any]:
+    def hparams(self) -> Configuration:
         """Canonical name -> value in force."""
-        return {name: param.value for name, param in self.provenance.items()}
+        return Configuration({name: param.value for name, param in self.provenance.items()})
 
     @property
     def is_finished(self) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 from metahp_report.comparison.records import ComparisonResult, MethodStanding, Spread, TaskMethodSummary
 from metahp_report.comparison.summary import BASELINES, NOT_MEASURED
 from metamodel.kinds import DEFAULT as OURS
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE
+from store.names import canonical_name
 
 Rows = tuple[list[str], list[list[str]]]
 
@@ -52,8 +54,8 @@ def cost_rows(result: ComparisonResult) -> Rows:
 def accuracy_rows(result: ComparisonResult) -> Rows:
     """Return how far the first and the chosen configuration were from the best found; a column for each hyperparameter of any task."""
     names = list(dict.fromkeys(name for info in result.tasks.values() for name in info.space))
-    units = {"learning_rate": " (log10)", "batch_size": " (log2)"}
-    columns = ["task", "method", "which", *(name + units.get(name, "") for name in names)]
+    units = {"learning_rate": " (log10)", PER_DEVICE_BATCH_SIZE: " (log2)"}
+    columns = ["task", "method", "which", *(name + units.get(canonical_name(name), "") for name in names)]
     rows = []
     for item in result.summaries:
         for which, errors in (("first", item.first_error), ("chosen", item.chosen_error)):

@@ -14,13 +14,14 @@ from compare_baselines.methods.spaces import UnitCube
 from metahp_report.comparison.records import GRID_LEVELS
 from metamodel.space.batch import as_seen_by_model
 from metamodel.space.dimensions import Dimension, is_number
+from store.hyperparameters import GLOBAL_BATCH_SIZE
 
 LIBRARY_DEFAULTS: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "weight_decay": 0.0,
     "dropout": 0.0,
     "momentum": 0.9,
-    "batch_size": 32,
+    GLOBAL_BATCH_SIZE: 32,
     "num_layers": 2,
     "hidden_size": 100,
 }

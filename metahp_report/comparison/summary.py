@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from metahp_report.comparison.records import ComparisonPlan, Evaluation, MethodStanding, SearchResult, Spread, TaskInfo, TaskMethodSummary
 from metamodel.kinds import DEFAULT as OURS
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
+from store.names import canonical_name
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -158,7 +160,7 @@ def distance(name: str, left: Any, right: Any) -> float | None:
         return float(left != right)
     if name == "learning_rate":
         return abs(math.log10(left / right))
-    if name == "batch_size":
+    if canonical_name(name) in (PER_DEVICE_BATCH_SIZE, GLOBAL_BATCH_SIZE):
         return abs(math.log2(left / right))
     return float(abs(left - right))
 

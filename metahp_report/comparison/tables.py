@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from metahp_report.comparison.records import ComparisonResult, Spread, TaskInfo, TaskMethodSummary
 from metahp_report.parts import Kind, Part, Plot, Prose, Section, Series, Table, Tone
 from metahp_report.wording import NOTHING, clean, show_duration, show_energy, show_number, show_share
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
+from store.names import canonical_name
 
 
 def table_section(result: ComparisonResult) -> Section:
@@ -126,7 +128,7 @@ def _errors(task: str, lines: list[TaskMethodSummary]) -> Table | None:
 
 
 def _unit(name: str) -> str:
-    scale = {"learning_rate": "log10 ", "batch_size": "log2 "}.get(name, "")
+    scale = {"learning_rate": "log10 ", PER_DEVICE_BATCH_SIZE: "log2 ", GLOBAL_BATCH_SIZE: "log2 "}.get(canonical_name(name), "")
     return f"{scale}{clean(name, 30)}"
 
 

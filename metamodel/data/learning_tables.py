@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CACHE_FILE = "tasks.cache"
-TABLE_FORMAT = 2
+TABLE_FORMAT = 3
 """Version of the file; to be raised when ``build_table`` makes something else of the same runs."""
 
 _KEPT_TABLES = 4

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from store.errors import InvalidArgumentError
-from store.hyperparameters import NAMES
+from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, NAMES, PER_DEVICE_BATCH_SIZE
 from store.importers.foreign import ForeignRun, number_of
 from store.names import canonical_name, infer_direction, natural_bounds
 
@@ -24,7 +24,6 @@ SHARES = frozenset({"dropout", "warmup_ratio", "label_smoothing", "label_smoothi
 """Hyperparameters that are a share: above 1 they are percent, or no share."""
 _DEVICES = ("num_devices", "n_devices", "devices", "n_gpu", "n_gpus", "num_gpus", "gpus", "world_size", "num_processes")
 _PERCENT_WORDS = ("percent", "pct", "%")
-ACCUMULATION, BATCH, GLOBAL = "gradient_accumulation_steps", "batch_size", "global_batch_size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +136,8 @@ def map_hyperparameters(runs: Sequence[ForeignRun], options: ImportOptions) -> S
         because = _why(raw, name, options)
         if name in SHARES and numbers and max(numbers) > 1:
             because = _map_share(raw, numbers, mapping) or because
-        if name == BATCH and mapping.batch == "global":
-            name, because = GLOBAL, "set by you"
+        if name == PER_DEVICE_BATCH_SIZE and mapping.batch == "global":
+            name, because = GLOBAL_BATCH_SIZE, "set by you"
         mapping.names.append(NameMapping("hyperparameter", raw, name, _range(values, numbers), because, len(values)))
     return mapping
 
@@ -200,7 +199,7 @@ def _map_batch(runs: Sequence[ForeignRun], mapping: SourceMapping) -> str | None
     """Return whether batch sizes are per device or global; None where both are the same."""
     options = mapping.options
     names = stored_names(dict.fromkeys(name for run in runs for name in run.hparams), options.names)
-    raws = [raw for raw, name in names.items() if name == BATCH]
+    raws = [raw for raw, name in names.items() if name == PER_DEVICE_BATCH_SIZE]
     if not raws:
         return None
     having = [run for run in runs if raws[0] in run.hparams]

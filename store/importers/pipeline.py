@@ -19,10 +19,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from store.errors import InvalidArgumentError
+from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.ids import task_id_of
 from store.importers.foreign import MAX_HPARAMS, MAX_METRICS, MAX_TEXT_CHARS, ForeignRun, Progress, RunSource, SkippedRecord, number_of
 from store.importers.mapping import (
-    GLOBAL,
     ImportOptions,
     NameMapping,
     SourceMapping,
@@ -325,17 +325,17 @@ def stored_hparams(run: ForeignRun, mapping: SourceMapping) -> tuple[dict[str, A
             hparams[raw] = number * scale
     names = stored_names(hparams, {raw: name for raw, name in mapping.options.names.items() if raw in hparams})
     by_name = {name: raw for raw, name in names.items()}
-    batch = by_name.get("batch_size")
-    if batch is None or GLOBAL in by_name:
+    batch = by_name.get(PER_DEVICE_BATCH_SIZE)
+    if batch is None or GLOBAL_BATCH_SIZE in by_name:
         return hparams, names
     if mapping.batch == "global":
-        names[batch] = GLOBAL
+        names[batch] = GLOBAL_BATCH_SIZE
         return hparams, names
     devices, size = n_devices_of(run), number_of(hparams[batch])
     if size is not None and size.is_integer() and (devices is not None or mapping.batch == "per-device"):
         # what every recorder of ours writes beside the size per device
-        hparams[GLOBAL] = int(size) * (devices or 1) * accumulation_of(run)
-        names[GLOBAL] = GLOBAL
+        hparams[GLOBAL_BATCH_SIZE] = int(size) * (devices or 1) * accumulation_of(run)
+        names[GLOBAL_BATCH_SIZE] = GLOBAL_BATCH_SIZE
     return hparams, names
 
 

@@ -12,7 +12,7 @@ from store import environment
 from store.errors import InvalidArgumentError, UnknownRecommendationError, UnknownRunError, UnknownTaskError
 from store.ids import utc_age_s
 from store.outcome import value_of_kind
-from store.records import HParam, MetricRecord, RunRecord, TaskRecord
+from store.records import Configuration, HParam, MetricRecord, RunRecord, TaskRecord
 from store.sqlite.operations import resolve_merged
 from store.sqlite.schema import RUN_COLUMNS
 from store.statuses import FINISHED, RunStatus, Source
@@ -318,7 +318,7 @@ def _run_record(row: sqlite3.Row, hparams: Mapping[str, HParam]) -> RunRecord:
         attempt=row["attempt"] or 0,
         versions=decode_value(row["versions_json"]) or {},
         description=decode_value(row["description_json"]) or {},
-        provenance=hparams,
+        provenance=Configuration(hparams),
         **{name: row[name] for name in _PLAIN_FIELDS},
     )
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 
 APPLICATION_ID = 0x4D455448  # "METH" in the file header: tells a history from any other SQLite database
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """``PRAGMA user_version`` of a history that has every migration of ``MIGRATIONS``."""
 
 _TASKS_1: dict[str, str] = {
@@ -138,7 +138,17 @@ CREATE TABLE compactions (
     )
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (m001_first_tables, m002_indexes_and_compactions)
+def m003_batch_size_is_per_device(connection: sqlite3.Connection) -> None:
+    """Call the batch that a device loads by a name that cannot be taken for the global batch. The user's own name stays beside it."""
+    # A run that has a hyperparameter of the new name already keeps both as they are.
+    connection.execute("UPDATE OR IGNORE hparams SET name = 'per_device_batch_size' WHERE name = 'batch_size'")
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (
+    m001_first_tables,
+    m002_indexes_and_compactions,
+    m003_batch_size_is_per_device,
+)
 
 
 def _create(

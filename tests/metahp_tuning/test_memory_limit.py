@@ -25,7 +25,7 @@ def run(size: int, status: RunStatus, peak_gib: float | None = None, card: Card 
             "versions": {} if card.name is None else {"gpu": card.name},
             "description": {"input_shape": [3, 32, 32]},
             "peak_gpu_memory_bytes": None if peak_gib is None else int(peak_gib * GIB),
-            "provenance": {"batch_size": HParam("batch_size", "batch_size", size)},
+            "provenance": {"per_device_batch_size": HParam("per_device_batch_size", "per_device_batch_size", size)},
             **fields,
         }
     )
@@ -92,7 +92,12 @@ def test_other_models_cards_and_samples_say_nothing() -> None:
 def test_a_history_is_asked_on_any_host(history: History) -> None:
     for size, error in ((64, MemoryError("out of memory")), (16, None)):
         recorder = history.start_run(
-            task=WANTED, hparams={"batch_size": size}, objective="val_loss", direction="min", model_class="Net", n_parameters=1000
+            task=WANTED,
+            hparams={"per_device_batch_size": size},
+            objective="val_loss",
+            direction="min",
+            model_class="Net",
+            n_parameters=1000,
         )
         recorder.log(val_loss=0.1)
         recorder.finish("oom" if error else None, error)
@@ -103,7 +108,7 @@ def test_a_history_is_asked_on_any_host(history: History) -> None:
 
 
 def test_precision_changes_what_fits(history: History) -> None:
-    hparams = {"batch_size": 64, "precision": "32-true"}
+    hparams = {"per_device_batch_size": 64, "precision": "32-true"}
     history.start_run(task=WANTED, hparams=hparams, model_class="Net").finish("oom", "out of memory")
     assert known_limit(history, WANTED, Card(), "32-true") is not None
     assert known_limit(history, WANTED, Card(), "bf16-mixed") is None

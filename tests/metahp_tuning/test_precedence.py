@@ -17,7 +17,7 @@ from store.values import same_value
 
 SETTINGS = {
     "learning_rate": Setting("lr", 1e-3, Source.DEFAULT),
-    "batch_size": Setting("batch_size", 32, Source.USER),
+    "per_device_batch_size": Setting("per_device_batch_size", 32, Source.USER),
     "num_layers": Setting("num_layers", 2, Source.DEFAULT),
 }
 
@@ -30,19 +30,19 @@ def advice(decision: Decision = Decision.APPLY, **config: Any) -> Recommendation
 def test_without_a_space_only_safe_defaults_may_change_and_the_rest_is_named() -> None:
     allowed, kept = rewritable(SETTINGS, None, ())
     assert set(allowed) == {"learning_rate"}
-    assert [(item.name, item.reason) for item in kept] == [("batch_size", "set by you; list it in space to have it tuned")]
+    assert [(item.name, item.reason) for item in kept] == [("per_device_batch_size", "set by you; list it in space to have it tuned")]
 
 
 def test_listing_a_name_is_permission_whoever_set_it() -> None:
-    allowed, kept = rewritable(SETTINGS, ["batch_size", "num_layers"], ())
-    assert set(allowed) == {"batch_size", "num_layers"}
+    allowed, kept = rewritable(SETTINGS, ["per_device_batch_size", "num_layers"], ())
+    assert set(allowed) == {"per_device_batch_size", "num_layers"}
     assert kept == []
 
 
 def test_keep_wins_over_the_space_and_takes_raw_or_canonical_names() -> None:
     for keep in (("learning_rate",), "lr"):
         allowed, kept = rewritable(SETTINGS, ["lr", "bs"], keep)
-        assert set(allowed) == {"batch_size"}
+        assert set(allowed) == {"per_device_batch_size"}
         assert kept[0].reason == "named in keep"
 
 
@@ -58,14 +58,14 @@ def test_an_abstaining_recommendation_changes_nothing() -> None:
 
 
 def test_a_hard_constraint_caps_the_recommendation_and_says_so() -> None:
-    limit = Constraint("batch_size", 100, "the data set has 100 samples")
-    (change,) = plan_changes({"batch_size": SETTINGS["batch_size"]}, advice(batch_size=128), [limit])
+    limit = Constraint("per_device_batch_size", 100, "the data set has 100 samples")
+    (change,) = plan_changes({"per_device_batch_size": SETTINGS["per_device_batch_size"]}, advice(batch_size=128), [limit])
     assert (change.new, change.source, change.reason) == (100, Source.CONSTRAINT, "the data set has 100 samples")
 
 
 def test_a_hard_constraint_never_caps_an_explicit_value_without_a_recommendation() -> None:
-    limit = Constraint("batch_size", 16, "too large")
-    assert plan_changes({"batch_size": SETTINGS["batch_size"]}, advice(Decision.ABSTAIN), [limit]) == []
+    limit = Constraint("per_device_batch_size", 16, "too large")
+    assert plan_changes({"per_device_batch_size": SETTINGS["per_device_batch_size"]}, advice(Decision.ABSTAIN), [limit]) == []
 
 
 def test_an_unknown_name_is_answered_with_the_names_there_are_and_the_nearest() -> None:

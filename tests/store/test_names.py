@@ -15,7 +15,7 @@ from store.names import canonical_names, is_secret_name, natural_bounds
         ("lr", "learning_rate"),
         ("LR", "learning_rate"),
         ("wd", "weight_decay"),
-        ("per_device_train_batch_size", "batch_size"),
+        ("per_device_train_batch_size", "per_device_batch_size"),
         ("max-epochs", "num_epochs"),
         ("n_layers", "num_layers"),
         ("my_own_knob", "my_own_knob"),

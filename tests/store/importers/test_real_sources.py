@@ -223,7 +223,7 @@ def test_lightning_folders_give_curves_with_epochs_and_nested_hyperparameters(hi
     import_source(history, LightningSource(str(fixture("csv_logs"))), ImportOptions(objective="val_acc"))
     run = of(history, folder="tiny/version_0")
     assert run.task_name == "tiny"
-    assert {"learning_rate": 0.1, "batch_size": 16, "sizes": [4, 2], "options.dropout": 0.1}.items() <= run.hparams.items()
+    assert {"learning_rate": 0.1, "per_device_batch_size": 16, "sizes": [4, 2], "options.dropout": 0.1}.items() <= run.hparams.items()
     assert [(value.step, value.epoch) for value in history.metrics(run.id, "val_acc")] == [(3, 0.0), (7, 1.0), (11, 2.0)]
     assert run.epochs_reached == 3.0
 
@@ -278,7 +278,7 @@ def test_trainer_arguments_that_cannot_be_read_leave_the_curve(history: History,
 def test_trackio_runs_have_nested_configurations_and_nan(history: History, fixture: Unpack) -> None:
     import_source(history, TrackioSource(str(fixture("trackio.db.gz"))), ImportOptions(objective="loss"))
     run = of(history, run_name="run-0")
-    assert run.hparams == {"learning_rate": 0.1, "batch_size": 32, "model.dropout": 0.1, "api_key": "[redacted]"}
+    assert run.hparams == {"learning_rate": 0.1, "per_device_batch_size": 32, "model.dropout": 0.1, "api_key": "[redacted]"}
     assert str(run.status) == "diverged"
     assert run.started_utc.startswith("20")
 

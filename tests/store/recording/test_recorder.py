@@ -37,7 +37,7 @@ def test_a_bare_loop_leaves_a_complete_run(history: History) -> None:
     assert run.is_finished
     assert (record.objective, record.direction) == ("val_acc", "max")
     assert (record.objective_best, record.objective_best_step, record.objective_last) == (0.75, 3, 0.75)
-    assert record.hparams == {"learning_rate": 0.1, "batch_size": 32}
+    assert record.hparams == {"learning_rate": 0.1, "per_device_batch_size": 32}
     assert (record.steps_reached, record.epochs_reached) == (3, 1.0)
     assert (record.wall_s or 0) > 0
     assert record.cpu_s is not None

@@ -134,7 +134,7 @@ def test_an_export_replaces_nothing_unless_told_so(rich: History, tmp_path: Path
         (lambda text: text.replace('"task_id"', '"taskid"'), "runs has no column taskid"),
         (lambda text: "[]\n" + text, "it does not begin as one"),
         (lambda text: "", "it does not begin as one"),
-        (lambda text: text.replace('"kind":"nan"', '"kind":"odd"'), "a row of metrics cannot be taken in: CHECK"),
+        (lambda text: text.replace('"kind":"nan"', '"kind":"odd"'), "a row of metrics cannot be imported: CHECK"),
     ],
 )
 def test_a_damaged_export_is_one_error_and_changes_nothing(rich: History, tmp_path: Path, damage: Any, why: str) -> None:
