@@ -214,7 +214,7 @@ def test_no_history_is_made_before_the_training_begins(tune: Tune, tmp_path: Pat
     tuned = tune(tmp_path / "new.db")
     assert not tuned.was_made_early
     assert is_default(tuned)
-    assert "metahp: nothing changed; there are no finished runs" in tuned.message
+    assert "metahp: nothing changed; not enough history (0 finished runs)" in tuned.message
     assert tuned.run is not None
     assert tuned.recommendation is not None, "it is saved as soon as there is a history"
     assert tuned.run.recommendation_id == tuned.recommendation["recommendation"]["id"]
