@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hf_callbacks.applying import apply
     from hf_callbacks.callback import MetaHPCallback
-    from hf_callbacks.configuring import autoconfig
+    from hf_callbacks.tuning import apply, autoconfig
 
 __all__ = ["MetaHPCallback", "apply", "autoconfig"]
 
@@ -24,8 +23,8 @@ runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {
 # No module is named like a public function: importing `hf_callbacks.autoconfig` would put the module in the function's place.
 _HOMES = {
     "MetaHPCallback": "hf_callbacks.callback",
-    "apply": "hf_callbacks.applying",
-    "autoconfig": "hf_callbacks.configuring",
+    "apply": "hf_callbacks.tuning",
+    "autoconfig": "hf_callbacks.tuning",
 }
 
 

@@ -14,7 +14,8 @@ from transformers import TrainingArguments
 
 from hf_callbacks.provenance import FIELDS, Provenance, provenance_of
 from metahp_tuning.precedence import Setting
-from store.errors import InvalidArgumentError
+from metamodel.space.batch import BatchLayout
+from store.hyperparameters import Role, names_with_role
 from store.names import canonical_names
 from store.statuses import Source
 
@@ -29,12 +30,14 @@ _NORMALISED: dict[str, tuple[Any, ...]] = {
     "disable_tqdm": (False,),
 }
 
+# Fields that are no hyperparameters: they say where a run takes place, and what it logs and saves.
 _NOT_TUNED_PREFIXES = (
     *("hub_", "push_", "logging_", "log_", "save_", "eval_", "dataloader_", "ddp_", "fsdp", "deepspeed", "trackio_"),
     *("do_", "include_", "report_"),
 )
 _NOT_TUNED = (
-    *("output_dir", "run_name", "project", "seed", "data_seed", "local_rank", "debug", "disable_tqdm", "use_cpu"),
+    *names_with_role(Role.RUN),
+    *("output_dir", "run_name", "project", "data_seed", "local_rank", "debug", "disable_tqdm", "use_cpu"),
     *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "ignore_data_skip", "enable_jit_checkpoint"),
     *("skip_memory_metrics", "load_best_model_at_end", "metric_for_best_model", "greater_is_better", "prediction_loss_only"),
     *("per_device_eval_batch_size", "batch_eval_metrics", "full_determinism", "length_column_name", "remove_unused_columns"),
@@ -47,7 +50,7 @@ WARM_UP = "warmup_steps"
 
 
 @dataclass
-class Hyperparameters:
+class RecordedHParams:
     """What a run is made with: raw name -> value, who decided it, and what was asked for where that differs."""
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -61,20 +64,6 @@ class Hyperparameters:
         self.requested.pop(name, None)
         if requested is not None:
             self.requested[name] = requested
-
-
-def check_arguments(args: object) -> TrainingArguments:
-    """Return training arguments checked to be such.
-
-    Raises:
-        InvalidArgumentError: If they are something else.
-    """
-    if not isinstance(args, TrainingArguments):
-        raise InvalidArgumentError(
-            f"The arguments to rewrite must be TrainingArguments or a subclass, but got {type(args).__name__}: {args!r:.80}. "
-            "Pass TrainingArguments(...), or only keywords: autoconfig(output_dir='out', model=model, train_dataset=data)."
-        )
-    return args
 
 
 def plain_value(value: Any) -> Any:
@@ -120,40 +109,31 @@ def is_default(args: TrainingArguments, name: str) -> bool:
     return bool(name in derived and derived[name]())
 
 
-def read_arguments(args: TrainingArguments) -> Hyperparameters:
+def read_arguments(args: TrainingArguments) -> RecordedHParams:
     """Return every field as a hyperparameter, with who decided it.
 
-    A field rewritten by a recommendation is ``metahp`` with the user's own value as requested, as long as nobody changed it
-    again; an explicit keyword is the user's even where it equals the default; any other field that equals the class default is a
-    default.
+    A field rewritten by a recommendation is ``metahp`` with the user's own value as requested, unless it was changed again; an explicit
+    keyword is the user's even where it equals the default.
     """
     provenance = provenance_of(args)
-    result = Hyperparameters()
+    result = RecordedHParams()
     for name, value in argument_values(args).items():
         rewrite = provenance.rewrite_in_force(name, value)
         if rewrite is not None:
             result.put(name, value, rewrite.source, rewrite.requested)
-        elif name in provenance.explicit or not is_default(args, name):
-            result.put(name, value, Source.USER)
         else:
-            result.put(name, value, Source.DEFAULT)
+            is_users = name in provenance.explicit or not is_default(args, name)
+            result.put(name, value, Source.USER if is_users else Source.DEFAULT)
     return result
 
 
 def read_settings(args: TrainingArguments, explicit: frozenset[str]) -> dict[str, Setting]:
-    """Return what a recommendation may be asked about: canonical name -> the field's value and who chose it.
-
-    Args:
-        args: The arguments as the user wants them.
-        explicit: Fields passed as keywords.
-    """
-    names = tunable_fields(type(args))
-    canonical = canonical_names(list(names))
-    values = argument_values(args)
+    """Return the tunable fields: canonical name -> the field's value and who chose it; what is in ``explicit`` the user chose."""
+    names, values = tunable_fields(type(args)), argument_values(args)
     settings = {}
-    for name in names:
+    for name, canonical in canonical_names(list(names)).items():
         is_users = name in explicit or not is_default(args, name)
-        key = "warmup_ratio" if name == WARM_UP and is_ratio(values[name]) else canonical[name]
+        key = "warmup_ratio" if name == WARM_UP and is_ratio(values[name]) else canonical
         settings[key] = Setting(name, values[name], Source.USER if is_users else Source.DEFAULT)
     return settings
 
@@ -164,12 +144,7 @@ def is_ratio(value: Any) -> bool:
 
 
 def warm_up_ratio(args: TrainingArguments, max_steps: int = 0) -> float | None:
-    """Return the share of the training that warms up, None where it is not known yet.
-
-    Args:
-        args: The training arguments.
-        max_steps: Steps of the whole training; 0 for those of the arguments.
-    """
+    """Return the share of the training that warms up, None where its steps are unknown; 0 for those of the arguments."""
     steps = max_steps or max(0, args.max_steps)
     if is_ratio(args.warmup_steps):
         return float(args.warmup_steps)
@@ -228,7 +203,7 @@ def _check_as_host(args: TrainingArguments, values: Mapping[str, Any]) -> None:
 def _steady_values(args: TrainingArguments) -> dict[str, Any]:
     """Keep a rebuild from tearing down a live accelerator: the host resets it unless the configuration asks to reuse it.
 
-    The host pops that wish from the configuration while building the first arguments, so a rebuild would have lost it.
+    The host pops that entry from the configuration while building the first arguments, so a rebuild would have lost it.
     """
     config = getattr(args, "accelerator_config", None)
     if not is_initialized() or not dataclasses.is_dataclass(config):
@@ -240,18 +215,24 @@ def _steady_values(args: TrainingArguments) -> dict[str, Any]:
 
 def restored(args: TrainingArguments, provenance: Provenance) -> TrainingArguments:
     """Return the arguments as they were before a recommendation rewrote them."""
-    requested = {name: item.requested for name, item in provenance.rewrites.items() if name_in_force(args, provenance, name)}
+    now = argument_values(args)
+    requested = {
+        name: item.requested
+        for name, item in provenance.rewrites.items()
+        if name in now and provenance.rewrite_in_force(name, now[name]) is not None
+    }
     return rewritten(args, requested) if requested else args
-
-
-def name_in_force(args: TrainingArguments, provenance: Provenance, name: str) -> bool:
-    """Say whether a field still holds the value a recommendation gave it."""
-    return hasattr(args, name) and provenance.rewrite_in_force(name, plain_value(getattr(args, name))) is not None
 
 
 def precision_of(args: TrainingArguments) -> str:
     """Return how numbers are held in training, in the words Lightning has for it."""
     return "bf16-mixed" if args.bf16 else "16-mixed" if args.fp16 else "32-true"
+
+
+def batch_layout(args: TrainingArguments) -> BatchLayout:
+    """Return how the arguments put a global batch together; each GPU of a process that drives several counts as a process."""
+    per_device, accumulation = max(1, args.per_device_train_batch_size), max(1, args.gradient_accumulation_steps)
+    return BatchLayout(per_device, accumulation, max(1, global_batch_size(args) // (per_device * accumulation)))
 
 
 def global_batch_size(args: TrainingArguments, per_process: int | None = None) -> int:

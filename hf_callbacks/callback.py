@@ -16,16 +16,21 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from hf_callbacks.applying import write_resumption
-from hf_callbacks.arguments import Hyperparameters, read_arguments
-from hf_callbacks.describe_trainer import check_task, describe_model, describe_task, describe_variant, read_model_config
-from hf_callbacks.ending import DivergenceWatch, ExceptionHook, gpu_seconds, last_caught_exception, peak_gpu_memory
+from hf_callbacks.arguments import RecordedHParams, read_arguments
+from hf_callbacks.checkpoint_note import note_of_run, stored_run_at, stored_run_of
+from hf_callbacks.divergence_watch import DivergenceWatch
 from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
-from hf_callbacks.objective import PREFIX, Objective, check_objective, find_objective_or_none
-from hf_callbacks.provenance import Target, provenance_of
-from hf_callbacks.resuming import StoredRun, checkpoint_of, note_of_run, read_stored_run, stored_run_of
-from hf_callbacks.watching import TrainWatcher, calling_trainer, watch
-from store.errors import InvalidArgumentError, MetaHPWarning, NotAppliedWarning, ObjectiveWarning, UnknownRunError
+from hf_callbacks.objective import PREFIX, EvaluationObjective, check_objective, find_objective_or_none
+from hf_callbacks.provenance import Provenance, Target, provenance_of
+from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
+from hf_callbacks.trainer_description import describe_task, read_model_config
+from hf_callbacks.trainer_host import TrainerHost
+from metahp_tuning.host import check_request, check_task
+from metahp_tuning.lazy_history import PendingRecommendation
+from metahp_tuning.model_description import describe_model, describe_variant
+from metahp_tuning.resumption import StoredRun, start_or_continue
+from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
+from store.recording.exception_hook import ExceptionHook, last_caught_exception
 from store.statuses import RunStatus
 from store.switches import is_off
 
@@ -66,7 +71,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     cause, also where the program catches it, and one before the loop begins is a run as well. In the first ``train()`` of a Trainer
     that got the callback by ``add_callback`` only steps, batches and evaluations are watched: an exception from elsewhere is recorded by
     ``sys.excepthook`` where it ends the program, and one that the program catches by the next ``train()`` or a
-    ``with MetaHPCallback() as callback:`` around it. A killed process is told by its silent heartbeat.
+    ``with MetaHPCallback() as callback:`` around it. A killed process is recognised by its missing heartbeat.
 
     What ``evaluate()`` and ``predict()`` find after training is added to the run; it is its outcome only where training had none.
 
@@ -78,7 +83,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         history: A ``History``, a path, or None for the default one.
 
     Raises:
-        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``, or missing for an objective whose name does not say it.
+        ObjectiveError: If ``direction`` is neither ``min`` nor ``max``, or missing for an objective whose name does not imply it.
         InvalidArgumentError: If ``task`` is neither a name nor a description.
     """
 
@@ -99,7 +104,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self._has_own_optimizer = False
         self._has_complained = False
         self._after: _AfterTraining | None = None
-        self._beginning: _Beginning | None = None
+        self._beginning: tuple[Any] | None = None
         self._clear()
 
     @property
@@ -146,8 +151,9 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             if self._recorder is not None:
                 self._close_abandoned()
             if trial is None:  # a search writes a trial's values only later, so until its loop begins nobody knows them
-                self._beginning = _Beginning(resume_from_checkpoint)
-                write_resumption(trainer, resume_from_checkpoint)
+                self._beginning = (resume_from_checkpoint,)
+                if resume_from_checkpoint:
+                    TrainerHost(trainer, check_request()).resume(resume_from_checkpoint)
         except Exception as error:
             self._complain("before train()", error)
 
@@ -156,9 +162,9 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         beginning, self._beginning = self._beginning, None
         try:
             if self._recorder is not None:
-                self._reach(trainer.args, trainer.state)
+                self._record_length(trainer.args, trainer.state)
             elif beginning is not None and trainer.is_world_process_zero():
-                self._open_unbegun(trainer, beginning)
+                self._open_unbegun(trainer, *beginning)
             if self._recorder is not None:
                 self._close(error=error)
         except Exception as problem:  # the user's own exception matters more than ours
@@ -166,7 +172,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
 
     @_guarded
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Note whether the user passed an optimizer: later the Trainer's own one cannot be told from it. Watch the Trainer."""
+        """Note whether the user passed an optimizer: later the Trainer's own one cannot be distinguished from it. Watch the Trainer."""
         self._has_own_optimizer = kwargs.get("optimizer") is not None
         if not is_off():
             _watch_caller()
@@ -207,12 +213,14 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
                 self._close_abandoned()
             eval_dataset = getattr(trainer, "eval_dataset", None)
             self._open(args, state, model, (_dataset_of(kwargs.get("train_dataloader")), eval_dataset), hyperparameters, stored)
-            self._warn_objective(self._objective)
+            if self._objective.problem is not None:
+                _warn(self._objective.problem, ObjectiveWarning)
         self._loaded = state.train_batch_size
         if self._recorder is not None:
             self._recorder.observe(found.observed)
             self.resumed_from = note_of_run(args, self._recorder.id)
-        self._check_applied(args, found)
+        for sentence in not_applied(args, provenance_of(args), found):
+            _warn(sentence, NotAppliedWarning)
 
     @_guarded
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -251,7 +259,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             status = RunStatus.DIVERGED
         elif state.global_step < state.max_steps:
             status = RunStatus.STOPPED  # early stopping, or a search that pruned its trial
-        self._reach(args, state)
+        self._record_length(args, state)
         recorder, objective, has_outcome = self._recorder, self._objective, self._has_outcome
         self._close(status=status)
         self._after = _AfterTraining(recorder, weakref.ref(state), objective, has_outcome)
@@ -265,10 +273,10 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         state: TrainerState,
         model: nn.Module | None,
         datasets: tuple[object, object],
-        hyperparameters: Hyperparameters,
+        hyperparameters: RecordedHParams,
         stored: StoredRun | None,
         *,
-        is_resumable: bool = True,
+        may_continue: bool = True,
     ) -> None:
         from store import History, open_history
 
@@ -280,8 +288,13 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         )
         history = open_history(self.history, for_recording=True)
         self._opened = None if isinstance(self.history, History) else history
-        start = functools.partial(
-            history.start_run,
+        # A hyperparameter search decides its trials' values; no recommendation of ours is being followed.
+        provenance = Provenance() if state.is_hyper_param_search else provenance_of(args)
+        self._save_pending(history, provenance)
+        self._recorder = start_or_continue(
+            history,
+            None if state.is_hyper_param_search else stored,
+            may_continue=may_continue,
             task=description,
             hparams=hyperparameters.values,
             objective=None if objective.is_late else objective.name,
@@ -294,10 +307,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             n_parameters=description.n_parameters,
             variant=None if model is None else describe_variant(model),
             description={**description.to_dict(), **describe_model(model)},
-            # A hyperparameter search decides its trials' values; no recommendation of ours is being followed.
-            recommendation_id=None if state.is_hyper_param_search else provenance_of(args).recommendation_id,
+            recommendation_id=provenance.recommendation_id,
         )
-        self._recorder = _start_or_resume(start, None if state.is_hyper_param_search else stored, is_resumable)
         self._run_id = self._recorder.id
         self._objective = objective
         self._has_outcome = False
@@ -306,24 +317,31 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self._before = last_caught_exception()
         self._hook = ExceptionHook(self, lambda callback, error: callback._close(error=error))
 
-    def _open_unbegun(self, trainer: Trainer, beginning: _Beginning) -> None:
+    def _save_pending(self, history: History, provenance: Provenance) -> None:
+        """Save what was recommended before there was a history."""
+        for pending in provenance.pending:
+            try:
+                PendingRecommendation.from_dict(pending).save(history)
+            except Exception as error:  # the run matters more
+                self._complain("saving the recommendation", error)
+
+    def _open_unbegun(self, trainer: Trainer, resume_from_checkpoint: Any) -> None:
         """Open the run of a training that fails before its loop: nothing is in force yet, so the row holds what was asked for.
 
         A run that was to be resumed stays as it was, and is named as the parent.
         """
         args, model, state = trainer.args, trainer.model, TrainerState()
         hyperparameters = put_in_force(InForce(), args, read_model_config(model, read_arguments(args)), state)
-        checkpoint = checkpoint_of(beginning.resume_from_checkpoint, args.output_dir)
-        stored = None if checkpoint is None else read_stored_run(checkpoint)
-        self._open(args, state, model, (trainer.train_dataset, trainer.eval_dataset), hyperparameters, stored, is_resumable=False)
+        stored = stored_run_at(resume_from_checkpoint, args.output_dir)
+        self._open(args, state, model, (trainer.train_dataset, trainer.eval_dataset), hyperparameters, stored, may_continue=False)
 
     def _target(self, args: TrainingArguments) -> Target:
-        """Return what this run is for: the callback's own word first, else what ``autoconfig`` was told."""
-        told = provenance_of(args).target
-        task = self.task if self.task is not None else told.task
+        """Return what this run is for: by the callback's own arguments first, else by those of ``autoconfig``."""
+        asked = provenance_of(args).target
+        task = self.task if self.task is not None else asked.task
         if self.objective is not None:
             return Target(task, self.objective, self.direction)
-        return Target(task, told.objective, self.direction or told.direction)
+        return Target(task, asked.objective, self.direction or asked.direction)
 
     def _is_retry(self, args: TrainingArguments, state: TrainerState) -> bool:
         """Say whether this beginning belongs to the open run: the host retries with a smaller batch inside one ``train()``."""
@@ -357,14 +375,13 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         renamed = {AFTER + name if name.startswith(PREFIX) else name: value for name, value in found.items()}
         after.recorder.log_after_end(renamed, state.global_step)
 
-    def _reach(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _record_length(self, args: TrainingArguments, state: TrainerState) -> None:
         if self._recorder is None:
             return
-        reached: dict[str, Any] = {"epochs_reached": state.epoch, "steps_reached": state.global_step}
-        gpu_s, memory = gpu_seconds(args, time.monotonic() - self._started), peak_gpu_memory()
-        reached |= {} if gpu_s is None else {"gpu_s": gpu_s}
-        reached |= {} if memory is None else {"peak_gpu_memory_bytes": memory}
-        self._recorder.update(**reached)
+        self._recorder.update(epochs_reached=state.epoch, steps_reached=state.global_step)
+        if args.device.type == "cuda":
+            n_gpus = max(1, args.n_gpu) * max(1, args.world_size)
+            self._recorder.update(gpu_s=(time.monotonic() - self._started) * n_gpus)
 
     def _close_abandoned(self) -> None:
         """Close a run whose ``train()`` ended without an event: an exception that the program caught."""
@@ -387,14 +404,6 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             if opened is not None:
                 opened.close()
 
-    def _check_applied(self, args: TrainingArguments, found: InForce) -> None:
-        for sentence in not_applied(args, provenance_of(args), found):
-            _warn(sentence, NotAppliedWarning)
-
-    def _warn_objective(self, objective: Objective) -> None:
-        if objective.problem is not None:
-            _warn(objective.problem, ObjectiveWarning)
-
     def _complain(self, where: str, error: Exception) -> None:
         logger.debug("metahp failed in %s:", where, exc_info=error)
         if not self._has_complained:
@@ -411,15 +420,8 @@ class _AfterTraining:
 
     recorder: RunRecorder
     state: weakref.ref[TrainerState]
-    objective: Objective
+    objective: EvaluationObjective
     has_outcome: bool
-
-
-@dataclass(frozen=True)
-class _Beginning:
-    """A ``train()`` that was called and whose loop has not begun."""
-
-    resume_from_checkpoint: Any
 
 
 def _watch_caller(*, is_training: bool = False) -> Trainer | None:
@@ -430,42 +432,11 @@ def _watch_caller(*, is_training: bool = False) -> Trainer | None:
     return trainer
 
 
-def _start_or_resume(start: Callable[..., RunRecorder], stored: StoredRun | None, is_resumable: bool) -> RunRecorder:
-    """Go on with the run of a checkpoint; where this history cannot, start one that names it as its parent."""
-    if stored is None or stored.run_id is None:
-        return start()
-    if not is_resumable:
-        return start(parent_run_id=stored.run_id)
-    try:
-        return start(resume=stored.run_id)
-    except (UnknownRunError, InvalidArgumentError) as error:
-        logger.debug("Run %s cannot go on: %s", stored.run_id, error)
-        return start(parent_run_id=stored.run_id)
-
-
 def _fresh_state() -> dict[str, Any]:
     """What a callback knows between two runs."""
-    recorder: RunRecorder | None = None
-    opened: History | None = None
-    hook: ExceptionHook | None = None
-    loaded: int | None = None
-    before: BaseException | None = None
-    run_id: str | None = None
-    beginning: _Beginning | None = None
-    return {
-        "_recorder": recorder,
-        "_opened": opened,
-        "_hook": hook,
-        "_loaded": loaded,
-        "_before": before,
-        "_run_id": run_id,
-        "_beginning": beginning,
-        "_objective": Objective(),
-        "_has_outcome": False,
-        "_started": 0.0,
-        "_watch": DivergenceWatch(),
-        "_logged": (-1, frozenset[str]()),
-    }
+    nothing = dict.fromkeys(("_recorder", "_opened", "_hook", "_loaded", "_before", "_run_id", "_beginning"))
+    watch, logged = DivergenceWatch(), (-1, frozenset[str]())
+    return {**nothing, "_objective": EvaluationObjective(), "_has_outcome": False, "_started": 0.0, "_watch": watch, "_logged": logged}
 
 
 def _dataset_of(loader: Any) -> object:

@@ -1,4 +1,4 @@
-"""Which fields nobody may rewrite any more, and which a rewrite would not reach: canonical name -> the reason, in words."""
+"""Which fields something else decides, and which others switch off: canonical name -> the reason, in words."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from transformers import TrainingArguments
 
 from hf_callbacks.arguments import plain_value
+from store.hyperparameters import ACCUMULATION, PER_DEVICE_BATCH_SIZE, REGISTRY
 
 EVERY_FIELD = "*"
 """Stands for all names."""
 
 _DEEPSPEED_NAMES: dict[str, tuple[str, ...]] = {
-    "train_micro_batch_size_per_gpu": ("batch_size",),
-    "train_batch_size": ("batch_size", "gradient_accumulation_steps"),
-    "gradient_accumulation_steps": ("gradient_accumulation_steps",),
+    "train_micro_batch_size_per_gpu": (PER_DEVICE_BATCH_SIZE,),
+    "train_batch_size": (PER_DEVICE_BATCH_SIZE, ACCUMULATION),
+    "gradient_accumulation_steps": (ACCUMULATION,),
     "gradient_clipping": ("max_grad_norm",),
     "optimizer.type": ("optimizer",),
     "optimizer.params.lr": ("learning_rate",),
@@ -33,19 +34,14 @@ _DEEPSPEED_NAMES: dict[str, tuple[str, ...]] = {
 """Entry of a DeepSpeed configuration -> what of ours it decides, as the host fills it in."""
 
 _NO_WARM_UP = ("constant", "reduce_lr_on_plateau", "greedy")
-_ADAM_ONLY = ("adam_beta1", "adam_beta2", "adam_epsilon")
 
 
 def fixed_fields(args: TrainingArguments, *, is_built: bool = False) -> dict[str, str]:
-    """Return what must be left alone: canonical name, or ``*`` for every name, -> why.
+    """Return what cannot be rewritten: canonical name, or ``*`` for every name, -> why.
 
-    Args:
-        args: The training arguments.
-        is_built: Whether a Trainer has them already. DeepSpeed's ``auto`` entries are filled in when arguments are built: new
-            arguments fill them anew, but arguments that a Trainer holds would then disagree with them.
+    DeepSpeed's ``auto`` entries are filled in when arguments are built: new arguments fill them anew, but those of a Trainer that
+    ``is_built`` would then disagree with them.
     """
-    if args.resume_from_checkpoint:
-        return {EVERY_FIELD: "the run resumes from a checkpoint, which brings its own values"}
     return {**_without_effect(args), **_fixed_by_deepspeed(args, is_built)}
 
 
@@ -58,8 +54,9 @@ def _without_effect(args: TrainingArguments) -> dict[str, str]:
     if schedule in _NO_WARM_UP:
         found |= dict.fromkeys(("warmup_steps", "warmup_ratio"), f"the schedule {schedule!r} has no warm-up")
     optimizer = str(plain_value(args.optim))
-    if not any(word in optimizer for word in ("adam", "lamb", "lion", "ademamix")):
-        found |= dict.fromkeys(_ADAM_ONLY, f"the optimizer {optimizer!r} does not use it")
+    for row in REGISTRY:
+        if row.used_by and not any(word in optimizer for word in row.used_by):
+            found[row.name] = f"the optimizer {optimizer!r} does not use it"
     return found
 
 
@@ -95,7 +92,5 @@ def _deepspeed_config(given: Any) -> Mapping[str, Any] | None:
 def _entry(config: Mapping[str, Any], path: str) -> Any:
     value: Any = config
     for part in path.split("."):
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(part)
+        value = value.get(part) if isinstance(value, Mapping) else None
     return value

@@ -11,26 +11,26 @@ from transformers import TrainerState, TrainingArguments
 
 from hf_callbacks.arguments import (
     WARM_UP,
-    Hyperparameters,
+    RecordedHParams,
     argument_values,
     global_batch_size,
     is_ratio,
     precision_of,
     warm_up_ratio,
 )
-from hf_callbacks.model_values import read_model_value
 from hf_callbacks.provenance import Provenance, provenance_of
+from metahp_tuning.configured_values import read_model_value
 from metahp_tuning.task_description import read_optimizer, read_scheduler
 from metamodel.explanation import format_value
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE, REGISTRY, TRANSFORMERS, trainer_fields
 from store.statuses import Source
 from store.values import same_value
 
-BATCH_FIELD = "per_device_train_batch_size"
-_LIVE = ("gradient_accumulation_steps", "max_grad_norm")
-"""Fields that the training loop reads from the arguments at every step, so that the argument is what is in force."""
+FIELDS_OF_TRAINER = trainer_fields(TRANSFORMERS)
+BATCH_FIELD = FIELDS_OF_TRAINER[PER_DEVICE_BATCH_SIZE]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InForce:
     """What was read back.
 
@@ -39,14 +39,14 @@ class InForce:
         observed: Field of the training arguments -> value found in force.
         reasons: Field -> why it may differ from the argument.
         sources: Field -> who decided a value that differs.
-        own_optimizer: Class name of an optimizer the user passed, else None.
+        users_optimizer: Class name of an optimizer the user passed, else None.
     """
 
     details: Mapping[str, Any] = field(default_factory=dict)
     observed: Mapping[str, Any] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
-    own_optimizer: str | None = None
+    users_optimizer: str | None = None
 
 
 def read_back(
@@ -67,14 +67,15 @@ def read_back(
         optimizer: The optimizer, None if there is none.
         scheduler: The schedule, None if there is none.
         loader: The training loader, None if unknown.
-        has_own_optimizer: Whether the user passed the optimizer, so that the arguments say nothing about it.
+        has_own_optimizer: Whether the user passed the optimizer, so that the arguments do not describe it.
         model: The model, None if unknown; what was rewritten in it is read back from its modules.
     """
     observed: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     sources: dict[str, Source] = {}
     details = _optimizer_details(optimizer)
-    for name, reading in (("learning_rate", "optimizer.lr"), ("weight_decay", "optimizer.weight_decay")):
+    for row in (item for item in REGISTRY if item.group_key is not None and item.name in FIELDS_OF_TRAINER):
+        name, reading = FIELDS_OF_TRAINER[row.name], f"optimizer.{row.group_key}"
         if isinstance(details.get(reading), int | float):
             observed[name] = details[reading]
         if has_own_optimizer:
@@ -84,21 +85,22 @@ def read_back(
             sources[name] = Source.RESUME
     details |= _scheduler_details(scheduler)
     observed |= _schedule_readings(args, state, details)
-    reasons[WARM_UP] = "the schedule was made with another one"
-    observed |= {name: getattr(args, name) for name in _LIVE}
+    reasons[WARM_UP] = "the scheduler was created with a different value"
+    # The loop reads these from the arguments at every step, so that the argument is what is in force.
+    live = [FIELDS_OF_TRAINER[row.name] for row in REGISTRY if TRANSFORMERS in row.reads_live]
+    observed |= {name: getattr(args, name) for name in live}
     observed |= _model_readings(model, args)
     loaded = _loader_batch_size(loader) or state.train_batch_size
     if loaded:
         observed[BATCH_FIELD] = loaded // max(1, args.n_gpu)
-        reasons[BATCH_FIELD] = "the loader was made with another one"
+        reasons[BATCH_FIELD] = "the loader was created with a different value"
         if args.auto_find_batch_size:
             reasons[BATCH_FIELD], sources[BATCH_FIELD] = "auto_find_batch_size lowered it", Source.CONSTRAINT
-    own = details["optimizer.class"] if has_own_optimizer and "optimizer.class" in details else None
-    return InForce(details, observed, reasons, sources, own)
+    return InForce(details, observed, reasons, sources, details.get("optimizer.class") if has_own_optimizer else None)
 
 
 def _schedule_readings(args: TrainingArguments, state: TrainerState, details: Mapping[str, Any]) -> dict[str, Any]:
-    """Read back the warm-up from the schedule and the epochs from the loop, each in the words of its argument where they agree."""
+    """Read back the warm-up from the schedule and the epochs from the loop, each as its argument has it where they agree."""
     found: dict[str, Any] = {}
     steps = details.get("lr_scheduler.num_warmup_steps")
     if isinstance(steps, int) and state.max_steps > 0:
@@ -113,19 +115,11 @@ def _model_readings(model: Any, args: TrainingArguments) -> dict[str, Any]:
     """Read back from a model's modules what a recommendation wrote into its configuration."""
     config = getattr(model, "config", None)
     names = [name for name in provenance_of(args).rewrites if not hasattr(args, name) and hasattr(config, name)]
-    found = {name: read_model_value(model, name) for name in names}
-    return {name: "not the same in all modules" if value is None else value for name, value in found.items()}
+    return {name: "not the same in all modules" if (value := read_model_value(model, name)) is None else value for name in names}
 
 
-def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters, state: TrainerState) -> Hyperparameters:
-    """Add what was read back; a value in force replaces the argument it overrules, which stays as what was requested.
-
-    Args:
-        found: What was read back.
-        args: The training arguments.
-        into: The hyperparameters as arguments and model say them.
-        state: The Trainer's state, which knows the steps of the whole training.
-    """
+def put_in_force(found: InForce, args: TrainingArguments, into: RecordedHParams, state: TrainerState) -> RecordedHParams:
+    """Add what was read back; a value in force replaces the argument it overrules, which stays as what was requested."""
     for name, rewrite in provenance_of(args).rewrites.items():
         if name in into.values and not hasattr(args, name) and same_value(into.values[name], rewrite.applied):
             into.put(name, rewrite.applied, rewrite.source, rewrite.requested)
@@ -140,8 +134,8 @@ def put_in_force(found: InForce, args: TrainingArguments, into: Hyperparameters,
         asked = into.values.get(name)
         if name in into.values and not _same(value, asked):
             into.put(name, value, found.sources.get(name, Source.USER), asked)
-    if found.own_optimizer is not None:
-        into.put("optimizer", found.own_optimizer, Source.USER)
+    if found.users_optimizer is not None:
+        into.put("optimizer", found.users_optimizer, Source.USER)
     per_process = found.observed.get(BATCH_FIELD)
     per_process = None if per_process is None else per_process * max(1, args.n_gpu)
     into.put("global_batch_size", global_batch_size(args, per_process), into.sources.get(BATCH_FIELD, Source.USER))
@@ -168,7 +162,7 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _optimizer_details(optimizer: Any) -> dict[str, Any]:
-    # Accelerate wraps the optimizer; its class name would say nothing.
+    # Accelerate wraps the optimizer.
     optimizer = getattr(optimizer, "optimizer", optimizer)
     if optimizer is None:
         return {}
@@ -182,7 +176,7 @@ def _scheduler_details(scheduler: Any) -> dict[str, Any]:
     if scheduler is None:
         return {}
     details = read_scheduler(scheduler)
-    # The knob is lr_scheduler_type; nearly all of the host's schedules are LambdaLR.
+    # The setting is lr_scheduler_type; nearly all of the host's schedules are LambdaLR.
     name = details.pop("lr_scheduler", None)
     made_with = getattr((getattr(scheduler, "lr_lambdas", None) or [None])[0], "keywords", {})
     scalars = {f"lr_scheduler.{key}": value for key, value in made_with.items() if isinstance(value, bool | int | float | str)}
@@ -190,8 +184,5 @@ def _scheduler_details(scheduler: Any) -> dict[str, Any]:
 
 
 def _loader_batch_size(loader: Any) -> int | None:
-    for holder in (loader, getattr(loader, "batch_sampler", None)):
-        size = getattr(holder, "batch_size", None)
-        if isinstance(size, int):
-            return size
-    return None
+    sizes = (getattr(holder, "batch_size", None) for holder in (loader, getattr(loader, "batch_sampler", None)))
+    return next((size for size in sizes if isinstance(size, int)), None)

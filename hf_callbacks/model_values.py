@@ -1,75 +1,29 @@
-"""Dropout and number of layers: they live in a model's configuration, and a built model has copied them into its modules.
-
-Which modules a name of the configuration drives is found by building the model twice without memory (on torch's ``meta`` device), once
-with another value: the modules that differ are the ones. So ``hidden_dropout_prob`` and ``attention_probs_dropout_prob`` are told
-apart even where both are 0.1, and dropout that a module applies as a function is found as well.
-"""
+"""A model's own values in a Trainer: which can still be changed, and how they get into a model that ``model_init`` builds."""
 
 from __future__ import annotations
 
-import copy
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch import nn
-from transformers import PreTrainedModel
-
+from metahp_tuning.configured_values import attributes_of, base_model, is_depth, model_settings, skeleton_of, with_values
 from metahp_tuning.precedence import Setting
-from metahp_tuning.task_description import preserved_rng
-from store.names import canonical_name, canonical_names
 from store.statuses import Source
-from store.values import same_value
 
-logger = logging.getLogger(__name__)
-
-_MARK = 0.12345678901
-"""A dropout nobody has: where it shows up in a model built with it, that place is driven by the name it was given under."""
-
-NOT_REBUILT = "the model cannot be built from its configuration alone, so nobody can tell which modules it drives"
-Place = tuple[str, str]
-"""Path of a module, name of its attribute."""
+NOT_REBUILT = "the model cannot be built from its configuration only, so it is unknown which modules use the value"
 
 
-def is_dropout(name: str, value: object) -> bool:
-    """Say whether an entry of a configuration is a probability of dropout."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and "drop" in name.lower() and 0 <= float(value) < 1  # type: ignore[arg-type]
-
-
-def is_depth(name: str, value: object) -> bool:
-    """Say whether an entry of a configuration is a number of layers."""
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return is_count and (canonical_name(name) == "num_layers" or name in {"num_decoder_layers", "encoder_layers", "decoder_layers"})
-
-
-def model_settings(model: object) -> dict[str, Setting]:
-    """Return what of a model's configuration can be tuned: canonical name -> value and who chose it.
-
-    Args:
-        model: The model; other than a transformers one has none.
-    """
-    base = base_model(model)
-    if base is None:
-        return {}
-    values = {name: value for name, value in base.config.to_dict().items() if is_dropout(name, value) or is_depth(name, value)}
-    names, defaults = canonical_names(list(values)), default_config(base.config)
+def trainer_model_settings(trainer: Any) -> dict[str, Setting]:
+    """Return what of the configuration of a Trainer's model can be tuned, with the values that its next training builds it with."""
+    built = trainer.model_init.values if isinstance(trainer.model_init, RebuiltModel) else {}
     return {
-        names[raw]: Setting(raw, value, Source.DEFAULT if raw in defaults and defaults[raw] == value else Source.USER)
-        for raw, value in values.items()
+        name: Setting(setting.raw_name, built[setting.raw_name], Source.USER) if setting.raw_name in built else setting
+        for name, setting in model_settings(trainer.model).items()
     }
 
 
-def fixed_model_values(model: object, model_init: object, pretrained: str) -> dict[str, str]:
-    """Return which of these nobody can change any more: canonical name -> why.
-
-    Args:
-        model: The model.
-        model_init: The Trainer's ``model_init``, None if it was given a model.
-        pretrained: Name of the weights it starts from, empty for none.
-    """
+def fixed_model_values(model: Any, model_init: object, pretrained: str) -> dict[str, str]:
+    """Return which of these can no longer be changed: canonical name -> why; ``pretrained`` names the weights it starts from."""
     base = base_model(model)
     found: dict[str, str] = {}
     if base is None:
@@ -82,35 +36,15 @@ def fixed_model_values(model: object, model_init: object, pretrained: str) -> di
                 found[name] = "parts of the model are frozen or wrapped, which a model built anew would not be"
             elif model_init is None:
                 found[name] = "the model is built already; pass model_init= to the Trainer instead of a model"
-            elif _skeleton(base, {}) is None:
+            elif skeleton_of(base, {}) is None:
                 found[name] = NOT_REBUILT
-        elif not _places(base, setting.raw_name):
-            found[name] = NOT_REBUILT if _skeleton(base, {}) is None else "no module of the model uses it"
+        elif not attributes_of(base, setting.raw_name):
+            found[name] = NOT_REBUILT if skeleton_of(base, {}) is None else "no module of the model uses it"
     return found
-
-
-def base_model(model: object) -> PreTrainedModel | None:
-    """Return the transformers model behind a model, unwrapped from PEFT; None where there is none."""
-    if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):
-        model = model.get_base_model()
-    return model if isinstance(model, PreTrainedModel) else None
-
-
-def default_config(config: Any) -> dict[str, Any]:
-    """Return what a configuration of this class says by default, empty where it cannot be made without arguments."""
-    try:
-        values: dict[str, Any] = type(config)().to_dict()
-    except Exception:  # a user's own configuration may need arguments; then no value is known to be a default
-        return {}
-    return values
 
 
 def set_model_values(trainer: Any, values: Mapping[str, Any]) -> None:
     """Give a Trainer's model other values: now where it is built already, and each time ``model_init`` builds it.
-
-    Args:
-        trainer: The Trainer, before ``train()``.
-        values: Name in the model's configuration -> value.
 
     Raises:
         ValueError: If the model cannot be built with these values.
@@ -120,22 +54,17 @@ def set_model_values(trainer: Any, values: Mapping[str, Any]) -> None:
     if trainer.model_init is None:
         with_values(trainer.model, values)
         return
-    original = trainer.model_init.original if isinstance(trainer.model_init, RebuiltModel) else trainer.model_init
+    original: Callable[..., Any] = trainer.model_init
+    if isinstance(trainer.model_init, RebuiltModel):
+        original, values = trainer.model_init.original, {**trainer.model_init.values, **values}
     base = base_model(trainer.model)
-    if base is None or _skeleton(base, values) is None:
+    if base is None or skeleton_of(base, values) is None:
         raise ValueError(f"{type(trainer.model).__name__} cannot be built with {dict(values)}")
     trainer.model_init = RebuiltModel(original, values)
 
 
 class RebuiltModel:
-    """A ``model_init`` that gives the user's model with other values in its configuration.
-
-    A trial of a hyperparameter search gets what the user's own function gives.
-
-    Args:
-        original: The user's function.
-        values: Name in the model's configuration -> value.
-    """
+    """A ``model_init`` that gives the user's model with other values; a trial of a search gets what the user's own function gives."""
 
     def __init__(self, original: Callable[..., Any], values: Mapping[str, Any]) -> None:
         self.original = original
@@ -145,76 +74,3 @@ class RebuiltModel:
         """Build a model; ``trial`` is None outside of a search."""
         model = self.original(trial) if len(inspect.signature(self.original).parameters) > 0 else self.original()
         return model if trial is not None else with_values(model, self.values)
-
-
-def with_values(model: Any, values: Mapping[str, Any]) -> Any:
-    """Return a model with other values: dropout in place, another number of layers as a new model.
-
-    Raises:
-        ValueError: If the model cannot be built with these values.
-    """
-    base = base_model(model)
-    if base is None:
-        raise ValueError(f"{type(model).__name__} is no transformers model")
-    if any(is_depth(name, value) and getattr(base.config, name) != value for name, value in values.items()):
-        return type(base)(_changed_config(base.config, values))
-    for name, value in values.items():
-        for path, attribute in _places(base, name):
-            setattr(base.get_submodule(path), attribute, value)
-        for module in base.modules():
-            config = getattr(module, "config", None)
-            if config is not None and hasattr(config, name):
-                setattr(config, name, value)
-    return model
-
-
-def read_model_value(model: object, name: str) -> Any:
-    """Read back what is really in force in a model under a name of its configuration; None where its modules disagree with it.
-
-    Args:
-        model: The model.
-        name: Name in its configuration, of a dropout or a number of layers.
-    """
-    base = base_model(model)
-    value = getattr(base.config, name, None) if base is not None else None
-    if base is None or value is None:
-        return None
-    if is_depth(name, value):
-        skeleton = _skeleton(base, {})
-        is_same = skeleton is not None and {n for n, _ in skeleton.named_parameters()} == {n for n, _ in base.named_parameters()}
-        return value if is_same or base is not model else None
-    found = [getattr(base.get_submodule(path), attribute) for path, attribute in _places(base, name)]
-    return found[0] if found and all(same_value(item, found[0]) for item in found) else (None if found else value)
-
-
-def _places(model: PreTrainedModel, name: str) -> list[Place]:
-    """Return where in a model's modules a dropout of its configuration ended up."""
-    plain, marked = _skeleton(model, {}), _skeleton(model, {name: _MARK})
-    if plain is None or marked is None:
-        return []
-    before = dict(plain.named_modules())
-    return [
-        (path, attribute)
-        for path, module in marked.named_modules()
-        if path in before
-        for attribute, value in vars(module).items()
-        if isinstance(value, float) and value == _MARK and vars(before[path]).get(attribute) != _MARK
-    ]
-
-
-def _skeleton(model: PreTrainedModel, values: Mapping[str, Any]) -> PreTrainedModel | None:
-    """Build a model of the same class and configuration, but for some values, without weights; None where that is not possible."""
-    try:
-        with preserved_rng(), torch.device("meta"):
-            built = type(model)(_changed_config(model.config, values))
-    except Exception as error:  # a user's own class may need more than a configuration
-        logger.debug("%s cannot be built from its configuration: %s", type(model).__name__, error)
-        return None
-    return built if isinstance(built, nn.Module) else None
-
-
-def _changed_config(config: Any, values: Mapping[str, Any]) -> Any:
-    changed = copy.deepcopy(config)
-    for name, value in values.items():
-        setattr(changed, name, value)
-    return changed

@@ -15,8 +15,8 @@ from store.names import Direction, infer_direction, resolve_direction
 PREFIX = "eval_"
 
 
-@dataclass(frozen=True)
-class Objective:
+@dataclass(frozen=True, slots=True)
+class EvaluationObjective:
     """The objective found, or in ``problem`` why there is none. A problem beside a name is a doubt, not a failure.
 
     Attributes:
@@ -42,19 +42,11 @@ def evaluates(args: TrainingArguments) -> bool:
     return str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
 
 
-def find_objective(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
-    """Find the objective of a run.
-
-    Args:
-        args: The training arguments; ``metric_for_best_model`` and ``greater_is_better`` speak where the caller does not.
-        objective: Metric, with or without ``eval_``; None to look for one.
-        direction: ``min`` or ``max``; None to infer it.
-
-    Returns:
-        The objective; without a name where the run has none.
+def find_objective(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> EvaluationObjective:
+    """Find the objective of a run; ``metric_for_best_model`` and ``greater_is_better`` count where the caller passes nothing.
 
     Raises:
-        ObjectiveError: If a direction is given that is none, or none is given and nothing says it.
+        ObjectiveError: If a direction is given that is none, or none is given and it cannot be inferred.
     """
     found = _find(args, objective, direction)
     if evaluates(args) or found.name is None:
@@ -62,29 +54,29 @@ def find_objective(args: TrainingArguments, objective: str | None = None, direct
     return replace(found, problem=found.problem or _never_evaluates(found.name), is_late=True)
 
 
-def _find(args: TrainingArguments, objective: str | None, direction: str | None) -> Objective:
+def _find(args: TrainingArguments, objective: str | None, direction: str | None) -> EvaluationObjective:
     host = None if args.metric_for_best_model is None else evaluation_name(args.metric_for_best_model)
     host_direction = None if args.greater_is_better is None else (Direction.MAX if args.greater_is_better else Direction.MIN)
     if objective is not None:
         name = evaluation_name(objective)
         if direction is None and infer_direction(name) is None and name == host and host_direction is not None:
-            return Objective(name, host_direction)
-        return Objective(name, resolve_direction(name, direction))
+            return EvaluationObjective(name, host_direction)
+        return EvaluationObjective(name, resolve_direction(name, direction))
     if host is not None:
         found = resolve_direction(host, direction) if direction is not None or host_direction is None else host_direction
         inferred = infer_direction(host)
         if direction is None and inferred is not None and inferred is not found:
-            return Objective(host, found, _contradiction(host, found, inferred))
-        return Objective(host, found)
+            return EvaluationObjective(host, found, _contradiction(host, found, inferred))
+        return EvaluationObjective(host, found)
     name = PREFIX + "loss"
-    return Objective(name, resolve_direction(name, direction))
+    return EvaluationObjective(name, resolve_direction(name, direction))
 
 
 def check_objective(objective: str | None, direction: str | None) -> None:
-    """Check what a callback is given, as far as that can be told before there are training arguments.
+    """Check what a callback is given, as far as that is possible before there are training arguments.
 
     Raises:
-        ObjectiveError: If the direction is neither ``min`` nor ``max``, or missing for a name that does not say it.
+        ObjectiveError: If the direction is neither ``min`` nor ``max``, or missing for a name that does not imply it.
     """
     if objective is not None:
         resolve_direction(evaluation_name(objective), direction)
@@ -92,12 +84,12 @@ def check_objective(objective: str | None, direction: str | None) -> None:
         resolve_direction("loss", direction)
 
 
-def find_objective_or_none(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> Objective:
-    """Find the objective as above, but say a mistake in ``problem`` instead of raising: for use while training."""
+def find_objective_or_none(args: TrainingArguments, objective: str | None = None, direction: str | None = None) -> EvaluationObjective:
+    """Find the objective as above, but name a mistake in ``problem`` instead of raising: for use while training."""
     try:
         return find_objective(args, objective, direction)
     except ObjectiveError as error:
-        return Objective(problem=f"{error} The run is kept without an objective.")
+        return EvaluationObjective(problem=f"{error} The run is kept without an objective.")
 
 
 def _never_evaluates(name: str) -> str:

@@ -1,6 +1,6 @@
 """How a recommendation's id travels on training arguments, through copies, pickles and ``training_args.bin``.
 
-``TrainingArguments`` does not record which fields the user set, and no field of it may hold a stranger's note. Arguments that
+``TrainingArguments`` does not record which fields the user set, and none of its fields is free for a note of ours. Arguments that
 ``autoconfig`` returns are therefore of a subclass with two more fields. Everything else about it is the host's class:
 
 - ``isinstance`` holds, and the class has the name, module and constructor of its base;
@@ -15,36 +15,28 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, make_dataclass
+from enum import Enum
 from typing import Any
 
 from transformers import TrainingArguments
 
 from metahp_tuning.precedence import Change
+from metahp_tuning.resumption import Rewrite
 from metamodel.data.task import TaskDescription
-from store.statuses import Source
 from store.values import same_value
 
 ID_FIELD = "metahp"
 """Attribute that holds the recommendation's id, or None."""
 NOTE_FIELD = "metahp_note"
-"""Attribute that holds what ``Provenance`` says, as plain data: it must load where our classes do not exist."""
+"""Attribute that holds a ``Provenance`` as plain data: it must load where our classes do not exist."""
 FIELDS = (ID_FIELD, NOTE_FIELD)
 
 _CLASSES: dict[type[TrainingArguments], type[TrainingArguments]] = {}
 
 
-@dataclass(frozen=True)
-class Rewrite:
-    """One rewritten field: the user's own value, ours, and who decided it."""
-
-    requested: Any
-    applied: Any
-    source: Source = Source.METAHP
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Target:
-    """What the user said the run is for: task, objective and direction; None where nothing was said."""
+    """What the user passed about the run: task, objective and direction; None where nothing was passed."""
 
     task: str | TaskDescription | None = None
     objective: str | None = None
@@ -63,7 +55,7 @@ class Target:
         return cls(task, values.get("objective"), values.get("direction"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """Who decided what on a set of training arguments.
 
@@ -72,12 +64,14 @@ class Provenance:
         explicit: Fields the user passed as keywords; their values are the user's even where they equal the default.
         rewrites: Field -> what was rewritten.
         target: What the recommendation was asked for.
+        pending: Recommendations that were made where there was no history yet, as ``PendingRecommendation.to_dict`` gives them.
     """
 
     recommendation_id: str | None = None
     explicit: frozenset[str] = frozenset()
     rewrites: Mapping[str, Rewrite] = field(default_factory=dict)
     target: Target = Target()
+    pending: tuple[Mapping[str, Any], ...] = ()
 
     def rewrite_in_force(self, name: str, value: Any) -> Rewrite | None:
         """Return the rewrite behind a field's present value, None where the user changed the field again afterwards."""
@@ -87,24 +81,19 @@ class Provenance:
 
 def rewrites_of(changes: Iterable[Change]) -> dict[str, Rewrite]:
     """Turn planned changes into what travels with the arguments."""
-    return {change.raw_name: Rewrite(change.old, change.new, change.source) for change in changes}
+    return {
+        change.raw_name: Rewrite(change.old, change.new.value if isinstance(change.new, Enum) else change.new, change.source)
+        for change in changes
+    }
 
 
 def provenance_of(args: TrainingArguments) -> Provenance:
     """Return what travels on these arguments; empty for arguments that ``autoconfig`` never saw."""
     note = getattr(args, NOTE_FIELD, None) or {}
-    rewrites, target = read_rewrites(note.get("rewrites", {})), Target.from_dict(note.get("target", {}))
-    return Provenance(getattr(args, ID_FIELD, None), frozenset(note.get("explicit", ())), rewrites, target)
-
-
-def plain_rewrites(rewrites: Mapping[str, Rewrite]) -> dict[str, dict[str, Any]]:
-    """Return rewrites as plain data."""
-    return {name: {"requested": item.requested, "applied": item.applied, "source": str(item.source)} for name, item in rewrites.items()}
-
-
-def read_rewrites(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Rewrite]:
-    """Rebuild what ``plain_rewrites`` gave."""
-    return {name: Rewrite(item["requested"], item["applied"], Source(item["source"])) for name, item in values.items()}
+    rewrites = {name: Rewrite.from_dict(item) for name, item in note.get("rewrites", {}).items()}
+    target = Target.from_dict(note.get("target", {}))
+    explicit, pending = frozenset(note.get("explicit", ())), tuple(note.get("pending", ()))
+    return Provenance(getattr(args, ID_FIELD, None), explicit, rewrites, target, pending)
 
 
 def recommendation_id(args: TrainingArguments) -> str | None:
@@ -114,10 +103,10 @@ def recommendation_id(args: TrainingArguments) -> str | None:
 
 def write_provenance(args: TrainingArguments, provenance: Provenance) -> None:
     """Put a note on arguments in place, as plain attributes."""
-    rewrites = plain_rewrites(provenance.rewrites)
+    rewrites = {name: item.to_dict() for name, item in provenance.rewrites.items()}
     setattr(args, ID_FIELD, provenance.recommendation_id)
-    target = provenance.target.to_dict()
-    setattr(args, NOTE_FIELD, {"explicit": sorted(provenance.explicit), "rewrites": rewrites, "target": target})
+    note = {"explicit": sorted(provenance.explicit), "rewrites": rewrites, "target": provenance.target.to_dict()}
+    setattr(args, NOTE_FIELD, {**note, "pending": list(provenance.pending)})
 
 
 def with_provenance(args: TrainingArguments, provenance: Provenance) -> TrainingArguments:
@@ -152,7 +141,7 @@ def _make_noted_class(base: type[TrainingArguments]) -> type[TrainingArguments]:
         return {name: value for name, value in values.items() if name not in FIELDS}
 
     def to_sanitized_dict(self: Any) -> dict[str, Any]:
-        # What TensorBoard shows of a run; nobody builds arguments from it.
+        # What TensorBoard shows of a run; no arguments are built from it.
         return {**base.to_sanitized_dict(self), ID_FIELD: str(self.metahp)}
 
     def reduce(self: Any, protocol: Any) -> tuple[Any, ...]:

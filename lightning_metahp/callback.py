@@ -184,7 +184,10 @@ class MetaHPCallback(RecordingCallback):
         InvalidArgumentError: If ``task`` is neither a name nor a description.
 
     Example:
-        >>> trainer = Trainer(callbacks=[MetaHPCallback("val_acc")])  # doctest: +SKIP
+        >>> trainer = Trainer(max_epochs=1, callbacks=[MetaHPCallback("val_acc", history="history.db")])
+        >>> trainer.fit(model, datamodule=data)
+        >>> [str(run.status) for run in History("history.db").runs()]
+        ['completed']
     """
 
     def __init__(

@@ -55,7 +55,9 @@ class MetaHPCLI(LightningCLI):
         ObjectiveError: If the direction of the objective is unknown.
 
     Example:
-        >>> MetaHPCLI(LitModel, LitData, objective="val_acc", space={"num_layers": [1, 2, 4]})  # doctest: +SKIP
+        >>> cli = MetaHPCLI(LitModel, LitData, objective="val_acc", space={"hidden": [4, 8, 16]}, args=["fit", "--trainer.max_epochs=1"])
+        >>> cli.model.hparams.hidden
+        8
     """
 
     def __init__(

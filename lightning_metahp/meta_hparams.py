@@ -59,8 +59,9 @@ class MetaHParams(RecordingCallback):
         ObjectiveError: If ``direction`` is neither ``min`` nor ``max``, or is left out for an objective whose name does not say it.
 
     Example:
-        >>> space = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "batch_size": [16, 32, 64]}  # doctest: +SKIP
-        >>> trainer = Trainer(callbacks=[MetaHPCallback("val_acc"), MetaHParams(space)])  # doctest: +SKIP
+        >>> space = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "batch_size": [16, 32, 64]}
+        >>> trainer = Trainer(max_epochs=1, callbacks=[MetaHPCallback("val_acc"), MetaHParams(space)])
+        >>> trainer.fit(model, datamodule=data)
     """
 
     def __init__(

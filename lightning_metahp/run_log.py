@@ -19,9 +19,10 @@ from lightning_metahp.objective import PER_LOADER, Objective, no_objective_messa
 from lightning_metahp.settings import EffectiveHParams, loaders_in, read_in_force
 from lightning_metahp.task_readout import describe_task, forget_look
 from lightning_metahp.trainer_internals import is_kind, logged_in_this_loop
+from metahp_tuning.class_source import model_variant
 from metahp_tuning.precedence import Change
 from metahp_tuning.resumption import start_or_continue
-from metahp_tuning.task_description import model_class_name, model_family, model_variant, parameter_count
+from metahp_tuning.task_description import model_class_name, model_family, parameter_count
 from metamodel.data.task import TaskDescription
 from store.errors import NotAppliedWarning, ObjectiveWarning
 from store.hyperparameters import REGISTRY, names_in_optimizer_state

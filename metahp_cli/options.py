@@ -39,7 +39,7 @@ _LISTS = {
     "kinds": "metamodel.kinds:KINDS",
     "methods": "compare_baselines.methods:METHODS",
     "live_methods": "compare_baselines.methods:LIVE_METHODS",
-    "live_tasks": "compare_baselines.live.tasks:TASKS",
+    "live_tasks": "compare_baselines.live.tasks:LIVE_TASKS",
 }
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -144,7 +145,7 @@ def _fanova(found: Sequence[ValueColumn], rows: Sequence[int], values: Sequence[
     from optuna.importance import FanovaImportanceEvaluator
 
     distributions = {column.name: _distribution(column) for column in found}
-    with _quiet_optuna():
+    with quiet_optuna():
         study = optuna.create_study(direction="maximize")
         for row, value in zip(rows, values, strict=True):
             params = {column.name: column.values[row] if column.labels else float(column.values[row]) for column in found}
@@ -163,14 +164,16 @@ def _distribution(column: ValueColumn) -> Any:
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    """Keep Optuna from announcing the study it is asked through; its own level comes back afterwards."""
+def quiet_optuna() -> Iterator[None]:
+    """Silence Optuna, which announces each study and warns at every call of experimental features and degenerate fits."""
     import optuna
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         optuna.logging.set_verbosity(before)
 

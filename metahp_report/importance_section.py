@@ -83,12 +83,15 @@ def _mean_plot(found: Sequence[Mapping[str, float]]) -> Plot:
 
 
 def _task_plot(task: TaskFacts, shares: Mapping[str, float], name: str) -> Plot:
-    items = list(shares.items())
-    hover = [f"{clean(key)}: {show_share(share)}" for key, share in items]
-    series = Series("share", [share for _, share in items], [key for key, _ in items], Kind.BARS, Tone.BLUE, hover=hover, in_legend=False)
     n = int((~np.isnan(task.rank)).sum())
-    title = f"Share in what decided between {count(n, 'run')} of {clean(task.name)}"
-    return _share_plot(f"importance-{name}", title, (series,), len(items))
+    return bar_plot(f"importance-{name}", f"Share in what decided between {count(n, 'run')} of {clean(task.name)}", shares)
+
+
+def bar_plot(name: str, title: str, shares: Mapping[str, float]) -> Plot:
+    """Draw shares as bars, a hyperparameter each."""
+    hover = [f"{clean(key)}: {show_share(share)}" for key, share in shares.items()]
+    series = Series("share", list(shares.values()), list(shares), Kind.BARS, Tone.BLUE, hover=hover, in_legend=False)
+    return _share_plot(name, title, (series,), len(shares))
 
 
 def _share_plot(name: str, title: str, series: tuple[Series, ...], n: int) -> Plot:

@@ -60,23 +60,21 @@ def render_page(report: Report) -> str:
         MissingDependencyError: If Plotly or Jinja2 is not installed.
     """
     plotly, environment = _imported()
-    from markupsafe import Markup
-
     script, style = (resources.files("metahp_report").joinpath(name).read_text(encoding="utf-8") for name in ("page.js", "page.css"))
     policy = f"default-src 'none'; script-src {_digest(plotly)} {_digest(script)}; "
     policy += "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
-    # What is marked as safe is our own, or JSON that holds no markup.
+    # What the template marks as safe is our own, or JSON that holds no markup.
     text = environment.get_template("page.html").render(
         report=report,
         sections=[section for section in report.sections if section.parts],
         next_number=itertools.count().__next__,
         policy=policy,
-        style=Markup(style),
-        script=Markup(script),
-        plotly=Markup(plotly),
-        themes=Markup(embedded({"light": LIGHT, "dark": DARK})),
-        figures=Markup(embedded([figure(plot) for plot in report.plots()])),
-        size=Markup(_SIZE),
+        style=style,
+        script=script,
+        plotly=plotly,
+        themes=embedded({"light": LIGHT, "dark": DARK}),
+        figures=embedded([figure(plot) for plot in report.plots()]),
+        size=_SIZE,
     )
     size = f"{show_size(len(text.encode('utf-8')))}, of which {show_size(len(plotly))} are Plotly"
     return text.replace(_SIZE, size)
@@ -86,11 +84,10 @@ def _imported() -> tuple[str, Environment]:
     """Return Plotly's script and what renders the templates: every text cleaned, then escaped."""
     with needed_for("A report as a page", otherwise="draw pictures without it: metahp report --png FOLDER"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup
         from plotly.offline import get_plotlyjs
 
     def cleaned(value: Any) -> Any:
-        return clean(value, LONGEST_TEXT) if isinstance(value, str) and not isinstance(value, Markup) else value
+        return clean(value, LONGEST_TEXT) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
     environment = Environment(
         loader=PackageLoader("metahp_report"),

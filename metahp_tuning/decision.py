@@ -194,7 +194,8 @@ def _answer(
     missing = _not_applied(recommendation, changes, settings, kept, problem) if pinned else []
     remarks = [fitting_note, *notes, "Dry run: nothing was rewritten." if request.is_dry else ""]
     note = " ".join(text for text in remarks if text)
-    message = start_message(recommendation, changes, kept, problem.description.objective, note, missing)
+    is_saved = not (request.is_dry and history.is_new)
+    message = start_message(recommendation, changes, kept, problem.description.objective, note, missing, is_saved)
     followed = None if request.is_dry else recommendation.id
     return TuningDecision(recommendation, applied, message, followed, None if request.is_dry else pending)
 

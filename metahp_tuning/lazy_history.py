@@ -42,8 +42,9 @@ class PendingRecommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that loads where our classes do not exist."""
+        found = self.recommendation
         return {
-            "recommendation": self.recommendation.to_dict(),
+            "recommendation": {**found.to_dict(), "unit": str(found.unit), "decision": str(found.decision)},
             "current": dict(self.current),
             "changes": [dict(change) for change in self.changes],
         }

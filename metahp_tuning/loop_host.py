@@ -226,6 +226,8 @@ def _described(model: Any, train_dataset: Any) -> dict[str, Any]:
         known = {**describe_dataset(dataset), **describe_module(model)}
     else:
         with suppress(Exception):  # a stream has no length, and a user's own __len__ may fail in any way
-            known["n_train"] = len(train_dataset)
+            # The data sets of a dictionary are counted together; a dictionary has no samples of its own.
+            parts = list(train_dataset.values()) if isinstance(train_dataset, Mapping) else [train_dataset]
+            known["n_train"] = sum(len(part) for part in parts)
         known["model_class"] = None if model is None else type(model).__qualname__
     return {name: value for name, value in known.items() if value is not None}

@@ -37,6 +37,7 @@ def start_message(
     objective: str | None = None,
     note: str = "",
     not_applied: Sequence[Kept] = (),
+    is_saved: bool = True,
 ) -> str:
     """Return the lines shown at the start of a run.
 
@@ -48,6 +49,7 @@ def start_message(
         note: A further remark, e.g. that a model was just fitted.
         not_applied: Values of a pinned recommendation that this run does not get, and why. Its prediction is for all of them together, so
             it is left out then.
+        is_saved: Whether the recommendation is, or will be, in a history; otherwise nobody can repeat it.
     """
     lines = []
     if changes:
@@ -66,7 +68,8 @@ def start_message(
     lines += _kept_lines(kept, {item.name: item.value for item in not_applied})
     if note:
         lines.append(f"  {note}")
-    lines.append(f"  recommendation {recommendation.id} (METAHP_PIN={recommendation.id} repeats it, METAHP=off switches this off)")
+    if is_saved:
+        lines.append(f"  recommendation {recommendation.id} (METAHP_PIN={recommendation.id} repeats it, METAHP=off switches this off)")
     return "\n".join(lines)
 
 

@@ -42,6 +42,15 @@ class Rewrite:
     applied: Any
     source: Source = Source.METAHP
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, as far as the values are."""
+        return {"requested": self.requested, "applied": self.applied, "source": str(self.source)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Rewrite:
+        """Rebuild what ``to_dict`` gave."""
+        return cls(values["requested"], values["applied"], Source(values["source"]))
+
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:

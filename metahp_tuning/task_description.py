@@ -21,26 +21,8 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDataset
 
-from metahp_tuning.class_source import model_variant
 from store.hyperparameters import NAMES
 from store.names import canonical_name, is_secret_name
-
-__all__ = [
-    "data_identity_hparams",
-    "describe_dataset",
-    "describe_module",
-    "model_class_name",
-    "model_family",
-    "model_variant",
-    "model_width",
-    "parameter_count",
-    "preserved_generators",
-    "preserved_rng",
-    "pretrained_name",
-    "read_optimizer",
-    "read_scheduler",
-    "starts_pretrained",
-]
 
 _log = logging.getLogger(__name__)
 
@@ -147,13 +129,32 @@ def _restore_generator(generator: Any, state: Any) -> None:
         generator.set_state(state)
 
 
+def data_sets(dataset: object) -> list[Any]:
+    """Return the data sets that a dictionary (a ``DatasetDict``, too) holds by name; anything else is one itself."""
+    if not isinstance(dataset, Mapping) or not dataset or not all(isinstance(name, str) for name in dataset):
+        return [dataset]
+    return list(dataset.values())
+
+
+def sample_count(dataset: object) -> int | None:
+    """Return the number of samples, over all data sets of a dictionary; None where one has no length."""
+    total = 0
+    for part in data_sets(dataset):
+        try:
+            total += len(part)
+        except Exception:  # a stream has no length, and a user's own __len__ may fail in any way
+            return None
+    return total
+
+
 def describe_dataset(dataset: object) -> dict[str, Any]:
     """Describe a data set by its size and by one sample.
 
     One sample of a map-style data set is read, under preserved random states; a stream is never iterated.
 
     Args:
-        dataset: A torch data set, a Hugging Face ``datasets.Dataset``, or anything with ``__getitem__``.
+        dataset: A torch data set, a Hugging Face ``datasets.Dataset``, anything with ``__getitem__``, or a dictionary of such: all of
+            them are counted, and the first one is described.
 
     Returns:
         Those of ``dataset_class``, ``n_train``, ``input_shape``, ``input_dtype``, ``target_shape``, ``target_dtype`` and
@@ -161,10 +162,11 @@ def describe_dataset(dataset: object) -> dict[str, Any]:
     """
     if dataset is None:
         return {}
+    n_samples, dataset = sample_count(dataset), data_sets(dataset)[0]
     base = _unwrap(dataset)
     found: dict[str, Any] = {"dataset_class": _dataset_class(base)}
-    with suppress(Exception):  # a stream has no length, and a user's own __len__ may fail in any way
-        found["n_train"] = len(dataset)  # type: ignore[arg-type]
+    if n_samples is not None:
+        found["n_train"] = n_samples
     is_stream = isinstance(dataset, IterableDataset) or not hasattr(type(dataset), "__getitem__")
     if is_stream or found.get("n_train") == 0:
         return found

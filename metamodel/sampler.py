@@ -58,7 +58,10 @@ class MetaHPSampler(BaseSampler):
         max_fit_s: Time for an automatic fit of the meta-model in seconds.
 
     Example:
-        >>> study = optuna.create_study(sampler=MetaHPSampler(task="my-task"), direction="maximize")  # doctest: +SKIP
+        >>> study = optuna.create_study(sampler=MetaHPSampler(task="my-task"), direction="maximize")
+        >>> study.optimize(lambda trial: -(trial.suggest_float("x", -1.0, 1.0) ** 2), n_trials=2)
+        >>> len(study.trials)
+        2
     """
 
     def __init__(

@@ -163,11 +163,11 @@ def peak_memory_bytes() -> int | None:
 
 
 def peak_gpu_memory_bytes() -> int | None:
-    """Return the largest memory PyTorch held on the current CUDA device, in bytes; None if it was never used."""
+    """Return the largest memory PyTorch held on one of this process's CUDA devices, in bytes; None if none was ever used."""
     torch = sys.modules.get("torch")
     try:
         if torch is not None and torch.cuda.is_initialized():
-            return int(torch.cuda.max_memory_allocated())
+            return max(int(torch.cuda.max_memory_allocated(index)) for index in range(torch.cuda.device_count()))
     except Exception as error:  # a broken driver after an error on the device; the run ends properly without the number
         logger.debug("The accelerator's peak memory could not be read: %s", error)
     return None

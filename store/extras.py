@@ -14,6 +14,7 @@ EXTRA_OF = {
     "accelerate": "hf",
     "plotly": "report",
     "jinja2": "report",
+    "markupsafe": "report",
     "matplotlib": "report",
     "pyarrow": "import",
     "yaml": "import",

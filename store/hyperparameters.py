@@ -63,6 +63,8 @@ class Hyperparameter:
         group_key: Key of it in an optimizer's parameter groups. Part of the optimizer's state, which a resumed run loads.
         readings: Scoped readings that repeat it; they inherit its source.
         trainer_fields: Framework -> name of the trainer's own argument that holds it.
+        reads_live: Frameworks whose loop reads that argument at every step, so that the argument is what is in force.
+        used_by: Parts of the names of the optimizers that use it; empty for all of them.
     """
 
     name: str
@@ -79,6 +81,13 @@ class Hyperparameter:
     group_key: str | None = None
     readings: tuple[str, ...] = ()
     trainer_fields: Mapping[str, str] = field(default_factory=dict)
+    reads_live: frozenset[str] = frozenset()
+    used_by: tuple[str, ...] = ()
+
+    @property
+    def is_count(self) -> bool:
+        """Whether only whole numbers make sense: there is no half sample, but half an epoch."""
+        return self.scale is Scale.INTEGER and self.low >= 1
 
     def is_conservative(self, framework: str = "*") -> bool:
         """Say whether it may be rewritten without a space."""
@@ -86,6 +95,7 @@ class Hyperparameter:
 
 
 _EVERYWHERE = frozenset({"*"})
+_ADAM_LIKE = ("adam", "lamb", "lion", "ademamix")
 
 REGISTRY: tuple[Hyperparameter, ...] = (
     Hyperparameter(
@@ -163,6 +173,7 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         ("accumulate_grad_batches", "grad_accum", "accumulation_steps"),
         low=1,
         trainer_fields={LIGHTNING: "accumulate_grad_batches", TRANSFORMERS: ACCUMULATION},
+        reads_live=frozenset({TRANSFORMERS}),
     ),
     Hyperparameter(
         "max_grad_norm",
@@ -172,6 +183,7 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         # transformers clips every run by default, so there the bound is a hyperparameter of every run.
         conservative_in=frozenset({TRANSFORMERS}),
         trainer_fields={LIGHTNING: "gradient_clip_val", TRANSFORMERS: "max_grad_norm"},
+        reads_live=frozenset({TRANSFORMERS}),
     ),
     Hyperparameter(
         "num_epochs",
@@ -223,9 +235,9 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         keeps_shapes=False,
         trainer_fields={TRANSFORMERS: "lr_scheduler_type"},
     ),
-    Hyperparameter("adam_beta1", Role.OPTIMIZER, Scale.SHARE, high=1.0, is_high_open=True, keeps_shapes=False),
-    Hyperparameter("adam_beta2", Role.OPTIMIZER, Scale.SHARE, high=1.0, is_high_open=True, keeps_shapes=False),
-    Hyperparameter("adam_epsilon", Role.OPTIMIZER, Scale.LOG, keeps_shapes=False),
+    Hyperparameter("adam_beta1", Role.OPTIMIZER, Scale.SHARE, high=1.0, is_high_open=True, keeps_shapes=False, used_by=_ADAM_LIKE),
+    Hyperparameter("adam_beta2", Role.OPTIMIZER, Scale.SHARE, high=1.0, is_high_open=True, keeps_shapes=False, used_by=_ADAM_LIKE),
+    Hyperparameter("adam_epsilon", Role.OPTIMIZER, Scale.LOG, keeps_shapes=False, used_by=_ADAM_LIKE),
     Hyperparameter("label_smoothing_factor", Role.MODEL, Scale.SHARE, high=1.0, is_high_open=True, keeps_shapes=False),
     Hyperparameter("seed", Role.RUN, Scale.CHOICE, ("random_seed", "random_state"), keeps_shapes=False),
 )
@@ -293,6 +305,12 @@ def names_that_keep_shapes() -> frozenset[str]:
 def names_in_optimizer_state() -> frozenset[str]:
     """Return the names whose value is part of the optimizer's state."""
     return _names(row for row in REGISTRY if row.group_key is not None)
+
+
+@cache
+def names_made_with_optimizer() -> frozenset[str]:
+    """Return the names whose value an optimizer is made with, and its own: an optimizer that exists keeps them."""
+    return names_in_optimizer_state() | _names(row for row in REGISTRY if row.used_by or row.name == "optimizer")
 
 
 @cache

@@ -26,6 +26,7 @@ def snippets() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("code", [pytest.param(code, id=name) for name, code in snippets()])
+@pytest.mark.slow
 def test_a_snippet_runs_and_leaves_a_finished_run(code: str, tmp_path: Path) -> None:
     history = tmp_path / "history.db"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "METAHP_HISTORY": str(history), "HF_HUB_OFFLINE": "1"}

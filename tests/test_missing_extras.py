@@ -12,7 +12,7 @@ from store import History
 from store.extras import EXTRA_OF
 
 ROOT = Path(__file__).resolve().parent.parent
-BROUGHT_BY_THE_CORE = {"jinja2", "yaml"}  # torch and Optuna bring them
+BROUGHT_BY_THE_CORE = {"jinja2", "markupsafe", "yaml"}  # torch and Optuna bring them
 
 
 def run_without(packages: tuple[str, ...], code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -53,7 +53,7 @@ def test_a_public_name_says_which_extra_brings_its_package(hidden: str, code: st
     [
         ("plotly", "report", "report"),
         ("matplotlib", "report --png pictures", "report"),
-        ("pyarrow", "import table runs.parquet --objective acc --hparams lr --task t", "import"),
+        ("pyarrow", "import table runs.parquet --objective acc --hparams lr --task t --run-col run", "import"),
         ("pyarrow", "export --to parquet out", "import"),
         ("tensorboard", "import tensorboard logs --dry-run", "import"),
         ("sklearn", "compare-baselines live --tasks tabular --methods default --budget 1", "bench"),

@@ -13,6 +13,8 @@ from examples.story.story import SCRIPT, STORY, TUNING, Outcome, Runner, edited,
 from metamodel import current_model
 from store import History, RunRecord, Source
 
+pytestmark = pytest.mark.slow
+
 
 class Told:
     """The story after it was told: what each run printed, and the history it left."""

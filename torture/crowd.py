@@ -13,7 +13,7 @@ from store import History
 from torture.kills import is_sound
 from torture.trials import Trials
 
-_WRITER = """
+_CROWD_WRITER = """
 import sys, time
 from store import History
 path, number, runs, steps = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
@@ -65,7 +65,7 @@ def crowd(folder: Path, *, processes: int = 16, runs: int = 1_000, steps: int = 
     path, done = folder / "history.db", folder / "done"
     done.write_text("")
     shares = [runs // processes + (number < runs % processes) for number in range(processes)]
-    writers = [_start(_WRITER, path, number, share, steps) for number, share in enumerate(shares)]
+    writers = [_start(_CROWD_WRITER, path, number, share, steps) for number, share in enumerate(shares)]
     others = [_start(_READER, path, done) for _ in range(readers)] + ([_start(_REFIT, path)] if with_refit else [])
     for process in (*writers, *others):
         assert process.stdout is not None
@@ -86,7 +86,7 @@ def crowd(folder: Path, *, processes: int = 16, runs: int = 1_000, steps: int = 
         outcome.expect(not re.search("locked|StorageWarning|spool", error), f"a process complained: {error[:300]}")
     outcome.expect(not Path(f"{path}.spool").exists(), "something is left in the spool")
     connection = sqlite3.connect(path)
-    counts = [connection.execute(query).fetchone()[0] for query in _COUNTS]
+    counts = [connection.execute(query).fetchone()[0] for query in _CROWD_COUNTS]
     connection.close()
     outcome.expect(counts == [runs, runs, runs * 2, runs * steps], f"{counts}")
     outcome.expect(is_sound(path), "integrity_check")
@@ -98,7 +98,7 @@ def crowd(folder: Path, *, processes: int = 16, runs: int = 1_000, steps: int = 
     return outcome
 
 
-_COUNTS = (
+_CROWD_COUNTS = (
     "SELECT count(*) FROM runs",
     "SELECT count(*) FROM runs WHERE status = 'completed'",
     "SELECT count(*) FROM hparams",

@@ -25,7 +25,7 @@ _SLACK_S = 0.75
 _ENOUGH = 20
 """Tries after which none at the right moment is no bad luck any more."""
 
-_WRITER = """
+_LOGGER = """
 import os, struct, sys, time
 from store import History
 from store.recording.writer import Writer
@@ -92,7 +92,7 @@ def kill_while_writing(
 
     def one(index: int) -> None:
         side, flushed = folder / f"side-{index}", folder / f"flushed-{index}"
-        process = _python(_WRITER, path, side, flushed)
+        process = _python(_LOGGER, path, side, flushed)
         assert process.stdout is not None
         run_id = process.stdout.readline().strip()  # counted from here: before, there is no run to lose
         time.sleep(moments[index])

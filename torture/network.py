@@ -43,7 +43,7 @@ int fcntl64(int fd, int command, ...) {
 int flock(int fd, int operation) { return 0; }
 """
 
-_WRITER = """
+_NETWORK_WRITER = """
 import sys
 import store.sqlite.connection, store.sqlite.filesystem, store.recording.spool
 store.sqlite.filesystem.mount_of = lambda path, *_: ("/", "nfs4")
@@ -86,7 +86,7 @@ def without_locks(folder: Path, *, processes: int = 4, runs: int = 5, with_shim:
             return outcome
         environment["LD_PRELOAD"] = str(library)
     path = folder / "history.db"
-    words = [sys.executable, "-c", _WRITER, str(path)]
+    words = [sys.executable, "-c", _NETWORK_WRITER, str(path)]
     pipe = subprocess.PIPE
     started = [
         subprocess.Popen(
@@ -114,7 +114,7 @@ def without_locks(folder: Path, *, processes: int = 4, runs: int = 5, with_shim:
     outcome.expect(not any(errors), f"complaints: {[error[-3000:] for error in errors if error]}")
     connection = sqlite3.connect(path)
     journal = connection.execute("PRAGMA journal_mode").fetchone()[0]
-    counts = [connection.execute(query).fetchone()[0] for query in _COUNTS]
+    counts = [connection.execute(query).fetchone()[0] for query in _NETWORK_COUNTS]
     connection.close()
     outcome.expect(journal == "delete", f"the journal is {journal}")
     outcome.expect(counts == [processes * runs, processes * runs * 10], f"{counts}")
@@ -124,7 +124,7 @@ def without_locks(folder: Path, *, processes: int = 4, runs: int = 5, with_shim:
     return outcome
 
 
-_COUNTS = ("SELECT count(*) FROM runs WHERE status = 'completed'", "SELECT count(*) FROM metrics")
+_NETWORK_COUNTS = ("SELECT count(*) FROM runs WHERE status = 'completed'", "SELECT count(*) FROM metrics")
 
 _LOCAL = """
 import os, sys

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compare_baselines.live.runner import Settings, run_live
-    from metahp_report.comparison.records import ComparisonPlan, ComparisonResult, list_comparisons, load_comparison
+    from metahp_report.comparison.reader import list_comparisons, load_comparison
+    from metahp_report.comparison.records import ComparisonPlan, ComparisonResult
 
 __all__ = ["ComparisonPlan", "ComparisonResult", "Settings", "list_comparisons", "load_comparison", "run_live"]
 
 _MODULE_OF = {
-    **dict.fromkeys(("ComparisonResult", "ComparisonPlan", "list_comparisons", "load_comparison"), "metahp_report.comparison.records"),
+    **dict.fromkeys(("list_comparisons", "load_comparison"), "metahp_report.comparison.reader"),
+    **dict.fromkeys(("ComparisonPlan", "ComparisonResult"), "metahp_report.comparison.records"),
     **dict.fromkeys(("Settings", "run_live"), "compare_baselines.live.runner"),
 }
 

@@ -8,15 +8,15 @@ from the outcome of its own proposal, so for it the snapping is noise in the inp
 from __future__ import annotations
 
 import math
-import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compare_baselines.methods.base import Method, NewTask, Proposal, SearchProblem, Trial, filled
 from compare_baselines.methods.spaces import distributions_of
+from metahp_report.importance import quiet_optuna
 from metamodel.space.dimensions import Dimension, Space, is_number
+from metamodel.space.encoding import column_order
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -36,7 +36,8 @@ class OptunaMethod(Method):
     def start(self, task: NewTask) -> None:
         """Create the study."""
         super().start(task)
-        self._distributions = distributions_of(task.space)
+        # Optuna sorts by name.
+        self._distributions = {column_order(name): value for name, value in distributions_of(task.space).items()}
         with quiet_optuna():
             self._study = _study(self.make_sampler(task.seed, N_RANDOM_FIRST))
         self._n_added = 0
@@ -47,14 +48,14 @@ class OptunaMethod(Method):
 
         outcomes = filled(values)
         for index, value in zip(tried[self._n_added :], outcomes[self._n_added :], strict=True):
-            params = inside(self.task.configs[index], self.task.space)
+            params = {column_order(name): value for name, value in inside(self.task.configs[index], self.task.space).items()}
             self._study.add_trial(create_trial(params=params, distributions=self._distributions, value=float(value)))
         self._n_added = len(tried)
         with quiet_optuna():
             trial = self._study.ask(self._distributions)
             # The proposal itself is never evaluated: what is comes in as a trial of its own.
             self._study.tell(trial, state=TrialState.FAIL)
-        return self.task.snap(trial.params, tried)
+        return self.task.snap({name: trial.params[column_order(name)] for name in self.task.space}, tried)
 
     def propose(self, problem: SearchProblem, trials: Sequence[Trial]) -> Proposal | None:
         """Return what the sampler suggests."""
@@ -99,7 +100,7 @@ class CMAES(Method):
         from optuna.samplers import CmaEsSampler
 
         super().start(task)
-        self._distributions = distributions_of(task.space)
+        self._distributions = {column_order(name): value for name, value in distributions_of(task.space).items()}
         with quiet_optuna():
             self._study = _study(CmaEsSampler(seed=task.seed, n_startup_trials=1, warn_independent_sampling=False))
         self._trial: Any = None
@@ -110,7 +111,7 @@ class CMAES(Method):
             if self._trial is not None:
                 self._study.tell(self._trial, float(filled(values)[-1]))
             self._trial = self._study.ask(self._distributions)
-        return self.task.snap(self._trial.params, tried)
+        return self.task.snap({name: self._trial.params[column_order(name)] for name in self.task.space}, tried)
 
 
 def inside(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
@@ -155,18 +156,3 @@ def _study(sampler: BaseSampler, *, is_max: bool = True) -> Study:
     import optuna
 
     return optuna.create_study(direction="maximize" if is_max else "minimize", sampler=sampler)
-
-
-@contextmanager
-def quiet_optuna() -> Iterator[None]:
-    """Silence Optuna, which announces each study and warns at every call of experimental features and degenerate fits."""
-    import optuna
-
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(before)

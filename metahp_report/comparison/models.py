@@ -12,6 +12,7 @@ from metahp_report.comparison.records import ComparisonResult, Evaluation, Searc
 from metahp_report.comparison.summary import regret_curve
 from metahp_report.facts import percentile_ranks, varied_names
 from metahp_report.importance import importances, mean_importances
+from metahp_report.importance_section import bar_plot
 from metahp_report.parts import Gallery, Kind, Part, Plot, Prose, Section, Series, Tone, slugs
 from metahp_report.runs_section import MAX_CURVE_POINTS
 from metahp_report.wording import clean, count, show_share
@@ -90,12 +91,10 @@ def importance_section(result: ComparisonResult) -> Section:
         text = "No task has enough trainings with different hyperparameters yet."
         return Section("Which hyperparameters mattered", about, (Prose(text),) if result.searches else ())
     means = mean_importances([shares for shares, _ in found.values()])
-    plots = [
-        ("Mean over tasks", _share_plot("importance", "Share in what decided, mean over tasks", {n: m for n, (m, _) in means.items()}))
-    ]
+    plots = [("Mean over tasks", bar_plot("importance", "Share in what decided, mean over tasks", {n: m for n, (m, _) in means.items()}))]
     for (task, (shares, n)), name in zip(found.items(), slugs(list(found)), strict=True):
         title = f"Share in what decided between {count(n, 'training')} of {clean(task)}"
-        plots.append((task, _share_plot(f"importance-{name}", title, shares)))
+        plots.append((task, bar_plot(f"importance-{name}", title, shares)))
     return Section("Which hyperparameters mattered", about, (Gallery("Task", tuple(plots[1:] if len(found) == 1 else plots)),))
 
 
@@ -110,21 +109,6 @@ def _judged(result: ComparisonResult, task: str) -> tuple[list[dict[str, object]
         places.append(percentile_ranks(values, np.isnan(values)))
         configs += [dict(item.config) for item in done]
     return configs, np.concatenate(places) if places else np.zeros(0)
-
-
-def _share_plot(name: str, title: str, shares: dict[str, float]) -> Plot:
-    hover = [f"{clean(key)}: {show_share(share)}" for key, share in shares.items()]
-    series = Series("share", list(shares.values()), list(shares), Kind.BARS, Tone.BLUE, hover=hover, in_legend=False)
-    return Plot(
-        name,
-        title,
-        (series,),
-        x_title="share of the variance of ranks",
-        x_is_percent=True,
-        x_range=(0.0, 1.0),
-        is_sideways=True,
-        height=130 + 30 * len(shares),
-    )
 
 
 def curves_section(history: History, result: ComparisonResult) -> Section:

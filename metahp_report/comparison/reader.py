@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from metahp_report.comparison.records import (
     TaskInfo,
 )
 from metahp_report.comparison.summary import standings_of, summaries_of
+from metamodel.data.opened_history import opened_history
 from store import History, UnknownTaskError
 from store.errors import InvalidArgumentError
 from store.records import RunRecord, RunStatus
@@ -42,6 +44,26 @@ class StoredPlan:
     tasks: Mapping[str, TaskInfo]
     names: Mapping[str, str]
     """Task -> its name in the history."""
+
+
+def list_comparisons(history: History | str | os.PathLike[str] | None) -> list[StoredPlan]:
+    """Return the comparisons of a history, oldest first."""
+    with opened_history(history) as opened:
+        return read_plans(opened)
+
+
+def load_comparison(history: History | str | os.PathLike[str] | None, comparison_id: str | None = None) -> ComparisonResult:
+    """Read a comparison back from a history.
+
+    Args:
+        history: A history, its path, or None for the default one.
+        comparison_id: Its id, or a beginning that only this one has; None for the newest.
+
+    Raises:
+        InvalidArgumentError: If there is no such comparison, or more than one begins so; the message lists what there is.
+    """
+    with opened_history(history) as opened:
+        return read_comparison(opened, comparison_id)
 
 
 def read_plans(history: History) -> list[StoredPlan]:

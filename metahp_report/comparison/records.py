@@ -1,6 +1,6 @@
 """The result of a live comparison: plain frozen records, read back from the history alone.
 
-``load_comparison(history, comparison_id)`` finds the runs of a comparison by what is noted in their description, and returns a
+``reader.load_comparison(history, comparison_id)`` finds the runs of a comparison by what is noted in their description, and returns a
 ``ComparisonResult``: the plan, every search (one method on one task with one seed) with its evaluations, and the figures over them.
 An unfinished comparison is read as well: ``is_complete`` is then False, and the figures are those of what is there.
 
@@ -14,14 +14,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from store.records import RunStatus
-
-if TYPE_CHECKING:
-    import os
-
-    from store import History
 
 KEY = "comparison"
 """Name of the entry in a run's description; also the framework of a plan's run."""
@@ -333,38 +328,3 @@ class ComparisonResult:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as dictionaries and lists; enums are strings, and a number that is not finite stays one."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class ComparisonEntry:
-    """One line of the list of comparisons in a history."""
-
-    id: str
-    created_utc: str
-    plan: ComparisonPlan
-
-
-def list_comparisons(history: History | str | os.PathLike[str] | None) -> list[ComparisonEntry]:
-    """Return the comparisons of a history, oldest first."""
-    from metahp_report.comparison.reader import read_plans
-    from metamodel.data.opened_history import opened_history
-
-    with opened_history(history) as opened:
-        return [ComparisonEntry(item.id, item.created_utc, item.plan) for item in read_plans(opened)]
-
-
-def load_comparison(history: History | str | os.PathLike[str] | None, comparison_id: str | None = None) -> ComparisonResult:
-    """Read a comparison back from a history.
-
-    Args:
-        history: A history, its path, or None for the default one.
-        comparison_id: Its id, or a beginning that only this one has; None for the newest.
-
-    Raises:
-        InvalidArgumentError: If there is no such comparison, or more than one begins so; the message lists what there is.
-    """
-    from metahp_report.comparison.reader import read_comparison
-    from metamodel.data.opened_history import opened_history
-
-    with opened_history(history) as opened:
-        return read_comparison(opened, comparison_id)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from metahp_report.comparison.curves import standings_section, tasks_section
 from metahp_report.comparison.models import advice_section, calibration_section, curves_section, importance_section, regret_at
-from metahp_report.comparison.records import ComparisonResult, MethodStanding, load_comparison
+from metahp_report.comparison.reader import load_comparison
+from metahp_report.comparison.records import ComparisonResult, MethodStanding
 from metahp_report.comparison.tables import cost_section, table_section
 from metahp_report.parts import Report
 from metahp_report.wording import NOTHING, clean, count, listed, show_duration, show_energy, show_share

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-import operator
 import os
 import warnings
 import weakref
@@ -260,12 +259,9 @@ class RunRecorder:
         number = self._next_step
         if step is not None:
             try:
-                number = max(-_MAX_STEP, min(operator.index(step), _MAX_STEP))
-            except TypeError:
-                try:
-                    number = max(-_MAX_STEP, min(int(step), _MAX_STEP))
-                except (TypeError, ValueError, OverflowError) as error:
-                    self._state.metrics.skip("step", error)
+                number = max(-_MAX_STEP, min(int(step), _MAX_STEP))
+            except (TypeError, ValueError, OverflowError) as error:
+                self._state.metrics.skip("step", error)
         self._next_step = number + 1
         return number
 

@@ -93,25 +93,9 @@ def to_numbers(values: Sequence[Any]) -> tuple[list[float | None], dict[int, Exc
         can no longer be read since its device failed is not named).
     """
     numbers_: list[Any] = list(values)
-    others = [index for index, value in enumerate(values) if type(value) is not float]
-    if not others:
-        return numbers_, {}
     problems: dict[int, Exception] = {}
-    groups: dict[Any, list[int]] = {}
-    tensor_class = getattr(sys.modules.get("torch"), "Tensor", None)
-    for index in others:
-        value = values[index]
-        groups.setdefault(value.dtype if type(value) is tensor_class else None, []).append(index)
-    one_by_one = groups.pop(None, [])
-    for dtype, indices in groups.items():
-        found = None if dtype.is_complex else _stacked([values[index] for index in indices])
-        if found is None:
-            one_by_one += indices
-            continue
-        for index, one in zip(indices, found, strict=True):
-            numbers_[index] = one
     waiting: dict[Any, list[int]] = {}
-    for index in one_by_one:
+    for index in [index for index, value in enumerate(values) if type(value) is not float]:
         try:
             held = numbers_[index] = hold(values[index])
         except Exception as error:  # a value may be any foreign object
@@ -124,24 +108,6 @@ def to_numbers(values: Sequence[Any]) -> tuple[list[float | None], dict[int, Exc
         for index, number in zip(indices, _transfer([numbers_[index] for index in indices]), strict=True):
             numbers_[index] = number
     return numbers_, problems
-
-
-def _stacked(tensors: list[Any]) -> list[float] | None:
-    """Read tensors of one type together; None where they are not of one element each, or on several devices.
-
-    Nearly all of it happens outside the interpreter, which the training then has for itself.
-    """
-    torch = sys.modules["torch"]
-    try:
-        with torch.no_grad():
-            stacked = torch.stack(tensors)
-            if stacked.numel() != len(tensors):
-                return None
-            found: list[float] = stacked.reshape(-1).tolist()
-    except Exception as error:  # they differ, or their device failed
-        logger.debug("%d values could not be read together: %s", len(tensors), error)
-        return None
-    return found if stacked.is_floating_point() else list(map(float, found))
 
 
 def _transfer(tensors: list[Any]) -> list[float | None]:

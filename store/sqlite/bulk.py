@@ -114,15 +114,15 @@ def write_finished_runs(
             if key not in task_ids:
                 task_ids[key] = _write_task(connection, run, descriptions.get(run.task, {}))
             row = _run_row(run, *task_ids[key])
-            written = connection.execute(_INSERT_RUN, row)
+            written = connection.execute(_ADD_RUN, row)
             if written.rowcount > 0:
                 new.append(run)
                 counts["runs"] += 1
             elif _write_anew(connection, run, row):
                 new.append(run)
                 counts["runs_updated"] += 1
-        counts["hparams"] += insert_rows(connection, _INSERT_HPARAM, _hparam_rows(new, encoded))
-        counts["metrics"] += insert_rows(connection, _INSERT_METRIC, metric_rows(new))
+        counts["hparams"] += insert_rows(connection, _ADD_HPARAM, _hparam_rows(new, encoded))
+        counts["metrics"] += insert_rows(connection, _ADD_METRIC, metric_rows(new))
     counts["tasks"] = _count(connection, "tasks") - n_tasks
     return counts
 
@@ -273,12 +273,12 @@ def _check_lengths(run: FinishedRun, name: str, curve: Curve) -> None:
         )
 
 
-_INSERT_RUN = f"INSERT OR IGNORE INTO runs ({', '.join(RUN_COLUMNS)}) VALUES ({', '.join(f':{column}' for column in RUN_COLUMNS)})"
+_ADD_RUN = f"INSERT OR IGNORE INTO runs ({', '.join(RUN_COLUMNS)}) VALUES ({', '.join(f':{column}' for column in RUN_COLUMNS)})"
 _UPDATED = [column for column in RUN_COLUMNS if column not in {"id", "task_id", "original_task_id"}]
 _UPDATE_RUN = (
     # a run that was moved to another task by hand stays there, unless it is read as one of another task now
     "UPDATE runs SET task_id = CASE WHEN original_task_id IS :original_task_id THEN task_id ELSE :task_id END, "
     f"original_task_id = :original_task_id, {', '.join(f'{column} = :{column}' for column in _UPDATED)} WHERE id = :id"
 )
-_INSERT_HPARAM = f"INSERT OR IGNORE INTO hparams ({', '.join(HPARAM_COLUMNS)})"
-_INSERT_METRIC = f"INSERT OR IGNORE INTO metrics ({', '.join(METRIC_COLUMNS)})"
+_ADD_HPARAM = f"INSERT OR IGNORE INTO hparams ({', '.join(HPARAM_COLUMNS)})"
+_ADD_METRIC = f"INSERT OR IGNORE INTO metrics ({', '.join(METRIC_COLUMNS)})"

@@ -18,7 +18,7 @@ from store.sqlite.schema import RUN_COLUMNS
 from store.statuses import FINISHED, RunStatus, Source
 from store.values import decode_value
 
-STALE_AFTER_S = 60.0
+RUN_STALE_AFTER_S = 60.0
 """A running run whose heartbeat is older than this is shown as stale: killed, or its machine is gone."""
 
 _SHOWN_NAMES = 12
@@ -334,7 +334,7 @@ def _status_on_reading(row: sqlite3.Row) -> RunStatus:
     is_here = row["host_hash"] == environment.host_hash()
     if is_here and row["pid"] is not None and not environment.is_process_alive(row["pid"]):
         return RunStatus.STALE
-    return RunStatus.STALE if utc_age_s(row["heartbeat_utc"]) > STALE_AFTER_S else status
+    return RunStatus.STALE if utc_age_s(row["heartbeat_utc"]) > RUN_STALE_AFTER_S else status
 
 
 def _task_record(connection: sqlite3.Connection, row: sqlite3.Row, merged_ids: tuple[str, ...]) -> TaskRecord:

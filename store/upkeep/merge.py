@@ -96,7 +96,7 @@ def _merge_tasks(connection: sqlite3.Connection) -> int:
         if row["id"] not in known and not row["is_named"] and row["name"] in names:
             # two fingerprints with the same classes: the names people read must tell them apart
             values["name"] = f"{row['name']}-{row['id'][1:5]}"
-        connection.execute(_UPSERT_TASK, values)
+        connection.execute(_MERGE_TASK, values)
     for task_id, target in [(row["id"], row["merged_into"]) for row in rows if row["merged_into"] is not None]:
         # each history may have merged the other way round; ours stands, and no task may end in itself
         if resolve_merged(connection, target) != task_id:
@@ -144,7 +144,7 @@ def _follow_merged_tasks(connection: sqlite3.Connection) -> None:
         connection.execute("UPDATE main.runs SET task_id = ? WHERE task_id = ?", (target, task_id))
 
 
-_UPSERT_TASK = (
+_MERGE_TASK = (
     f"INSERT INTO main.tasks ({', '.join(TASK_COLUMNS)}) VALUES ({', '.join(f':{column}' for column in TASK_COLUMNS)}) "
     "ON CONFLICT (id) DO UPDATE SET "
     "direction = CASE WHEN tasks.objective IS NULL THEN excluded.direction ELSE tasks.direction END, "

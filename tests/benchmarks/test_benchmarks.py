@@ -77,6 +77,7 @@ def test_a_full_scan_is_recognised() -> None:
     assert not Plan("?", "SELECT * FROM runs WHERE id = 1", ("SEARCH runs USING INDEX i (id=?)",)).full_scans
 
 
+@pytest.mark.slow
 def test_the_store_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--runs", "220", "--rows-per-run", "40", "--bulk-runs", "5", "--rounds", "1", "--lenient"]
     assert bench_store.main(words) == 0
@@ -92,6 +93,7 @@ def test_the_store_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
         assert text in printed
 
 
+@pytest.mark.slow
 def test_the_logging_benchmark_runs_and_checks_that_nothing_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -120,6 +122,7 @@ def test_a_logger_that_is_not_installed_is_a_named_row() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_sampler_benchmark_runs(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--seeds", "1", "--trials", "6", "--functions", "Branin, 2", "--workers", "1", "--lenient"]
     assert bench_sampler.main(words) == 0
@@ -143,6 +146,7 @@ def test_the_test_functions_have_their_minima_where_the_literature_has_them() ->
         assert function.value(places[name]) == pytest.approx(function.minimum, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_said_about_a_task_is_compared_with_what_came_of_it(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     with History(tmp_path / "history.db") as history:

@@ -170,6 +170,7 @@ def interrupted_at(monkeypatch, number):
     monkeypatch.setattr(Tabular, "train", stopping)
 
 
+@pytest.mark.slow
 def test_an_interrupted_comparison_goes_on_where_it_stopped(data, tmp_path, monkeypatch):
     path, asked = tmp_path / "history.db", settings(data, methods=("default", "random"), budget=3)
     with monkeypatch.context() as patch:
@@ -248,6 +249,7 @@ def test_a_limit_in_seconds_ends_a_search_for_every_method(data, tmp_path):
         assert all(item.elapsed_s < 0.3 for item in search.evaluations[:-1])
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same_comparison(data, tmp_path):
     asked = settings(data, methods=("random", "grid"))
     alone = run_live(tmp_path / "alone.db", asked)
@@ -258,6 +260,7 @@ def test_several_processes_make_the_same_comparison(data, tmp_path):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra ray is not installed")
 def test_a_local_ray_cluster_makes_the_same_comparison(data, tmp_path):
     asked = settings(data, methods=("random", "grid"))

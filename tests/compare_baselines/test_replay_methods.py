@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from compare_baselines.methods import METHODS, find_method
+from compare_baselines.methods import METHODS, find_live_method, find_method
+from compare_baselines.methods.metahp import MetaHP
 from compare_baselines.methods.rgpe import Processes
 from compare_baselines.methods.samplers import inside
 from compare_baselines.methods.spaces import UnitCube, distributions_of, space_of
 from compare_baselines.methods.transfer import greedy_portfolio, normal_scores
 from compare_baselines.replay import Method, NewTask, Past, PastTask, Protocol, load_benchmark, run_replay
 from compare_baselines.replay.runner import ReplayJob, carry_out
+from metamodel.kinds import KINDS
 from store import History, InvalidArgumentError
 from tests.compare_baselines import recorded
 
@@ -67,7 +69,7 @@ def own(cls: type[Method]) -> str:
     return f"{__name__}:{cls.__name__}"
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "quantile" else name for name in PEERS])
 def test_every_peer_chooses_distinct_configurations_and_repeats_itself(name: str, path: Path) -> None:
     with History(path) as history:
         benchmark = load_benchmark(history, Protocol(10, 8, 1))
@@ -81,6 +83,13 @@ def test_what_learns_from_related_tasks_beats_random_search(name: str, path: Pat
     with History(path) as history:
         report = run_replay(load_benchmark(history, Protocol(20, 5, 2, folds=0)), [name, "random"], workers=1)
     assert report["methods"][name]["regret"][4] < report["random_exact"][4]
+
+
+def test_every_kind_of_meta_model_is_a_method_of_both_comparisons() -> None:
+    for kind in KINDS:
+        assert kind in METHODS
+        assert isinstance(found := find_live_method(kind), MetaHP)
+        assert (found.name, found.kind) == (kind, kind)
 
 
 def test_metahp_asks_recommend_and_beats_random_search(path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from compare_baselines.replay import Protocol, load_benchmark, run_replay, save_picture
+from compare_baselines.replay import Benchmark, Protocol, load_benchmark, run_replay, save_picture
 from compare_baselines.replay.report import regret_rows
 from compare_baselines.replay.runner import against_best_peer, merge_reports
 from store import History, InvalidArgumentError
@@ -14,11 +14,23 @@ from tests.compare_baselines import recorded
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
     tasks = [(name, 20, 0.0) for name in "abcd"]
     path = recorded.write(tmp_path_factory.mktemp("replay") / "h.db", *tasks)
     with History(path) as history:
-        return run_replay(load_benchmark(history, Protocol(8, 6, 2)), ["grid", "random"], workers=2)
+        return load_benchmark(history, Protocol(8, 6, 2))
+
+
+@pytest.fixture(scope="module")
+def report(benchmark: Benchmark) -> dict[str, object]:
+    return run_replay(benchmark, ["grid", "random"], workers=1)
+
+
+@pytest.mark.slow
+def test_several_processes_make_the_same_report(benchmark: Benchmark, report: dict[str, object]) -> None:
+    together = run_replay(benchmark, ["grid", "random"], workers=2)
+    for name, item in together["methods"].items():
+        assert {**item, "seconds": 0} == {**report["methods"][name], "seconds": 0}
 
 
 def test_the_report_has_the_documented_form(report: dict[str, object]) -> None:

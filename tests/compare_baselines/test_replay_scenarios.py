@@ -44,7 +44,7 @@ def benchmark(history: History) -> Benchmark:
     return load_benchmark(history, Protocol(12, 3, 1, holdout=("a", "b")))
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name == "few-1" else name for name in SCENARIOS])
 def test_every_peer_lives_through_every_scenario_and_the_past_repeats_itself(history: History, benchmark: Benchmark, name: str) -> None:
     changed = with_scenario(history, benchmark, name)
     past_names = changed.folds()[0][0]

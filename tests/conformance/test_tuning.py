@@ -16,7 +16,8 @@ from optuna.distributions import FloatDistribution
 
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
 from store import History, RunStatus, Source
-from tests.conformance.tuning_hosts import DEFAULTS, HOSTS, OBJECTIVE, RECORDERS, Training, Tuned, quiet, runs_in, train
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE
+from tests.conformance.tuning_hosts import CHECKPOINTS, DEFAULTS, HOSTS, OBJECTIVE, RECORDERS, Training, Tuned, quiet, runs_in, train
 
 OFF_WORDS, ON_WORDS = ("off", "0", "False", "no"), ("on", "1", "TRUE", "yes")
 LOG_RATES = FloatDistribution(1e-5, 1e-1, log=True)
@@ -113,7 +114,7 @@ def test_a_batch_never_exceeds_the_data(tune: Tune, taught: Path, monkeypatch: p
     pin(taught, monkeypatch, batch_size=64)
     tuned = tune(taught, space={"batch_size": [8, 16, 64]})
     assert tuned.values["batch_size"] == 16
-    assert source_of(tuned, "batch_size") is Source.CONSTRAINT
+    assert source_of(tuned, PER_DEVICE_BATCH_SIZE) is Source.CONSTRAINT
     assert "the data set has 16 samples" in tuned.message
 
 
@@ -124,6 +125,11 @@ def test_a_dry_run_changes_nothing_and_shows_what_it_would(tune: Tune, taught: P
     assert tuned.run.recommendation_id is None
     assert re.search(r"^metahp: .*learning_rate 5e-05 -> 0\.0", tuned.message)
     assert "Dry run: nothing was rewritten." in tuned.message
+
+
+def test_a_dry_run_names_a_recommendation_only_where_it_can_be_pinned(tune: Tune, taught: Path, tmp_path: Path) -> None:
+    assert tune(taught, mode="dry-run").recommendation is not None
+    assert "METAHP_PIN" not in tune(tmp_path / "new.db", mode="dry-run").message
 
 
 # one decision
@@ -170,7 +176,7 @@ def test_what_ran_out_of_memory_in_32_bits_limits_32_bits_only(tune: Tune, tmp_p
     forget(path, low.run.id if low.run else "")
     full = tune(path)
     assert full.values["batch_size"] == 7
-    assert source_of(full, "batch_size") is Source.CONSTRAINT
+    assert source_of(full, PER_DEVICE_BATCH_SIZE) is Source.CONSTRAINT
     assert "batch_size: a batch of 8 per device ran out of memory (10% margin kept)" in full.message
 
 
@@ -331,18 +337,38 @@ def test_an_unknown_word_is_one_warning_that_names_the_possible_ones(
 # a run that resumes another
 
 
+def test_a_resumed_run_keeps_the_values_it_began_with(
+    host: str, tune: Tune, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if host not in CHECKPOINTS:
+        pytest.skip(f"{host} has no checkpoints: a loop of one's own saves and loads them itself")
+    pin(taught, monkeypatch, learning_rate=0.02)
+    first = tune(taught, space={"learning_rate": [0.02, 0.5]}, n_epochs=2, is_interrupted=True)
+    assert first.run is not None
+    assert (first.run.status, first.values["learning_rate"]) == (RunStatus.INTERRUPTED, pytest.approx(0.02))
+    monkeypatch.delenv("METAHP_PIN")
+    resumed = tune(taught, space={"learning_rate": [1e-5, 0.5]}, n_epochs=2, checkpoint=CHECKPOINTS[host](tmp_path))
+    assert resumed.values["learning_rate"] == pytest.approx(0.02), "neither predicted anew nor the value of this call"
+    assert resumed.run is None, "there is no new row"
+    (row,) = [run for run in runs_in(taught) if run.id == first.run.id]
+    assert (row.status, row.attempt, row.recommendation_id) == (RunStatus.COMPLETED, 1, "stored")
+    rate = row.provenance["learning_rate"]
+    assert (rate.value, rate.observed) == (pytest.approx(0.02), pytest.approx(0.02))
+    assert "expected" not in resumed.message, "nothing is predicted for it"
+
+
 @pytest.fixture(params=RECORDERS)
-def record(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., str]:
+def record(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Path]:
     """Train with a recording callback; the arguments are those of ``RECORDERS``."""
 
-    def play(n_epochs: int, checkpoint: str | None = None, *, is_interrupted: bool = False) -> str:
+    def play(n_epochs: int, checkpoint: Path | None = None, *, is_interrupted: bool = False) -> Path:
         with quiet():
             return RECORDERS[request.param](tmp_path / "runs.db", tmp_path, n_epochs, checkpoint, is_interrupted=is_interrupted)
 
     return play
 
 
-def test_a_completed_run_that_is_trained_further_is_a_new_row_that_names_its_parent(record: Callable[..., str], tmp_path: Path) -> None:
+def test_a_completed_run_that_is_trained_further_is_a_new_row_that_names_its_parent(record: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = record(1)
     (first,) = runs_in(tmp_path / "runs.db")
     assert first.status is RunStatus.COMPLETED
@@ -352,7 +378,7 @@ def test_a_completed_run_that_is_trained_further_is_a_new_row_that_names_its_par
     assert (further.parent_run_id, further.status, further.task_id) == (first.id, RunStatus.COMPLETED, first.task_id)
 
 
-def test_an_interrupted_run_goes_on_in_its_row(record: Callable[..., str], tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on_in_its_row(record: Callable[..., Path], tmp_path: Path) -> None:
     checkpoint = record(2, is_interrupted=True)
     (first,) = runs_in(tmp_path / "runs.db")
     assert first.status is RunStatus.INTERRUPTED

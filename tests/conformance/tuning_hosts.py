@@ -45,6 +45,9 @@ class Training:
         task: Name of the task, None to recognise it.
         is_low_precision: Whether numbers are held in 16 bits.
         is_changed: Whether the source of the model is another one.
+        n_epochs: How long it is.
+        is_interrupted: Whether the first epoch is saved and Ctrl-C comes in the second.
+        checkpoint: What is resumed, None for a fresh start.
     """
 
     history: Path
@@ -55,6 +58,9 @@ class Training:
     task: str | None = "points"
     is_low_precision: bool = False
     is_changed: bool = False
+    n_epochs: int = 1
+    is_interrupted: bool = False
+    checkpoint: Path | None = None
 
     @property
     def tuning(self) -> dict[str, Any]:
@@ -153,14 +159,50 @@ class ChangedTorchNet(TorchNet):
 
 
 class LightningProbe(L.Callback):
-    """Looks after every other ``setup`` whether there is a history."""
+    """Looks after every other ``setup`` whether there is a history, and in training what is in force."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.was_made_early = False
+        self.values: dict[str, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         self.was_made_early = self.path.exists()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *batch: Any) -> None:
+        self.values = in_force(trainer.optimizers[0], pl_module.body)
+
+
+class LightningInterruption(L.Callback):
+    """Ctrl-C in the second epoch."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+class HFInterruption(TrainerCallback):
+    """Ctrl-C in the second epoch."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
+        if state.epoch > 1:
+            raise KeyboardInterrupt
+
+
+def saving(folder: Path, *, is_interrupted: bool) -> list[L.Callback]:
+    """Return the callbacks that save the first epoch as ``lightning_checkpoint`` says, and interrupt the second."""
+    checkpoints = ModelCheckpoint(dirpath=folder / "saved", filename="{epoch}", save_top_k=-1)
+    return [checkpoints, *([LightningInterruption()] if is_interrupted else [])]
+
+
+def lightning_checkpoint(folder: Path) -> Path:
+    """Return where Lightning saves the first epoch."""
+    return folder / "saved" / "epoch=0.ckpt"
+
+
+def hf_checkpoint(folder: Path) -> Path:
+    """Return where transformers saves the first epoch, of two batches."""
+    return folder / "out" / "checkpoint-2"
 
 
 LIGHTNING_OPTIONS: dict[str, Any] = {
@@ -173,6 +215,13 @@ LIGHTNING_OPTIONS: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
+
+
+def lightning_options(training: Training, folder: Path) -> dict[str, Any]:
+    """Return the arguments of the Trainer but for its callbacks."""
+    precision = LOW_PRECISION if training.is_low_precision else "32-true"
+    length = {"max_epochs": training.n_epochs, "enable_checkpointing": training.is_interrupted}
+    return {**LIGHTNING_OPTIONS, **length, "precision": precision, "default_root_dir": str(folder)}
 
 
 def in_force(optimizer: Any, body: Body) -> dict[str, Any]:
@@ -188,28 +237,30 @@ def tune_with_metahparams(training: Training, folder: Path) -> tuple[dict[str, A
     data = LightningPoints(**{name: value for name, value in training.explicit.items() if name == "batch_size"})
     probe = LightningProbe(training.history)
     recorder = lightning_metahp.MetaHPCallback(OBJECTIVE, task=training.task, history=training.history)
-    callbacks = [recorder, lightning_metahp.MetaHParams(**training.tuning), probe]
-    precision = LOW_PRECISION if training.is_low_precision else "32-true"
-    trainer = L.Trainer(callbacks=callbacks, default_root_dir=folder, precision=precision, **LIGHTNING_OPTIONS)  # type: ignore[arg-type]
-    trainer.fit(module, datamodule=data)
-    return in_force(trainer.optimizers[0], module.body), probe.was_made_early
+    callbacks: list[Any] = [recorder, lightning_metahp.MetaHParams(**training.tuning), probe]
+    callbacks += saving(folder, is_interrupted=True) if training.is_interrupted else []
+    trainer = L.Trainer(callbacks=callbacks, **lightning_options(training, folder))
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        trainer.fit(module, datamodule=data, ckpt_path=training.checkpoint)
+    return probe.values, probe.was_made_early
 
 
 def tune_with_cli(training: Training, folder: Path) -> tuple[dict[str, Any], bool]:
     """Train with ``MetaHPCLI``, what is explicit on its command line."""
     probe = LightningProbe(training.history)
     arguments = [f"--{'data' if name == 'batch_size' else 'model'}.{name}={value}" for name, value in training.explicit.items()]
-    if training.is_low_precision:
-        arguments.append(f"--trainer.precision={LOW_PRECISION}")
-    cli = lightning_metahp.MetaHPCLI(
-        ChangedLightningNet if training.is_changed else LightningNet,
-        LightningPoints,
-        args=["fit", *arguments],
-        trainer_defaults={**LIGHTNING_OPTIONS, "callbacks": [probe], "default_root_dir": str(folder)},
-        save_config_callback=None,
-        **training.tuning,
-    )
-    return in_force(cli.trainer.optimizers[0], cli.model.body), probe.was_made_early
+    arguments += [] if training.checkpoint is None else [f"--ckpt_path={training.checkpoint}"]
+    callbacks = [probe, *(saving(folder, is_interrupted=True) if training.is_interrupted else [])]
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        lightning_metahp.MetaHPCLI(
+            ChangedLightningNet if training.is_changed else LightningNet,
+            LightningPoints,
+            args=["fit", *arguments],
+            trainer_defaults={**lightning_options(training, folder), "callbacks": callbacks},
+            save_config_callback=None,
+            **training.tuning,
+        )
+    return probe.values, probe.was_made_early
 
 
 def hf_arguments(training: Training, folder: Path) -> TrainingArguments:
@@ -220,9 +271,10 @@ def hf_arguments(training: Training, folder: Path) -> TrainingArguments:
         output_dir=str(folder / "out"),
         lr_scheduler_type="constant",
         bf16=training.is_low_precision,
-        num_train_epochs=1,
+        num_train_epochs=training.n_epochs,
         eval_strategy="epoch",
-        save_strategy="no",
+        save_strategy="epoch" if training.is_interrupted else "no",
+        resume_from_checkpoint=None if training.checkpoint is None else str(training.checkpoint),
         logging_steps=1,
         report_to="none",
         disable_tqdm=True,
@@ -236,8 +288,10 @@ def tune_with_autoconfig(training: Training, folder: Path) -> tuple[dict[str, An
     args = hf_callbacks.autoconfig(hf_arguments(training, folder), model=model, train_dataset=data, **training.tuning)
     was_made_early = training.history.exists()
     callback = hf_callbacks.MetaHPCallback(OBJECTIVE, task=training.task, history=training.history)
-    trainer = Trainer(model, args, train_dataset=data, eval_dataset=Points(N_EVAL), callbacks=[callback])
-    trainer.train()
+    callbacks = [callback, *([HFInterruption()] if training.is_interrupted else [])]
+    trainer = Trainer(model, args, train_dataset=data, eval_dataset=Points(N_EVAL), callbacks=callbacks)
+    with contextlib.suppress(KeyboardInterrupt):
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     return in_force(trainer.optimizer, model.body), was_made_early
 
 
@@ -246,10 +300,12 @@ def tune_with_apply(training: Training, folder: Path) -> tuple[dict[str, Any], b
     model = (ChangedTorchNet if training.is_changed else TorchNet)()
     callback = hf_callbacks.MetaHPCallback(OBJECTIVE, task=training.task, history=training.history)
     args = hf_arguments(training, folder)
-    trainer = Trainer(model, args, train_dataset=Points(N_TRAIN), eval_dataset=Points(N_EVAL), callbacks=[callback])
+    callbacks = [callback, *([HFInterruption()] if training.is_interrupted else [])]
+    trainer = Trainer(model, args, train_dataset=Points(N_TRAIN), eval_dataset=Points(N_EVAL), callbacks=callbacks)
     hf_callbacks.apply(trainer, **training.tuning)
     was_made_early = training.history.exists()
-    trainer.train()
+    with contextlib.suppress(KeyboardInterrupt):
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     return in_force(trainer.optimizer, model.body), was_made_early
 
 
@@ -327,43 +383,28 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class LightningInterruption(L.Callback):
-    """Ctrl-C in the second epoch."""
-
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        if trainer.current_epoch == 1:
-            raise KeyboardInterrupt
-
-
-class HFInterruption(TrainerCallback):
-    """Ctrl-C in the second epoch."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **parts: Any) -> None:
-        if state.epoch > 1:
-            raise KeyboardInterrupt
-
-
-def record_with_lightning(path: Path, folder: Path, n_epochs: int, checkpoint: str | None, *, is_interrupted: bool) -> str:
+def record_with_lightning(path: Path, folder: Path, n_epochs: int, checkpoint: Path | None, *, is_interrupted: bool) -> Path:
     """Train with a ``MetaHPCallback``; return the checkpoint of the first epoch."""
-    saving = ModelCheckpoint(dirpath=folder / "saved", filename="{epoch}", save_top_k=-1)
-    callbacks = [lightning_metahp.MetaHPCallback(OBJECTIVE, history=path), saving]
-    callbacks += [LightningInterruption()] if is_interrupted else []
-    options = {**LIGHTNING_OPTIONS, "max_epochs": n_epochs, "enable_checkpointing": True}
-    trainer = L.Trainer(callbacks=callbacks, default_root_dir=folder, **options)  # type: ignore[arg-type]
+    callbacks = [lightning_metahp.MetaHPCallback(OBJECTIVE, history=path), *saving(folder, is_interrupted=is_interrupted)]
+    options = {**lightning_options(Training(path, n_epochs=n_epochs), folder), "enable_checkpointing": True}
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
-        trainer.fit(LightningNet(), datamodule=LightningPoints(), ckpt_path=checkpoint)
-    return str(folder / "saved" / "epoch=0.ckpt")
+        L.Trainer(callbacks=callbacks, **options).fit(LightningNet(), datamodule=LightningPoints(), ckpt_path=checkpoint)
+    return lightning_checkpoint(folder)
 
 
-def record_with_transformers(path: Path, folder: Path, n_epochs: int, checkpoint: str | None, *, is_interrupted: bool) -> str:
+def record_with_transformers(path: Path, folder: Path, n_epochs: int, checkpoint: Path | None, *, is_interrupted: bool) -> Path:
     """Train with a ``MetaHPCallback``; return the checkpoint of the first epoch."""
-    args = hf_arguments(Training(path), folder)
-    args.save_strategy, args.num_train_epochs = "epoch", n_epochs
+    args = hf_arguments(Training(path, n_epochs=n_epochs, is_interrupted=True), folder)
     callbacks = [hf_callbacks.MetaHPCallback(OBJECTIVE, history=path), *([HFInterruption()] if is_interrupted else [])]
     trainer = Trainer(TorchNet(), args, train_dataset=Points(N_TRAIN), eval_dataset=Points(N_EVAL), callbacks=callbacks)
     with contextlib.suppress(KeyboardInterrupt):
-        trainer.train(resume_from_checkpoint=checkpoint)
-    return str(folder / "out" / "checkpoint-2")
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return hf_checkpoint(folder)
 
 
-RECORDERS: dict[str, Callable[..., str]] = {"Lightning callback": record_with_lightning, "HF callback": record_with_transformers}
+RECORDERS: dict[str, Callable[..., Path]] = {"Lightning callback": record_with_lightning, "HF callback": record_with_transformers}
+CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
+    **dict.fromkeys(("Lightning MetaHParams", "MetaHPCLI"), lightning_checkpoint),
+    **dict.fromkeys(("HF autoconfig", "HF apply"), hf_checkpoint),
+}
+"""Where the tuning hosts that save anything save the first epoch of an interrupted training."""

@@ -121,8 +121,9 @@ def taught(history: History, make_model: Any, make_args: Any) -> History:
     import random
 
     from hf_callbacks.arguments import read_arguments
-    from hf_callbacks.describe_trainer import describe_task, describe_variant, read_model_config
     from hf_callbacks.objective import find_objective
+    from hf_callbacks.trainer_description import describe_task, read_model_config
+    from metahp_tuning.model_description import describe_variant
 
     model, rng = make_model(), random.Random(0)
     for _ in range(12):

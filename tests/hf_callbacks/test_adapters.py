@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from hf_callbacks.arguments import Hyperparameters
-from hf_callbacks.describe_trainer import describe_model, describe_variant, read_model_config
+from hf_callbacks.arguments import RecordedHParams
+from hf_callbacks.trainer_description import read_model_config
+from metahp_tuning.model_description import describe_model, describe_variant
 from store import Source
 
 
@@ -30,7 +31,7 @@ def test_the_settings_of_an_adapter_are_recorded(make_model: Any) -> None:
     model = make_model()
     plain = describe_variant(model)
     model.peft_config = {"default": LooksLikeLora(r=16, target_modules={"value", "query"})}
-    read = read_model_config(model, Hyperparameters())
+    read = read_model_config(model, RecordedHParams())
     assert read.values["peft.target_modules"] == ["query", "value"]
     assert (read.values["peft.r"], read.sources["peft.r"]) == (16, Source.USER)
     assert (read.values["peft.lora_alpha"], read.sources["peft.lora_alpha"]) == (8, Source.DEFAULT)
@@ -41,7 +42,7 @@ def test_the_settings_of_an_adapter_are_recorded(make_model: Any) -> None:
 def test_several_adapters_keep_apart(make_model: Any) -> None:
     model = make_model()
     model.peft_config = {"a": LooksLikeLora(r=2), "b": LooksLikeLora(r=4)}
-    values = read_model_config(model, Hyperparameters()).values
+    values = read_model_config(model, RecordedHParams()).values
     assert (values["peft.a.r"], values["peft.b.r"]) == (2, 4)
 
 

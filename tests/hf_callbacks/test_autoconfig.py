@@ -189,7 +189,7 @@ def test_an_error_of_ours_leaves_the_arguments_alone(
     monkeypatch.setattr("metamodel.recommend", broken)
     own = make_args()
     assert configure(own) is own
-    assert "nothing changed; no recommendation could be made: RuntimeError: no matrix today" in caplog.text
+    assert "nothing changed; the recommendation failed with RuntimeError: no matrix today" in caplog.text
 
 
 def test_values_the_host_refuses_leave_the_arguments_alone(
@@ -213,7 +213,7 @@ def test_values_the_host_refuses_leave_the_arguments_alone(
 
 @pytest.mark.parametrize(
     ("field", "value", "reason"),
-    [("resume_from_checkpoint", "out/checkpoint-1", "resumes from a checkpoint"), ("deepspeed", "ds.json", "could not be read")],
+    [("resume_from_checkpoint", "out/checkpoint-1", "resumes from checkpoint-1"), ("deepspeed", "ds.json", "could not be read")],
 )
 def test_what_is_already_fixed_is_left_alone(
     configure: Any, make_args: Any, field: str, value: str, reason: str, capfd: pytest.CaptureFixture[str]
@@ -280,4 +280,4 @@ def test_a_default_place_that_cannot_be_used_stops_nothing(
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     own = make_args()
     assert autoconfig(own, model=make_model(), train_dataset=sentences()) is own
-    assert "no recommendation could be made" in caplog.text
+    assert "nothing changed; opening the history failed with" in caplog.text

@@ -1,4 +1,4 @@
-"""Two processes on the CPU, started by torchrun and by ``accelerate launch``: one row, the same values everywhere, and a resume."""
+"""Two processes on the CPU, by torchrun and by ``accelerate launch``: one row a training, the same values everywhere, also resumed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from packaging.version import Version
 from metamodel import TaskDescription
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
 from store import History, RunStatus, Source
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 CAN_RESUME = Version(transformers.__version__) >= Version("5.18")
@@ -89,14 +91,16 @@ def test_two_processes_get_the_same_values_and_write_one_row(kind: str, tmp_path
     said = [(tmp_path / f"out-rank{rank}").read_text().splitlines() for rank in (0, 1)]
     assert said[0] == said[1], "the processes trained with different values, or to different weights"
     with History(isolated_history) as history:
-        (run,) = [run for run in history.runs() if run.framework == "transformers"]
+        run, *further = sorted((run for run in history.runs() if run.framework == "transformers"), key=lambda run: run.id)
     rate, batch, dropout, chosen, _, total, _ = said[0][0].split()
     assert float(rate) > 1e-4
     assert (batch, dropout, total) == ("2", "0.3", "4"), "a global batch of 4 is 2 on each of two processes"
     assert [line.split()[:3] for line in said[0]] == [[rate, batch, dropout]] * (1 + CAN_RESUME), "the resumed run took other values"
+    assert [item.parent_run_id for item in further] == [run.id] * CAN_RESUME, "the run had ended, so what trains it further is another one"
+    run = further[0] if further else run
     assert (run.attempt, run.status, run.recommendation_id) == (int(CAN_RESUME), RunStatus.COMPLETED, chosen)
     assert run.hparams["learning_rate"] == pytest.approx(float(rate))
     assert run.hparams["global_batch_size"] == int(total) == 2 * int(batch) * run.hparams["gradient_accumulation_steps"]
     assert (run.hparams["dropout"], run.provenance["dropout"].source) == (float(dropout), Source.RESUME if CAN_RESUME else Source.METAHP)
-    assert done.stderr.count("this run goes on from checkpoint-") == int(CAN_RESUME)
+    assert sum(done.stderr.count(f"the run {verb} from checkpoint-") for verb in ("that is resumed", "resumes")) == int(CAN_RESUME)
     assert done.stderr.count("METAHP_PIN=") == 2, "autoconfig and apply spoke once each, on process zero"

@@ -13,6 +13,8 @@ import pytest
 from hf_callbacks import MetaHPCallback
 from store import History, RunStatus
 
+pytestmark = pytest.mark.slow
+
 DATASETS = Path(os.environ.get("METAHP_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "datasets"
 EXAMPLES = {
     "bert_classification": ("BertForSequenceClassification", "eval_loss", "imdb.parquet"),

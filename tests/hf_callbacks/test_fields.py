@@ -48,11 +48,16 @@ def test_without_a_space_the_safe_fields_change_where_the_user_has_not_spoken(
     assert getattr(provenance, field) == getattr(own, field)
 
 
-def test_the_length_of_training_and_the_schedule_change_only_in_a_space(pinned: Any, make_args: Any) -> None:
+def test_the_length_of_training_and_the_schedule_change_only_in_a_space(
+    pinned: Any, make_args: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     wanted = {"num_train_epochs": 7, "lr_scheduler_type": "cosine", "optim": "sgd", "label_smoothing_factor": 0.1}
     history = pinned(**wanted)
     own = make_args()
     assert autoconfig(own, task="t", history=history).to_dict() == own.to_dict()
+    printed = capfd.readouterr().err
+    for name in wanted:
+        assert f"{name} {wanted[name]} was not applied: without a space it is never rewritten; list it in space" in printed
     found = autoconfig(own, task="t", history=history, space={name: [value] for name, value in wanted.items()})
     assert (found.num_train_epochs, found.lr_scheduler_type.value, found.optim.value, found.label_smoothing_factor) == (
         7,
@@ -167,10 +172,10 @@ def test_what_deepspeed_fixes_is_refused_and_what_it_leaves_open_is_not(make_arg
     fixed = fixed_fields(own)
     assert fixed["learning_rate"] == "DeepSpeed's configuration fixes optimizer.params.lr=3e-05"
     assert fixed["gradient_accumulation_steps"].endswith("gradient_accumulation_steps=4")
-    assert not fixed.keys() & {"weight_decay", "batch_size", "max_grad_norm"}, "new arguments fill in its auto entries anew"
+    assert not fixed.keys() & {"weight_decay", "per_device_batch_size", "max_grad_norm"}, "new arguments fill in its auto entries anew"
     built = fixed_fields(own, is_built=True)
     assert "was filled from it already" in built["weight_decay"]
-    assert {"batch_size", "max_grad_norm"} <= built.keys()
+    assert {"per_device_batch_size", "max_grad_norm"} <= built.keys()
     assert "warmup_steps" not in built, "its configuration has no schedule, so the Trainer makes one"
 
 

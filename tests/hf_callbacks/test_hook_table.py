@@ -14,7 +14,7 @@ import transformers
 from transformers import Trainer, TrainerCallback
 
 from hf_callbacks import MetaHPCallback, apply
-from hf_callbacks.applying import set_train_batch_size
+from hf_callbacks.trainer_host import set_train_batch_size
 from metamodel.explanation import format_value
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit, save_recommendation
 from store import History

@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration, ViTConfig, ViTForImageClassification
 
 from hf_callbacks import MetaHPCallback, apply, autoconfig
-from hf_callbacks.model_values import model_settings, read_model_value, with_values
+from metahp_tuning.configured_values import model_settings, read_model_value, with_values
 from metamodel import TaskDescription
 from store import History, Source, UnknownHyperparameterError
 from store.errors import NotAppliedWarning

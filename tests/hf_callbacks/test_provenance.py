@@ -54,6 +54,7 @@ def test_the_note_survives_training_args_bin(tmp_path: Path, make_trainer: Any, 
     assert loaded.learning_rate == 0.01
 
 
+@pytest.mark.slow
 def test_a_saved_file_needs_nothing_of_ours(tmp_path: Path, noted: TrainingArguments) -> None:
     torch.save(noted, tmp_path / "training_args.bin")
     code = (

@@ -36,6 +36,7 @@ assert "DeepSpeed" in type(trainer.model_wrapped).__name__
 
 
 @pytest.mark.parametrize("rate", ["auto", "3e-5"])
+@pytest.mark.slow
 def test_deepspeeds_engine_trains_with_what_was_advised(rate: str, pinned: Any, tmp_path: Path) -> None:
     pytest.importorskip("deepspeed", reason="deepspeed is not installed")
     history = pinned(learning_rate=0.02, weight_decay=0.125)

@@ -13,6 +13,8 @@ import pytest
 from store import History, Source
 from tests.lightning_metahp.pinning import pin
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """

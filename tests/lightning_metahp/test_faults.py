@@ -12,6 +12,8 @@ from store import History
 from torture import disks, fits
 from torture.trials import Trials
 
+pytestmark = pytest.mark.slow
+
 
 def held(outcome: Trials) -> bool:
     assert not outcome.failures, outcome.failures

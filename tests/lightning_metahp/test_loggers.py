@@ -97,4 +97,4 @@ def test_a_logger_that_fails_costs_nothing_but_a_warning(
     pin(history, monkeypatch, lr=0.03)
     trainer = fit(MetaHParams({"lr": [0.03]}, objective="val_acc", history=history), logger=Broken(tmp_path))
     assert trainer.current_epoch == 2
-    assert "Broken could not be told where its hyperparameters come from: the disk is gone" in caplog.text
+    assert "Broken did not get where its hyperparameters come from: the disk is gone" in caplog.text

@@ -165,6 +165,7 @@ print(trainer.train_dataloader.batch_size, trainer.optimizers[0].param_groups[0]
 """
 
 
+@pytest.mark.slow
 def test_a_preempted_job_that_restarts_with_the_same_script(
     isolated_history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

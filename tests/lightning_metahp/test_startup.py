@@ -85,6 +85,7 @@ def test_a_history_that_cannot_be_made_is_still_told_before_training(tmp_path: P
         fit(MetaHParams({"lr": [1e-3, 1e-2]}, objective="val_acc", history=tmp_path / place))
 
 
+@pytest.mark.slow
 def test_without_a_history_no_model_code_is_imported(tmp_path: Path) -> None:
     code = (
         "import sys, torch, lightning as L\n"

@@ -6,7 +6,8 @@ import pytest
 
 from metahp_report import comparison_report
 from metahp_report.comparison.curves import mean_and_band
-from metahp_report.comparison.records import Spread, load_comparison
+from metahp_report.comparison.reader import load_comparison
+from metahp_report.comparison.records import Spread
 from metahp_report.comparison.tables import show_spread
 from metahp_report.parts import Prose, Report, Table
 from store import History, InvalidArgumentError

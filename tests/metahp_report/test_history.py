@@ -94,6 +94,7 @@ def test_a_comparison_in_the_history_is_pointed_at(history: History) -> None:
     assert any("1 live comparison; metahp report --comparison" in remark for remark in history_report(history).remarks)
 
 
+@pytest.mark.slow
 def test_ten_thousand_runs_are_thinned_and_the_page_says_so(tmp_path: Path) -> None:
     names = [f"task {index}" for index in range(20)]
     # the task with 6,000 runs improves just once in the middle: thinning must not lose it

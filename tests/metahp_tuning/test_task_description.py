@@ -12,19 +12,20 @@ import torch
 from torch import nn
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
+from metahp_tuning.class_source import model_variant
 from metahp_tuning.task_description import (
     data_identity_hparams,
     describe_dataset,
     describe_module,
     model_class_name,
     model_family,
-    model_variant,
     model_width,
     parameter_count,
     preserved_rng,
     pretrained_name,
     read_optimizer,
     read_scheduler,
+    sample_count,
     starts_pretrained,
 )
 from metamodel.data.task import TaskDescription
@@ -148,6 +149,21 @@ def test_a_stream_is_never_iterated() -> None:
             raise AssertionError("iterated")
 
     assert describe_dataset(Stream()) == {"dataset_class": Stream.__qualname__}
+
+
+class Endless(IterableDataset):
+    """A stream without a length."""
+
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+def test_a_dictionary_of_data_sets_is_as_long_as_all_of_them() -> None:
+    found = describe_dataset({"a": tabular(), "b": tabular(12)})
+    assert found == {**describe_dataset(tabular()), "n_train": 42}
+    assert "n_train" not in describe_dataset({"a": tabular(), "b": Endless()})
+    assert sample_count({"a": tabular(), "b": tabular(12)}) == 42
+    assert sample_count(Endless()) is None
 
 
 @pytest.mark.parametrize("bad", [None, 3, object(), Listed([]), Listed([object()] * 3), Listed([{}] * 2), Listed([()] * 2)])

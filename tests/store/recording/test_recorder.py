@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
@@ -44,7 +45,7 @@ def test_a_bare_loop_leaves_a_complete_run(history: History) -> None:
     assert (record.peak_memory_bytes or 0) > 1_000_000
     assert record.started_utc <= (record.ended_utc or "")
     assert record.framework == "python"
-    assert record.versions["torch"] == torch.__version__
+    assert record.versions["torch"] == version("torch")
     assert history.metric_names(run.id) == ["loss", "val/f1", "val_acc"]
     assert values(history, run, "loss") == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
 

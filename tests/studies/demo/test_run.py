@@ -17,6 +17,7 @@ SMALL = DemoPlan(
 )
 
 
+@pytest.mark.slow
 def test_the_whole_loop_in_miniature(tmp_path):
     history, shares = tmp_path / "history.db", []
     result = run_demo(SMALL, tmp_path, history, lambda part, share: shares.append((part, share)))

@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pytest
 
 from store import History, RunStatus
 from studies.demo.runs import (
@@ -51,6 +52,7 @@ def test_equal_seeds_give_equal_curves(tmp_path):
     assert first.curve == again.curve
 
 
+@pytest.mark.slow
 def test_two_processes_write_into_one_history(tmp_path):
     path = tmp_path / "h.db"
     with training_processes(2) as train_all:

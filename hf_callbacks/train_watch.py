@@ -1,8 +1,8 @@
 """What the Trainer has no event for: ``train()`` itself, what it is called with and the exception that leaves it.
 
-Callbacks are not given the Trainer, and none of its events tells of an exception. When our callback meets its Trainer for the first
-time, that object's class becomes a subclass of the same name whose ``train`` tells the callback, and does what it did before. Nothing
-is kept alive by that, ``isinstance`` and ``super()`` work, and pickles name the user's own class.
+Callbacks are not given the Trainer, and it has no event for an exception. When our callback meets its Trainer for the first time, that
+object's class becomes a subclass of the same name whose ``train()`` reports exceptions to the callback, and does what it did before.
+Nothing is kept alive by that, ``isinstance`` and ``super()`` work, and pickles name the user's own class.
 
 A callback that is added later meets its Trainer inside ``train()``, which then cannot be wrapped any more. What the loop still calls by
 name on the Trainer can: loading batches, the step and the evaluation, where nearly every exception of a training comes from.
@@ -23,31 +23,20 @@ from transformers import Trainer
 logger = logging.getLogger(__name__)
 
 _CLASSES: dict[type[Trainer], type[Trainer]] = {}
-"""A user's class -> the one whose ``train`` tells."""
+"""A user's class -> the one whose ``train`` reports."""
 _LATE_CLASSES: dict[type[Trainer], type[Trainer]] = {}
 """One of those -> the one for the rest of a ``train()`` that began without us."""
 _CALLED_BY_LOOP = ("get_batch_samples", "training_step", "evaluate")
 
 
 class TrainWatcher:
-    """A callback that wants to know about ``train()``."""
+    """A callback that is called around ``train()``."""
 
     def before_train(self, trainer: Trainer, resume_from_checkpoint: Any, trial: Any) -> None:
-        """Hear that training is about to begin; nothing of it has happened yet.
-
-        Args:
-            trainer: The Trainer.
-            resume_from_checkpoint: As ``train`` was given it.
-            trial: The trial of a hyperparameter search, None outside of one.
-        """
+        """Take note that training is about to begin, with what ``train`` was given; nothing of it has happened yet."""
 
     def train_failed(self, trainer: Trainer, error: BaseException) -> None:
-        """Hear of the exception that is about to leave ``train()``.
-
-        Args:
-            trainer: The Trainer; its loop may not have begun.
-            error: The exception.
-        """
+        """Take note of the exception that is about to leave ``train()``, whose loop may not have begun."""
 
 
 def calling_trainer() -> Trainer | None:
@@ -62,7 +51,7 @@ def calling_trainer() -> Trainer | None:
 
 
 def watch(trainer: Trainer, *, is_training: bool = False) -> None:
-    """Have the callbacks of a Trainer told about its ``train()``; a second call does nothing.
+    """Have a Trainer report its ``train()`` to its callbacks; a second call does nothing.
 
     Args:
         trainer: The Trainer.
@@ -74,7 +63,7 @@ def watch(trainer: Trainer, *, is_training: bool = False) -> None:
     watched = _CLASSES.setdefault(cls, _watched_class(cls))
     try:
         trainer.__class__ = _LATE_CLASSES.setdefault(watched, _late_class(watched)) if is_training else watched
-    except TypeError as error:  # a class with a layout of its own: its exceptions are recorded less exactly
+    except TypeError as error:  # a class with its own memory layout: its exceptions are recorded less exactly
         logger.debug("train() of %s cannot be watched: %s", cls.__name__, error)
 
 
@@ -118,10 +107,10 @@ def _late_class(watched: type[Trainer]) -> type[Trainer]:
         return self.train(*args, **kwargs)
 
     methods = {name: getattr(watched, name) for name in _CALLED_BY_LOOP if hasattr(watched, name)}
-    return _like(watched, {"train": train, **{name: _telling(method) for name, method in methods.items()}})
+    return _like(watched, {"train": train, **{name: _reporting(method) for name, method in methods.items()}})
 
 
-def _telling(method: Callable[..., Any]) -> Callable[..., Any]:
+def _reporting(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:

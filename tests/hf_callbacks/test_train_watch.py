@@ -10,7 +10,7 @@ import pytest
 from transformers import Trainer, TrainerCallback
 
 from hf_callbacks import MetaHPCallback
-from hf_callbacks.watching import calling_trainer, is_watched, watch
+from hf_callbacks.train_watch import calling_trainer, is_watched, watch
 from store import History, RunStatus
 
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from hf_callbacks.describe_trainer import describe_task, describe_variant
 from hf_callbacks.objective import find_objective
+from hf_callbacks.trainer_description import describe_task
+from metahp_tuning.model_description import describe_variant
 from metamodel import TaskDescription
 from store import History
 

@@ -1,31 +1,30 @@
-"""``autoconfig``: training arguments in, training arguments out, improved by the history where the user has not spoken."""
+"""``autoconfig`` and ``apply``: training arguments, or a built Trainer, improved by the history where the user has set nothing."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-import logging
 import os
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from hf_callbacks.arguments import check_arguments, restored, rewritten
-from hf_callbacks.deciding import Plan, Request, agree, check_request, from_process_zero, say
-from hf_callbacks.fixed_fields import fixed_fields
-from hf_callbacks.objective import find_objective
-from hf_callbacks.provenance import Provenance, Target, plain_class, provenance_of, rewrites_of, with_provenance
-from hf_callbacks.resuming import find_resumption
+from hf_callbacks.arguments import restored, rewritten
+from hf_callbacks.arguments_host import ArgumentsHost
+from hf_callbacks.provenance import plain_class, provenance_of
+from hf_callbacks.train_watch import watch
+from hf_callbacks.trainer_host import TrainerHost
+from metahp_tuning.decision import tune
+from metahp_tuning.host import check_request
 from store.errors import InvalidArgumentError, UnknownHyperparameterError
 from store.switches import is_off
 
 if TYPE_CHECKING:
     from metamodel.data.task import TaskDescription
+    from metamodel.recommendation import Recommendation
     from store import History
-
-logger = logging.getLogger(__name__)
 
 
 def autoconfig(
@@ -52,11 +51,12 @@ def autoconfig(
     ``space`` lists the name: then the value passed is the fallback. In ready-made arguments a field that differs from the class default
     counts as explicit, since the host does not record what the user set. ``task``, ``objective`` and ``direction`` travel on the arguments,
     and a bare ``MetaHPCallback()`` takes them from there. Arguments with ``resume_from_checkpoint`` get back what the checkpoint's run was
-    made with; nothing is predicted for them. ``METAHP=off`` returns what was given, ``METAHP_PIN=<id>`` applies that recommendation again.
+    made with; nothing is predicted for them. A history that does not exist yet is made when the run is recorded, not here. ``METAHP=off``
+    returns what was given, ``METAHP_PIN=<id>`` applies that recommendation again.
 
     Args:
         args: Ready-made arguments of any subclass; None to build them from the keywords.
-        model: The model to be trained; with the data it tells which task this is.
+        model: The model to be trained; with the data it identifies the task.
         train_dataset: The training data, as it will be given to the Trainer.
         eval_dataset: The validation data.
         task: Name, or a ``TaskDescription``; None to recognise it by data, model and objective.
@@ -65,7 +65,7 @@ def autoconfig(
         direction: ``min`` or ``max``; default: inferred.
         history: A ``History``, a path, or None for the default one.
         keep: Names never to touch.
-        mode: ``best``, ``explore``, or ``dry-run``, which only says.
+        mode: ``best``, ``explore``, or ``dry-run``, which only prints what it would do.
         args_class: Class to build from the keywords, explicit values of its fields; ignored where ``args`` are given.
         **training_arguments: These keywords.
 
@@ -83,50 +83,80 @@ def autoconfig(
     given = _build(args, args_class, training_arguments)
     if is_off():
         return given
-    if (resumed := _resumed(given)) is not None:
-        return resumed
+    request = check_request(space, task, objective, direction, history, keep, mode)
     earlier = provenance_of(given)
-    users = restored(given, earlier)  # a second call starts from the user's own values again, not from those of the first
-    request = check_request(
-        Request(
-            users,
-            earlier.explicit | frozenset(training_arguments),
-            model=model,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            task=task,
-            space=space,
-            objective=find_objective(users, objective, direction),
-            history=history,
-            keep=keep,
-            mode=mode,
-            frozen=fixed_fields(users),
-        )
+    host = ArgumentsHost(
+        restored(given, earlier),  # a second call starts from the user's own values again, not from those of the first
+        request,
+        explicit=earlier.explicit | frozenset(training_arguments),
+        model=model,
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
     )
-    plan = agree(request)
-    result = given if mode == "dry-run" or plan.is_failed else _apply(given, plan, request, Target(task, objective, direction))
-    if result is not given or mode == "dry-run":
-        say(given, plan.message)
-    return result
+    tune(host, request)
+    return given if host.result is None else host.result
 
 
-def _resumed(args: TrainingArguments) -> TrainingArguments | None:
-    """Return the arguments of the run that a checkpoint belongs to; None where these arguments resume nothing."""
-    if not args.resume_from_checkpoint:
+def apply(
+    trainer: Trainer,
+    *,
+    task: str | TaskDescription | None = None,
+    space: Mapping[str, Any] | None = None,
+    objective: str | None = None,
+    direction: str | None = None,
+    history: History | str | os.PathLike[str] | None = None,
+    keep: Collection[str] | str = (),
+    mode: str = "best",
+) -> Recommendation | None:
+    """Rewrite the arguments of a built Trainer in place, between its construction and ``train()``.
+
+    Everything is as in ``autoconfig``, for ready-made arguments, and the model's own values can be rewritten as well: dropout by name of
+    its configuration, and the number of layers where the Trainer has a ``model_init`` and starts from scratch. What is left out is taken
+    from a ``MetaHPCallback`` of the Trainer. Values the Trainer has already used up (precision, an optimizer you passed) are left
+    unchanged and named.
+
+    Args:
+        trainer: The Trainer.
+        task: Name of the task, or a ``TaskDescription``.
+        space: Raw or canonical name -> Optuna distribution or list of values.
+        objective: Metric of the evaluation.
+        direction: ``min`` or ``max``.
+        history: A ``History``, a path, or None for the default one.
+        keep: Names never to touch.
+        mode: ``best``, ``explore`` or ``dry-run``.
+
+    Returns:
+        The recommendation, whether it was acted on or abstained; None where there was none (``METAHP=off``, no tunable
+        hyperparameter, or an error of ours, which is warned about).
+
+    Raises:
+        InvalidArgumentError: If ``trainer`` is no Trainer, or ``mode``, ``task`` or ``keep`` is of the wrong kind.
+        MetaHPError: As ``autoconfig``.
+    """
+    if not isinstance(trainer, Trainer):
+        raise InvalidArgumentError(
+            f"apply needs a built transformers.Trainer, but got {type(trainer).__name__}. "
+            "Before there is one, use autoconfig on its arguments."
+        )
+    if is_off():
         return None
-    plan = from_process_zero(args, lambda: find_resumption(args, args.resume_from_checkpoint))
-    if plan is None:
-        return None
-    result = with_provenance(rewritten(args, plan.values) if plan.values else args, plan.provenance)
-    say(args, plan.message or "metahp: nothing changed; the run resumes from a checkpoint, which brings its own values")
-    return result
+    beside = _callback_beside(trainer)
+    given = {"task": task, "objective": objective, "direction": direction, "history": history}
+    found: dict[str, Any] = {name: getattr(beside, name, None) if value is None else value for name, value in given.items()}
+    watch(trainer)
+    request = check_request(**found, space=space, keep=keep, mode=mode)
+    return tune(TrainerHost(trainer, request), request).recommendation
 
 
 def _build(args: TrainingArguments | None, args_class: type[TrainingArguments], keywords: dict[str, Any]) -> TrainingArguments:
     if args is not None:
-        checked = check_arguments(args)
-        _check_keywords(type(checked), keywords)
-        return rewritten(checked, keywords) if keywords else checked
+        if not isinstance(args, TrainingArguments):
+            raise InvalidArgumentError(
+                f"The arguments to rewrite must be TrainingArguments or a subclass, but got {type(args).__name__}: {args!r:.80}. "
+                "Pass TrainingArguments(...), or only keywords: autoconfig(output_dir='out', model=model, train_dataset=data)."
+            )
+        _check_keywords(type(args), keywords)
+        return rewritten(args, keywords) if keywords else args
     if not (isinstance(args_class, type) and issubclass(args_class, TrainingArguments)):
         raise InvalidArgumentError(
             f"args_class must be TrainingArguments or a subclass, but got {args_class!r}. Pass the class, not an instance."
@@ -153,18 +183,7 @@ def _check_keywords(cls: type[TrainingArguments], keywords: Mapping[str, Any]) -
             )
 
 
-def _apply(given: TrainingArguments, plan: Plan, request: Request, target: Target) -> TrainingArguments:
-    """Write the plan into a copy, with a note of it; where the host refuses the values, return what the user gave."""
-    try:
-        values = {change.raw_name: change.new for change in plan.changes}
-        result = rewritten(request.args, values) if values else request.args
-        chosen = None if plan.recommendation is None else plan.recommendation.id
-        return with_provenance(result, Provenance(chosen, request.explicit, rewrites_of(plan.changes), target))
-    except Exception as error:  # advice must never stop a training
-        logger.warning(
-            "metahp: nothing changed after all; the recommended values were refused by %s: %s: %s",
-            type(given).__name__,
-            type(error).__name__,
-            error,
-        )
-        return given
+def _callback_beside(trainer: Trainer) -> TrainerCallback | None:
+    from hf_callbacks.callback import MetaHPCallback
+
+    return next((item for item in trainer.callback_handler.callbacks if isinstance(item, MetaHPCallback)), None)

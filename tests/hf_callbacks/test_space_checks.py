@@ -7,7 +7,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_callbacks import MetaHPCallback, apply, autoconfig
-from hf_callbacks.space_values import check_values_of
+from hf_callbacks.space_checks import check_values
 from store import History, SpaceError, UnknownHyperparameterError
 
 
@@ -42,7 +42,7 @@ def test_a_value_of_the_model_is_checked_as_well(make_trainer: Any, history: His
 
 def test_every_value_the_host_takes_is_taken(make_args: Any) -> None:
     args = make_args()
-    check_values_of(
+    check_values(
         {
             "lr_scheduler_type": [item.value for item in type(args.lr_scheduler_type)],
             "optim": list(type(args.optim)),

@@ -13,7 +13,7 @@ import torch
 from transformers import TrainerCallback
 
 from hf_callbacks import MetaHPCallback
-from hf_callbacks.ending import DivergenceWatch
+from hf_callbacks.divergence_watch import DivergenceWatch
 from store import History, ObjectiveWarning, RunStatus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -349,6 +349,7 @@ def run_script(tmp_path: Path, how: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(script), str(tmp_path / "out")], env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_script_that_crashes_is_recorded_and_keeps_its_traceback(tmp_path: Path, isolated_history: Path) -> None:
     done = run_script(tmp_path, "raise ZeroDivisionError('boom')")
     assert done.returncode == 1
@@ -358,6 +359,7 @@ def test_a_script_that_crashes_is_recorded_and_keeps_its_traceback(tmp_path: Pat
     assert (run.status, run.error) == (RunStatus.FAILED, "ZeroDivisionError: boom")
 
 
+@pytest.mark.slow
 def test_a_script_that_is_killed_is_not_completed(tmp_path: Path, isolated_history: Path) -> None:
     done = run_script(tmp_path, "os.kill(os.getpid(), 9)")
     assert done.returncode == -signal.SIGKILL

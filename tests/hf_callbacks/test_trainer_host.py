@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hf_callbacks import MetaHPCallback, apply
-from hf_callbacks.applying import set_train_batch_size
 from hf_callbacks.provenance import recommendation_id
+from hf_callbacks.trainer_host import set_train_batch_size
 from metamodel import Decision
 from store import History, InvalidArgumentError, Source
 
