@@ -14,7 +14,6 @@ EXTRA_OF = {
     "accelerate": "hf",
     "plotly": "report",
     "jinja2": "report",
-    "markupsafe": "report",
     "matplotlib": "report",
     "pyarrow": "import",
     "yaml": "import",

@@ -71,7 +71,7 @@ def test_the_advice_gets_better_without_anyone_typing_refit(told: Told) -> None:
     assert mean(value for value in advised if value) > max(value for value in by_hand if value)
     alone, helped = told.of("breast")[:4], told.of("breast")[4:]
     assert mean(run.objective_best or 0 for run in helped) > mean(run.objective_best or 0 for run in alone) + 0.1
-    assert all("metahp: nothing changed; only" in outcome.output for outcome in told.after("breast")[:4])
+    assert all("metahp: nothing changed; not enough history" in outcome.output for outcome in told.after("breast")[:4])
     assert "fitted the meta-model" in told.after("wine")[0].output
     assert current_model(told.history) is not None
 

@@ -56,7 +56,7 @@ def test_every_hyperparameter_in_force_is_logged_with_who_set_it(history: Histor
         "hidden_size": ("hidden", 8, Source.DEFAULT),
         "dropout": ("dropout", 0.1, Source.DEFAULT),
         "weight_decay": ("weight_decay", 0.0, Source.DEFAULT),
-        "batch_size": ("batch_size", 24, Source.USER),
+        "per_device_batch_size": ("batch_size", 24, Source.USER),
         "global_batch_size": ("global_batch_size", 48, Source.USER),
         "name": ("name", "corners", Source.DEFAULT),
         "num_epochs": ("max_epochs", 2, Source.USER),

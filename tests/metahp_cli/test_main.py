@@ -126,7 +126,7 @@ def test_help_lists_the_kinds_and_methods_there_are(call: Callable[..., Any], mo
     from metamodel import kinds
 
     monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, "toy"))
-    monkeypatch.setattr(tasks, "TASKS", {**tasks.TASKS, "toy": "nowhere:Toy"})
+    monkeypatch.setattr(tasks, "LIVE_TASKS", {**tasks.LIVE_TASKS, "toy": "nowhere:Toy"})
     for words in (["refit"], ["recommend"], ["compare-baselines", "live"]):
         assert "toy" in call(*words, "--help").out
     for name in runner.METHODS:

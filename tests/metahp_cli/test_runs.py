@@ -60,7 +60,7 @@ def test_show_shows_who_chose_each_value_and_sums_up_the_metrics(call: Callable[
     shown = json.loads(call("show", run.id, "--history", recorded, "--format", "json").out)
     assert {item["name"]: item["source"] for item in shown["provenance"]} == {
         "learning_rate": "user",
-        "batch_size": "default",
+        "per_device_batch_size": "default",
         "api_token": "user",
     }
     loss = next(row for row in shown["metrics"] if row["name"] == "loss")

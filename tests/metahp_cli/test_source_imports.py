@@ -47,7 +47,7 @@ def test_explaining_prints_how_every_name_is_read(call, tmp_path: Path) -> None:
     words = ("import", "hf", FIXTURES / "hf_out", "--explain", "--history", tmp_path / "h.db")
     answer = call(*words)
     lines = [line.split() for line in answer.out.splitlines()]
-    assert ["per_device_train_batch_size", "hyperparameter", "batch_size", "16", "a", "known", "spelling", "2"] in lines
+    assert ["per_device_train_batch_size", "hyperparameter", "per_device_batch_size", "16", "a", "known", "spelling", "2"] in lines
     assert "unit of 'hf_out'" in answer.out
     found = json.loads(call(*words, "--format", "json").out)
     assert {"name": "learning_rate", "becomes": "learning_rate"}.items() <= found["readings"][1].items()
