@@ -31,11 +31,11 @@ _NORMALISED: dict[str, tuple[Any, ...]] = {
 }
 
 # Fields that are no hyperparameters: they say where a run takes place, and what it logs and saves.
-_NOT_TUNED_PREFIXES = (
+_RUN_FIELD_PREFIXES = (
     *("hub_", "push_", "logging_", "log_", "save_", "eval_", "dataloader_", "ddp_", "fsdp", "deepspeed", "trackio_"),
     *("do_", "include_", "report_"),
 )
-_NOT_TUNED = (
+_RUN_FIELDS = (
     *names_with_role(Role.RUN),
     *("output_dir", "run_name", "project", "data_seed", "local_rank", "debug", "disable_tqdm", "use_cpu"),
     *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "ignore_data_skip", "enable_jit_checkpoint"),
@@ -85,7 +85,7 @@ def argument_values(args: TrainingArguments) -> dict[str, Any]:
 def tunable_fields(cls: type[TrainingArguments]) -> tuple[str, ...]:
     """Return the fields a space may name: those that shape training, not its logging, saving, loading or place."""
     names = (item.name for item in dataclasses.fields(cls) if item.init and item.name not in FIELDS)
-    return tuple(name for name in names if name not in _NOT_TUNED and not name.startswith(_NOT_TUNED_PREFIXES))
+    return tuple(name for name in names if name not in _RUN_FIELDS and not name.startswith(_RUN_FIELD_PREFIXES))
 
 
 def is_default(args: TrainingArguments, name: str) -> bool:

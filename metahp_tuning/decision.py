@@ -89,7 +89,8 @@ def tune(host: Host, request: TuningRequest) -> TuningDecision:
     reason = host.standing_down()
     stored = host.resumed_run()
     if stored is not None:
-        plan = plan_resumption(stored, host.settings(), layout=host.layout())
+        layout = None if stored.global_batch_size is None else host.layout()
+        plan = plan_resumption(stored, host.settings(), layout=layout)
         decision = TuningDecision(None, plan.changes, plan.message, stored.recommendation_id)
     elif reason is not None:
         decision = TuningDecision(message=nothing_changed(reason) if reason else "")

@@ -90,8 +90,7 @@ def query_meta_model(problem: TuningProblem, history: History) -> Recommendation
         space = space if space is None else global_space(space, layout)
         if problem.max_per_device is not None:
             accumulation = max(whole_numbers(problem.offered(ACCUMULATION)) or [layout.accumulation])
-            largest = problem.max_per_device * accumulation * layout.world_size
-            limits = {PER_DEVICE_BATCH_SIZE: largest, GLOBAL_BATCH_SIZE: largest}
+            limits = {GLOBAL_BATCH_SIZE: problem.max_per_device * accumulation * layout.world_size}
     found = recommend(
         history,
         task=problem.description,
