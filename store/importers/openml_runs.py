@@ -249,7 +249,7 @@ def _live(source: OpenmlSource, progress: Progress) -> tuple[list[dict[str, Any]
     try:
         for index, task in enumerate(tasks):
             progress(index / len(tasks), f"asking for task {task}")
-            found = openml.evaluations.list_evaluations_setups(
+            found: Any = openml.evaluations.list_evaluations_setups(
                 source.objective or MEASURES[0], tasks=[task], flows=list(source.flows) or None, size=source.size, output_format="dataframe"
             )
             rows += found.to_dict("records")
