@@ -105,16 +105,13 @@ class ArgumentsHost(PlainHost):
 
     def standing_down(self) -> str | None:
         """Stand down where a checkpoint brings the values, or a configuration that is not ours to read decides all of them."""
-        if self.args.resume_from_checkpoint:
+        if self._resumed is not None:
             return "the run resumes from a checkpoint, which brings its own values"
         return self._fixed.get(EVERY_FIELD)
 
     def resumed_run(self) -> StoredRun | None:
         """Return the run behind ``resume_from_checkpoint``, with what these arguments have of its rewrites."""
-        resume = self.args.resume_from_checkpoint
-        if not resume:
-            return None
-        self._stored = stored = self.broadcast(lambda: stored_run_at(resume, self.args.output_dir))
+        self._stored = stored = self._resumed
         if stored is None:
             return None
         return replace(stored, rewrites={name: item for name, item in stored.rewrites.items() if hasattr(self.args, name)})
@@ -188,7 +185,7 @@ class ArgumentsHost(PlainHost):
 
     def write(self, decision: TuningDecision) -> TuningDecision:
         """Write into a copy, with a note of it; where the arguments' own checks refuse the values, nothing is made."""
-        if self._request.is_dry:
+        if self._request.is_dry and self._stored is None:
             return decision
         values = {change.raw_name: change.new for change in decision.changes}
         try:
@@ -211,6 +208,11 @@ class ArgumentsHost(PlainHost):
         """Print to stderr, on process zero only."""
         if message and self.args.process_index == 0:
             print(message, file=sys.stderr, flush=True)
+
+    @cached_property
+    def _resumed(self) -> StoredRun | None:
+        resume = self.args.resume_from_checkpoint
+        return self.broadcast(lambda: stored_run_at(resume, self.args.output_dir)) if resume else None
 
     @cached_property
     def _of_model(self) -> dict[str, Setting]:

@@ -8,7 +8,7 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,7 +21,7 @@ from hf_callbacks.checkpoint_note import note_of_run, stored_run_at, stored_run_
 from hf_callbacks.divergence_watch import DivergenceWatch
 from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
 from hf_callbacks.objective import PREFIX, EvaluationObjective, check_objective, find_objective_or_none
-from hf_callbacks.provenance import Provenance, Target, provenance_of
+from hf_callbacks.provenance import Provenance, Target, provenance_of, write_provenance
 from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
 from hf_callbacks.trainer_description import describe_task, read_model_config
 from hf_callbacks.trainer_host import TrainerHost
@@ -290,7 +290,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self._opened = None if isinstance(self.history, History) else history
         # A hyperparameter search decides its trials' values; no recommendation of ours is being followed.
         provenance = Provenance() if state.is_hyper_param_search else provenance_of(args)
-        self._save_pending(history, provenance)
+        self._save_pending(history, args, provenance)
         self._recorder = start_or_continue(
             history,
             None if state.is_hyper_param_search else stored,
@@ -317,13 +317,15 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self._before = last_caught_exception()
         self._hook = ExceptionHook(self, lambda callback, error: callback._close(error=error))
 
-    def _save_pending(self, history: History, provenance: Provenance) -> None:
+    def _save_pending(self, history: History, args: TrainingArguments, provenance: Provenance) -> None:
         """Save what was recommended before there was a history."""
         for pending in provenance.pending:
             try:
                 PendingRecommendation.from_dict(pending).save(history)
             except Exception as error:  # the run matters more
                 self._complain("saving the recommendation", error)
+        if provenance.pending:  # saved once: a second train() has nothing to add
+            write_provenance(args, replace(provenance, pending=()))
 
     def _open_unbegun(self, trainer: Trainer, resume_from_checkpoint: Any) -> None:
         """Open the run of a training that fails before its loop: nothing is in force yet, so the row holds what was asked for.

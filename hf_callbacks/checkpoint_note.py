@@ -61,10 +61,10 @@ def stored_run_at(resume: Any, output_dir: str | None) -> StoredRun | None:
     try:
         with open(os.path.join(checkpoint, STATE_FILE), encoding="utf-8") as file:
             states = json.load(file).get("stateful_callbacks") or {}
-    except (OSError, ValueError, AttributeError) as error:
+        return stored_run_of(states, checkpoint) or StoredRun(checkpoint)
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:  # damaged, or of a release that writes it otherwise
         logger.debug("%s could not be read: %s", checkpoint, error)
-        states = {}
-    return stored_run_of(states, checkpoint) or StoredRun(checkpoint)
+        return StoredRun(checkpoint)
 
 
 def stored_run_of(states: Mapping[str, Any], checkpoint: str = "") -> StoredRun | None:

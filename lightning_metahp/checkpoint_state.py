@@ -21,7 +21,15 @@ def stored_run_in(path: str, checkpoint: Mapping[str, Any]) -> StoredRun:
     requested: Mapping[str, Any] = state.get("requested") or {}
     rewrites = {raw: Rewrite(requested.get(raw), value) for raw, value in (state.get("values") or {}).items()}
     hparams = dict(checkpoint.get("hyper_parameters") or {})
-    return StoredRun(path, state.get("run_id"), state.get("recommendation_id"), rewrites, hparams)
+    return StoredRun(
+        path,
+        state.get("run_id"),
+        state.get("recommendation_id"),
+        rewrites,
+        hparams,
+        global_batch_size=state.get("global_batch_size"),
+        world_size=state.get("world_size"),
+    )
 
 
 def callback_state(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

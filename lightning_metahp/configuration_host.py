@@ -163,7 +163,8 @@ class ConfigurationHost(PlainHost):
         """Compute in the first process; the others of this machine find the decision in their environment."""
         if self._inherited is None:
             # Where deciding or writing fails, the others are to change nothing, too.
-            os.environ[DECISION_VARIABLE] = json.dumps(TuningDecision().to_dict())
+            if _local_rank() == 0:
+                os.environ[DECISION_VARIABLE] = json.dumps(TuningDecision().to_dict())
             return compute()
         return TuningDecision.from_dict(json.loads(self._inherited))  # type: ignore[return-value]  # tune() computes nothing else
 

@@ -238,7 +238,7 @@ class FitHost(PlainHost):
 
         undo(self.targets)
         stored = replace(stored_run_in(str(self._trainer.ckpt_path), checkpoint), is_complete=False)
-        plan = plan_resumption(stored, self._settings, layout=self.layout())
+        plan = plan_resumption(stored, self._settings, layout=None if stored.global_batch_size is None else self.layout())
         decision = self.write(TuningDecision(None, plan.changes, plan.message, stored.recommendation_id))
         if decision.message:
             self.print(decision.message)

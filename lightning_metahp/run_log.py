@@ -25,7 +25,7 @@ from metahp_tuning.resumption import start_or_continue
 from metahp_tuning.task_description import model_class_name, model_family, parameter_count
 from metamodel.data.task import TaskDescription
 from store.errors import NotAppliedWarning, ObjectiveWarning
-from store.hyperparameters import REGISTRY, names_in_optimizer_state
+from store.hyperparameters import GLOBAL_BATCH_SIZE, REGISTRY, names_in_optimizer_state
 from store.names import canonical_name
 from store.statuses import RunStatus, Source
 from store.values import same_value
@@ -91,6 +91,7 @@ class RunLog:
     _position: tuple[int, int]
     _last_step: int
     _started: float
+    _world_size: int
 
     def __init__(
         self,
@@ -149,6 +150,7 @@ class RunLog:
         self.recorder = self._open(history, module, reading)
         self.recorder.observe(reading.observed)
         self.run_id = self.recorder.id
+        self._world_size = trainer.world_size
         self._started = time.monotonic()
         self._metrics.take(trainer)  # what a former fit of this trainer left behind
         if self.found is not None and self.found.doubt is not None:
@@ -203,6 +205,8 @@ class RunLog:
         changes, rewrites = self.advice.changes, {} if self.resumed_from is None else self.resumed_from.rewrites
         return {
             "run_id": self.run_id,
+            "global_batch_size": self.reading.values.get(GLOBAL_BATCH_SIZE),
+            "world_size": self._world_size,
             "recommendation_id": self._followed_id,
             # What was first asked for stays what it was, however often a run is resumed.
             "values": {**{raw: item.applied for raw, item in rewrites.items()}, **{item.raw_name: item.new for item in changes}},
@@ -379,6 +383,7 @@ class RunLog:
         self._position = (0, 0)
         self._last_step = -1
         self._started = 0.0
+        self._world_size = 1
 
 
 def _validates(trainer: Trainer) -> bool:

@@ -15,11 +15,12 @@ from metahp_tuning.precedence import Change, Kept, Setting, rewritable
 from metahp_tuning.recommendation_query import TuningProblem, earlier_objective, planned_changes, query_meta_model
 from metahp_tuning.resumption import plan_resumption
 from metamodel.evidence_floor import without_history
-from metamodel.recommendation import Recommendation, load_recommendation, save_recommendation
+from metamodel.recommendation import Decision, Recommendation, load_recommendation, save_recommendation
 from store.errors import (
     HistoryPathError,
     HistoryTooNewError,
     InvalidArgumentError,
+    MetaHPError,
     NotAHistoryError,
     SpaceError,
     UnknownHyperparameterError,
@@ -85,6 +86,16 @@ def tune(host: Host, request: TuningRequest) -> TuningDecision:
     """
     if is_off():
         return TuningDecision()
+    try:
+        return _tune(host, request)
+    except MetaHPError:
+        raise
+    except Exception as error:  # whatever goes wrong with us must never stop a training
+        host.report("rewriting the hyperparameters", error)
+        return TuningDecision(is_failed=True)
+
+
+def _tune(host: Host, request: TuningRequest) -> TuningDecision:
     checked = host.check(request)
     reason = host.standing_down()
     stored = host.resumed_run()
@@ -182,8 +193,11 @@ def _answer(
     if pinned:
         recommendation, fitting_note = load_recommendation(history.history, pinned), ""
     else:
-        recommendation = _quick_abstention(history, problem) or query_meta_model(problem, history.history)
+        recommendation = _quick_abstention(history, problem) or query_meta_model(
+            problem, history.history, splits_by_accumulation=host.splits_by_accumulation
+        )
         fitting_note = recommendation.evidence.note
+    abstains = recommendation.decision is Decision.ABSTAIN
     changes = tuple(planned_changes(recommendation, problem, splits_by_accumulation=host.splits_by_accumulation))
     applied = () if request.is_dry else changes
     pending = None
@@ -192,11 +206,13 @@ def _answer(
         if not history.is_new:
             save_recommendation(history.history, recommendation, current=problem.current, changes=[change.to_dict() for change in applied])
             pending = None
-    missing = _not_applied(recommendation, changes, settings, kept, problem) if pinned else []
+    missing = _not_applied(recommendation, changes, settings, kept, problem) if pinned and not abstains else []
     remarks = [fitting_note, *notes, "Dry run: nothing was rewritten." if request.is_dry else ""]
     note = " ".join(text for text in remarks if text)
     is_saved = not (request.is_dry and history.is_new)
-    message = start_message(recommendation, changes, kept, problem.description.objective, note, missing, is_saved)
+    message = start_message(
+        recommendation, changes, kept, problem.description.objective, note, missing, is_saved=is_saved, is_pinned=bool(pinned)
+    )
     followed = None if request.is_dry else recommendation.id
     return TuningDecision(recommendation, applied, message, followed, None if request.is_dry else pending)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from metamodel.recommendation import Recommendation, save_recommendation
 from store.paths import is_new_history, resolve_path
+from store.values import Opaque, decode_value, encode_value
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,6 +33,10 @@ class PendingRecommendation:
     current: Mapping[str, Any]
     changes: tuple[Mapping[str, Any], ...] = ()
 
+    def __post_init__(self) -> None:
+        """Keep of the configuration what a history stores of it, as plain data: an odd object could not travel to another process."""
+        object.__setattr__(self, "current", _plain(decode_value(encode_value(dict(self.current)))))
+
     def save(self, history: History) -> None:
         """Write it.
 
@@ -53,6 +58,15 @@ class PendingRecommendation:
     def from_dict(cls, values: Mapping[str, Any]) -> PendingRecommendation:
         """Rebuild what ``to_dict`` gave."""
         return cls(Recommendation.from_dict(values["recommendation"]), values["current"], tuple(values["changes"]))
+
+
+def _plain(value: Any) -> Any:
+    """Return a decoded value with the text of what cannot come back."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return str(value) if isinstance(value, Opaque) else value
 
 
 class LazyHistory:

@@ -17,7 +17,7 @@ from metahp_tuning.precedence import Setting, check_names
 from metamodel.data.task import TaskDescription
 from metamodel.space.batch import BatchLayout
 from store.errors import MetaHPError
-from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, Role, hyperparameter
+from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, Role, conservative_names, hyperparameter
 from store.names import canonical_name, canonical_names, resolve_direction
 from store.statuses import Source
 from store.switches import pinned_recommendation
@@ -63,7 +63,8 @@ class LoopHost(PlainHost):
     def check(self, request: TuningRequest) -> TuningRequest:
         """Check that every name of ``space`` and ``keep`` is in the configuration."""
         where, advice = "the configuration passed to suggest()", "Pass its present value in the configuration, too."
-        check_names([raw for raw in request.keep if not self._has_batch(raw)], list(self._config), where, advice)
+        kept = [raw for raw in request.keep if canonical_name(raw) not in conservative_names() and not self._has_batch(raw)]
+        check_names(kept, list(self._config), where, advice)
         check_names([raw for raw in request.tunable if not self._has_batch(raw)], list(self._config), where, advice)
         return request
 
@@ -79,6 +80,13 @@ class LoopHost(PlainHost):
     def settings(self) -> Mapping[str, Setting]:
         """Return the values passed."""
         return self._settings
+
+    def why_fixed(self, name: str, setting: Setting) -> str | None:
+        """Return which names of the configuration both mean a hyperparameter."""
+        batches = {PER_DEVICE_BATCH_SIZE, GLOBAL_BATCH_SIZE}
+        meant = batches if name in batches else {name}
+        spellings = [raw for raw in self._config if canonical_name(raw) in meant]
+        return None if len(spellings) < 2 else f"{' and '.join(spellings)} both mean {name}; pass one of them"
 
     def describe(self) -> TaskDescription:
         """Describe the task by its name, or by data and model where they were passed."""
@@ -152,8 +160,8 @@ class LoopHost(PlainHost):
     def print(self, message: str) -> None:
         """Print to stderr, on the first process only."""
         group = _process_group()
-        rank = os.environ.get("RANK", "") if group is None else str(group.get_rank())
-        if rank in ("", "0"):
+        rank = group.get_rank() if group is not None else _launched("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+        if not rank:
             print(message, file=sys.stderr, flush=True)
 
     def run_fields(self) -> dict[str, Any]:
@@ -185,8 +193,14 @@ def process_count() -> int:
     group = _process_group()
     if group is not None:
         return int(group.get_world_size())
-    told = os.environ.get("WORLD_SIZE", "")
-    return max(1, int(told)) if told.isdecimal() else 1
+    return max(1, _launched("WORLD_SIZE", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE") or 1)
+
+
+def _launched(*names: str) -> int | None:
+    """Return the first whole number among environment variables of launchers; an interactive SLURM shell launches nothing."""
+    is_shell = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive") or "SLURM_PROCID" not in os.environ
+    found = [os.environ.get(name, "") for name in names if not (is_shell and name.startswith("SLURM"))]
+    return next((int(text) for text in found if text.isdecimal()), None)
 
 
 def _process_group() -> Any:
@@ -218,16 +232,25 @@ def _described(model: Any, train_dataset: Any) -> dict[str, Any]:
     """Return what a model and a data set say of themselves. Without a torch module that is too little to recognise a task by."""
     known: dict[str, Any] = {}
     if _is_torch_module(model):
-        from torch.utils.data import DataLoader
-
         from metahp_tuning.task_description import describe_dataset, describe_module
 
-        dataset = train_dataset.dataset if isinstance(train_dataset, DataLoader) else train_dataset
-        known = {**describe_dataset(dataset), **describe_module(model)}
+        known = {**describe_dataset(_unbatched(train_dataset)), **describe_module(model)}
     else:
         with suppress(Exception):  # a stream has no length, and a user's own __len__ may fail in any way
             # The data sets of a dictionary are counted together; a dictionary has no samples of its own.
-            parts = list(train_dataset.values()) if isinstance(train_dataset, Mapping) else [train_dataset]
+            parts = [_unbatched(part) for part in (train_dataset.values() if isinstance(train_dataset, Mapping) else [train_dataset])]
             known["n_train"] = sum(len(part) for part in parts)
         known["model_class"] = None if model is None else type(model).__qualname__
     return {name: value for name, value in known.items() if value is not None}
+
+
+def _unbatched(data: Any) -> Any:
+    """Return the data set behind a loader. The length of what hands out batches is no number of samples: of that nothing is read.
+
+    Raises:
+        TypeError: If there is no data set behind it.
+    """
+    dataset = getattr(data, "dataset", data)
+    if dataset is data and (hasattr(data, "batch_size") or hasattr(data, "element_spec")):
+        raise TypeError(f"{type(data).__name__} hands out batches")
+    return dataset

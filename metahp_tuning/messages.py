@@ -8,6 +8,7 @@ from typing import Any
 from metahp_tuning.precedence import Change, Kept
 from metamodel.explanation import describe_prediction, format_value
 from metamodel.recommendation import Decision, Recommendation
+from store.statuses import Source
 
 
 def describe_change(change: Change) -> str:
@@ -37,7 +38,9 @@ def start_message(
     objective: str | None = None,
     note: str = "",
     not_applied: Sequence[Kept] = (),
+    *,
     is_saved: bool = True,
+    is_pinned: bool = False,
 ) -> str:
     """Return the lines shown at the start of a run.
 
@@ -49,16 +52,22 @@ def start_message(
         note: A further remark, e.g. that a model was just fitted.
         not_applied: Values of a pinned recommendation that this run does not get, and why. Its prediction is for all of them together, so
             it is left out then.
+        is_pinned: Whether it is a stored one that is applied again. Where a limit changes one of its values, its prediction is left out.
         is_saved: Whether the recommendation is, or will be, in a history; otherwise nobody can repeat it.
     """
     lines = []
+    is_applied = recommendation.decision is Decision.APPLY
+    is_whole = not not_applied and not (is_pinned and any(change.source is Source.CONSTRAINT for change in changes))
     if changes:
         lines.append(f"metahp: {', '.join(describe_change(change) for change in changes)}")
         lines += [f"  {change.raw_name}: {change.reason}" for change in changes if change.reason != recommendation.reason]
-        if recommendation.decision is Decision.APPLY and not not_applied:
+        if is_applied and is_whole:
             lines.append(f"  {describe_prediction(recommendation, objective)}; {recommendation.reason}")
     elif not_applied:
         lines.append(nothing_changed("no value of the pinned recommendation can be applied here"))
+    elif is_pinned:
+        as_it_is = "every value of the pinned recommendation is in force already"
+        lines.append(nothing_changed(as_it_is if is_applied else f"the pinned recommendation abstained: {recommendation.reason}"))
     else:
         lines.append(nothing_changed(recommendation.reason))
     left = {item.name: item for item in kept}
@@ -69,7 +78,8 @@ def start_message(
     if note:
         lines.append(f"  {note}")
     if is_saved:
-        lines.append(f"  recommendation {recommendation.id} (METAHP_PIN={recommendation.id} repeats it, METAHP=off switches this off)")
+        how = "pinned by METAHP_PIN" if is_pinned else f"METAHP_PIN={recommendation.id} repeats it" if is_applied else ""
+        lines.append(f"  recommendation {recommendation.id} ({', '.join(filter(None, [how, 'METAHP=off switches this off']))})")
     return "\n".join(lines)
 
 

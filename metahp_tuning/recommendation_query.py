@@ -53,6 +53,11 @@ class TuningProblem:
         """Largest batch that a device may load."""
         return min((limit.high for limit in self.constraints), default=None)
 
+    @property
+    def may_split_batch(self) -> bool:
+        """Whether the space names a global batch and the accumulated batches may be written."""
+        return self.offered(GLOBAL_BATCH_SIZE) is not None and ACCUMULATION in self.allowed
+
     def offered(self, name: str) -> Any:
         """Return the values that the space has under a canonical name, None for none."""
         return next((values for raw, values in (self.space or {}).items() if canonical_name(raw) == name), None)
@@ -72,12 +77,13 @@ def _without_objective(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in ("objective", "direction")}
 
 
-def query_meta_model(problem: TuningProblem, history: History) -> Recommendation:
+def query_meta_model(problem: TuningProblem, history: History, *, splits_by_accumulation: bool = False) -> Recommendation:
     """Ask the meta-model for a configuration.
 
     Args:
         problem: What may change, and what is known.
         history: Where past runs are.
+        splits_by_accumulation: Whether a global batch in the space may be made of accumulated batches, too.
 
     Returns:
         The recommendation. Its batch is the global one, and is called so where that differs from what a device loads.
@@ -90,6 +96,8 @@ def query_meta_model(problem: TuningProblem, history: History) -> Recommendation
         space = space if space is None else global_space(space, layout)
         if problem.max_per_device is not None:
             accumulation = max(whole_numbers(problem.offered(ACCUMULATION)) or [layout.accumulation])
+            if splits_by_accumulation and problem.may_split_batch:
+                accumulation = MAX_ACCUMULATION
             limits = {GLOBAL_BATCH_SIZE: problem.max_per_device * accumulation * layout.world_size}
     found = recommend(
         history,
@@ -120,7 +128,7 @@ def planned_changes(recommendation: Recommendation, problem: TuningProblem, *, s
     if layout is None:
         return [typed(change) for change in plan_changes(problem.allowed, recommendation, constraints)]
     space = problem.space
-    if splits_by_accumulation and problem.offered(GLOBAL_BATCH_SIZE) is not None:
+    if splits_by_accumulation and problem.may_split_batch:
         # Which of the two factors makes up the batch is nobody's choice then; the one that fits is taken.
         from optuna.distributions import IntDistribution
 
@@ -128,16 +136,19 @@ def planned_changes(recommendation: Recommendation, problem: TuningProblem, *, s
         space[ACCUMULATION] = IntDistribution(1, MAX_ACCUMULATION)
     config = per_device_config(recommendation.config, layout, space, max_per_device=problem.max_per_device)
     changes = [typed(change) for change in plan_changes(problem.allowed, replace(recommendation, config=config), constraints)]
-    wanted = per_device_config(recommendation.config, layout, space).get(PER_DEVICE_BATCH_SIZE, 0)
-    if constraints and wanted > config.get(PER_DEVICE_BATCH_SIZE, wanted):
-        limited: dict[str, Any] = {"source": Source.CONSTRAINT, "reason": f"{wanted} was recommended, but {constraints[0].reason}"}
-        changes = [replace(item, **limited) if item.name == PER_DEVICE_BATCH_SIZE else item for item in changes]
     size = next((change.new for change in changes if change.name == PER_DEVICE_BATCH_SIZE), layout.per_device)
     accumulation = int(config.get(ACCUMULATION, layout.accumulation))
+    total_size = size * accumulation * layout.world_size
+    wanted = per_device_config(recommendation.config, layout, space).get(PER_DEVICE_BATCH_SIZE, 0)
+    batches = (GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE)
+    asked = next((value for raw, value in recommendation.config.items() if canonical_name(raw) in batches), 0)
+    if constraints and wanted > config.get(PER_DEVICE_BATCH_SIZE, wanted) and total_size < asked:
+        limited: dict[str, Any] = {"source": Source.CONSTRAINT, "reason": f"{wanted} was recommended, but {constraints[0].reason}"}
+        changes = [replace(item, **limited) if item.name == PER_DEVICE_BATCH_SIZE else item for item in changes]
     if accumulation * layout.world_size == 1:
         return changes
     total = f"{size} per device x {accumulation} accumulated x {layout.world_size} processes = a global batch of "
-    total += str(size * accumulation * layout.world_size)
+    total += str(total_size)
     factors = {PER_DEVICE_BATCH_SIZE, ACCUMULATION}
     return [replace(item, reason=total) if item.name in factors and item.source is Source.METAHP else item for item in changes]
 

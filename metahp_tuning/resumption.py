@@ -18,8 +18,15 @@ from metahp_tuning.precedence import Change, Setting
 from metahp_tuning.recommendation_query import typed
 from metamodel.explanation import format_value
 from metamodel.space.batch import BatchLayout
-from store.errors import InvalidArgumentError, UnknownRunError
-from store.hyperparameters import PER_DEVICE_BATCH_SIZE, Role, names_in_optimizer_state, names_that_keep_shapes, names_with_role
+from store.errors import MetaHPError
+from store.hyperparameters import (
+    ACCUMULATION,
+    PER_DEVICE_BATCH_SIZE,
+    Role,
+    names_in_optimizer_state,
+    names_that_keep_shapes,
+    names_with_role,
+)
 from store.names import canonical_name
 from store.statuses import RunStatus, Source
 from store.switches import pinned_recommendation
@@ -158,7 +165,7 @@ def start_or_continue(history: History, stored: StoredRun | None, *, may_continu
         try:
             if history.run(earlier).status in CONTINUED_STATUSES:
                 return history.start_run(**fields, resume=earlier)
-        except (UnknownRunError, InvalidArgumentError) as error:  # another history, or a row that still seems to be running
+        except MetaHPError as error:  # another history, a row that still seems to be running, or nothing can be read just now
             _log.debug("a run of its own is started, since %s", error)
     return history.start_run(**fields, parent_run_id=earlier)
 
@@ -168,7 +175,8 @@ def _wanted(raw: str, rewrite: Rewrite, stored: StoredRun, layout: BatchLayout |
     is_batch = canonical_name(raw) == PER_DEVICE_BATCH_SIZE and layout is not None and stored.global_batch_size is not None
     if not is_batch or layout is None or stored.world_size in (None, layout.world_size):
         return rewrite.applied
-    return split_global(stored.global_batch_size or 1, layout.world_size, [layout.accumulation]).per_device
+    restored = [item.applied for name, item in stored.rewrites.items() if canonical_name(name) == ACCUMULATION]
+    return split_global(stored.global_batch_size or 1, layout.world_size, restored or [layout.accumulation]).per_device
 
 
 def _optimizer_conflicts(settings: Mapping[str, Setting], stored: StoredRun, rewritten: set[str]) -> list[str]:

@@ -13,6 +13,7 @@ from metahp_tuning.loop_host import LoopHost
 from metamodel.data.task import TaskDescription
 from store.errors import InvalidArgumentError
 from store.names import resolve_direction
+from store.switches import is_off
 
 if TYPE_CHECKING:
     from metamodel.recommendation import Recommendation
@@ -89,7 +90,8 @@ def suggest(
 ) -> Suggestion:
     """Return your configuration with what the history predicts to be better, for a loop that no host drives.
 
-    The values passed are the fallback: where nothing is known, or they are as good, they come back unchanged. Without ``space``, only what
+    The values passed are the fallback: where nothing is known, or they are as good, they come back unchanged, but for a batch larger than
+    the data or than what is known to run out of memory. Without ``space``, only what
     is safe to change may change (learning rate, weight decay, dropout, momentum, warm-up, batch size), and only to values seen in the
     history. ``METAHP=off`` returns what was given, ``METAHP_PIN=<id>`` applies a stored recommendation again.
 
@@ -132,6 +134,8 @@ def suggest(
     if odd is not None:
         hint = "Pass vars(...) of it." if hasattr(config, "__dict__") else "Pass for example {'lr': 0.001}."
         raise InvalidArgumentError(f"config must be a mapping of names to values, but got {odd}. {hint}")
+    if is_off():
+        return Suggestion(config, TuningDecision(), {})
     if world_size is not None and (isinstance(world_size, bool) or not isinstance(world_size, int) or world_size < 1):
         raise InvalidArgumentError(f"world_size must be a whole number, at least 1, but got {world_size!r}. Leave it out to find it.")
     if objective is not None:

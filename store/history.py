@@ -96,7 +96,7 @@ class History(HistoryReader):
         recommendation_id = tuned.get("recommendation_id") if recommendation_id is None else recommendation_id
         fields = tuned.get("run_fields", {})
         task = fields.get("task") if task is None else task
-        if objective is None:
+        if objective in (None, fields.get("objective")):
             objective, direction = fields.get("objective"), direction or fields.get("direction")
         row: dict[str, Any] = {"framework": framework, "objective": None, "direction": None}
         if objective is not None:

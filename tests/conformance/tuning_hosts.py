@@ -349,7 +349,7 @@ def train(host: str, training: Training, folder: Path) -> Tuned:
     ours = tuple(str(item.message) for item in caught if item.category.__module__.startswith("store"))
     message = "".join(line for line in printed.getvalue().splitlines(keepends=True) if line.startswith(("metahp:", "  ")))
     new = [run for run in runs_in(training.history) if run.id not in known]
-    named = re.search(r"recommendation (\S+) \(METAHP_PIN=", message)
+    named = re.search(r"  recommendation (\S+) \(", message)
     recommendation = None
     if named is not None and training.history.exists():
         with History(training.history, create=False) as history, contextlib.suppress(UnknownRecommendationError):

@@ -492,3 +492,51 @@ def test_a_word_that_no_switch_knows_is_named_with_those_it_does(taught: History
     monkeypatch.setenv("METAHP_STARTER", "perhaps")
     with pytest.warns(MetaHPWarning, match="METAHP_STARTER must be one of 0, 1, false, no, off, on, true, yes, but is 'perhaps'"):
         ask(taught, mode="dry-run")
+
+
+def test_a_loader_is_counted_by_its_samples() -> None:
+    torch = pytest.importorskip("torch")
+    from torch.utils.data import DataLoader, TensorDataset
+
+    data = TensorDataset(torch.zeros(1000, 4))
+    config = suggest({"lr": 1e-3, "batch_size": 128}, task="t", objective="val_acc", train_dataset=DataLoader(data, 128))
+    assert config["batch_size"] == 128
+
+
+def test_two_spellings_of_one_hyperparameter_are_both_left_alone(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    pin(history, monkeypatch, learning_rate=0.02, global_batch_size=64)
+    given = {"lr": 1e-4, "max_lr": 1e-3, "batch_size": 8, "global_batch_size": 32}
+    config = suggest(given, task="t", objective="val_acc", history=history)
+    assert dict(config) == {"lr": 1e-4, "max_lr": 1e-3, "batch_size": 8, "global_batch_size": 32}
+    assert "lr and max_lr both mean learning_rate" in config.message
+
+
+def test_an_objective_named_again_keeps_its_direction(tmp_path: Path) -> None:
+    config = suggest({"lr": 1e-4}, task="t", objective="foo", direction="max", history=tmp_path / "h.db")
+    with History(tmp_path / "h.db") as history, history.start_run(hparams=config, objective="foo") as run:
+        run.log(foo=1.0)
+        assert history.run(run.id).direction == "max"
+
+
+def test_switched_off_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Untouchable:
+        def __len__(self) -> int:
+            raise AssertionError("looked at")
+
+        __getitem__ = __len__
+
+    monkeypatch.setenv("METAHP", "off")
+    assert dict(suggest({"lr": 1e-4}, task="t", objective="val_acc", train_dataset=Untouchable())) == {"lr": 1e-4}
+
+
+def test_slurm_ranks_do_not_decide_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    assert "cannot agree yet" in suggest({"lr": 1e-4}, task="t", objective="val_acc").message
+
+
+def test_a_pin_whose_values_are_in_force_is_explained(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    pin(history, monkeypatch, learning_rate=1e-4)
+    message = suggest({"lr": 1e-4}, task="t", objective="val_acc", history=history).message
+    assert "every value of the pinned recommendation is in force already" in message
+    assert "pinned by METAHP_PIN" in message
