@@ -411,7 +411,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         if not self._has_complained:
             self._has_complained = True
             _warn(
-                f"metahp could not log in {where}: {type(error).__name__}: {error}. Training goes on; this run's record is incomplete.",
+                f"metahp could not log in {where}: {type(error).__name__}: {str(error).rstrip('.')}. "
+                "Training goes on; this run's record is incomplete.",
                 MetaHPWarning,
             )
 

@@ -36,7 +36,8 @@ def report(owner: object, doing: str, error: BaseException) -> None:
         return
     object.__setattr__(owner, "_has_reported", True)
     warn(
-        f"metahp: {doing} failed with {type(error).__name__}: {error}. Training goes on; what is recorded of this run may be "
+        f"metahp: {doing} failed with {type(error).__name__}: {str(error).rstrip('.')}. "
+        "Training goes on; what is recorded of this run may be "
         "incomplete. Set METAHP=off to switch metahp off."
     )
 

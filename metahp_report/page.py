@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,8 @@ def render_page(report: Report) -> str:
 
 def _imported() -> tuple[str, Environment]:
     """Return Plotly's script and what renders the templates: every text cleaned, then escaped."""
-    with needed_for("A report as a page", otherwise="draw pictures without it: metahp report --png FOLDER"):
+    way = "draw pictures without it: metahp report --png FOLDER" if find_spec("matplotlib") else ""
+    with needed_for("A report as a page", otherwise=way):
         from jinja2 import Environment, PackageLoader, StrictUndefined
         from plotly.offline import get_plotlyjs
 

@@ -90,7 +90,8 @@ def check_names(
         if name in known or canonical_name(name) in known:
             continue
         close = difflib.get_close_matches(name, [*available, *sorted(known)], n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else f" {advice}"
+        meant = [raw for raw in available if close and canonical_name(raw) == close[0]] or close
+        hint = f" Did you mean {meant[0]!r}?" if meant else f" {advice}"
         possible = ", ".join(sorted(available)) or "none"
         raise UnknownHyperparameterError(
             f"A name to rewrite must be a hyperparameter of {where}, but got {name!r}; it has: {possible}.{hint}"

@@ -447,7 +447,7 @@ def test_data_that_cannot_be_seen_before_the_start_means_hands_off_with_a_way_ou
 def test_a_name_the_module_does_not_have_is_answered_with_those_it_has(history: History) -> None:
     expected = (
         "A name to rewrite must be a hyperparameter of TinyModel or TinyData, but got 'learnign_rate'; "
-        "it has: batch_size, dropout, hidden, lr, n, name, weight_decay. Did you mean 'learning_rate'?"
+        "it has: batch_size, dropout, hidden, lr, n, name, weight_decay. Did you mean 'lr'?"
     )
     with pytest.raises(UnknownHyperparameterError) as caught:
         fit(MetaHParams({"learnign_rate": [0.1]}, history=history))
