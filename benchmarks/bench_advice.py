@@ -26,7 +26,7 @@ from metamodel import recommend
 from metamodel.gp.calibration import LEVELS, N_TARGET_RUNS
 from metamodel.recommendation import Decision
 from store.hyperparameters import GLOBAL_BATCH_SIZE
-from studies.replay.tables import TABLES, load_table
+from studies.replay.tables import REPLAY_TABLES, load_table
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     # torch.optim.SGD and sklearn's MLPClassifier, and the middle of the table where the library has no default
@@ -118,7 +118,7 @@ def _of_table(given: tuple[str, str, int]) -> tuple[str, str, list[Advice]]:
 
     torch.set_num_threads(1)
     name, scenario, seeds = given
-    table = next(table for table in TABLES if table.name == name)
+    table = next(table for table in REPLAY_TABLES if table.name == name)
     with load_table(table, seeds) as (history, benchmark):
         chosen = with_scenario(history, benchmark, scenario) if scenario else benchmark
         return name, scenario, [ask(chosen, DEFAULTS[name], fold, seed) for seed in range(seeds) for fold in range(chosen.protocol.folds)]

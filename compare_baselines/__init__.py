@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compare_baselines.live.families import FAMILIES
+    from compare_baselines.live.families import LIVE_FAMILIES
     from compare_baselines.live.sklearn_data import DATASETS, DemoData, load_dataset
 
-__all__ = ["DATASETS", "FAMILIES", "DemoData", "load_dataset"]
+__all__ = ["DATASETS", "LIVE_FAMILIES", "DemoData", "load_dataset"]
 
 # By its path and at once: `store` may be the very name that a file of the user's hides.
 runpy.run_path(str(Path(__file__).parents[1] / "store" / "package_shadow.py"), {"PACKAGE": __name__})
 
 _MODULE_OF = {
     **dict.fromkeys(("DATASETS", "DemoData", "load_dataset"), "compare_baselines.live.sklearn_data"),
-    "FAMILIES": "compare_baselines.live.families",
+    "LIVE_FAMILIES": "compare_baselines.live.families",
 }
 
 

@@ -20,7 +20,7 @@ from hf_callbacks.arguments import RecordedHParams, read_arguments
 from hf_callbacks.checkpoint_note import note_of_run, stored_run_at, stored_run_of
 from hf_callbacks.divergence_watch import DivergenceWatch
 from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
-from hf_callbacks.objective import PREFIX, EvaluationObjective, check_objective, find_objective_or_none
+from hf_callbacks.objective import EVALUATION_PREFIX, EvaluationObjective, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Provenance, Target, provenance_of, write_provenance
 from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
 from hf_callbacks.trainer_description import describe_task, read_model_config
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NOT_METRICS = frozenset({"epoch", "step"})
+_PROGRESS_NAMES = frozenset({"epoch", "step"})
 AFTER = "after_training/"
 """Before the name of an evaluation that followed a training which had its own."""
 
@@ -354,7 +354,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         if self._recorder is None:
             return
         self._watch.see(values)
-        metrics = {name: value for name, value in values.items() if name not in _NOT_METRICS}
+        metrics = {name: value for name, value in values.items() if name not in _PROGRESS_NAMES}
         # eval_on_start looks at a model that was not trained yet: stored, but no outcome of these hyperparameters.
         is_outcome = state.global_step > 0
         self._has_outcome |= is_outcome and self._recorder.objective in metrics
@@ -365,7 +365,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         after = self._after
         if after is None or after.state() is not state or not metrics:
             return
-        found = {name: value for name, value in metrics.items() if name not in _NOT_METRICS}
+        found = {name: value for name, value in metrics.items() if name not in _PROGRESS_NAMES}
         if after.recorder.objective is None and after.objective.is_late and after.objective.name in found:
             after.recorder.update(objective=after.objective.name, direction=after.objective.direction)
         is_outcome = not after.has_outcome and after.recorder.objective in found
@@ -374,7 +374,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             after.recorder.log_after_end(found, state.global_step, is_partial=False)
             return
         # The last validation of the training stands under the same name and step, and keeps standing there.
-        renamed = {AFTER + name if name.startswith(PREFIX) else name: value for name, value in found.items()}
+        renamed = {AFTER + name if name.startswith(EVALUATION_PREFIX) else name: value for name, value in found.items()}
         after.recorder.log_after_end(renamed, state.global_step)
 
     def _record_length(self, args: TrainingArguments, state: TrainerState) -> None:

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from store.errors import ObjectiveError
 from store.names import Direction, infer_direction, resolve_direction
 
-PREFIX = "eval_"
+EVALUATION_PREFIX = "eval_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class EvaluationObjective:
 
 def evaluation_name(metric: str) -> str:
     """Return the name under which the Trainer logs a metric of an evaluation: ``accuracy`` -> ``eval_accuracy``."""
-    return metric if metric.startswith(PREFIX) else PREFIX + metric
+    return metric if metric.startswith(EVALUATION_PREFIX) else EVALUATION_PREFIX + metric
 
 
 def evaluates(args: TrainingArguments) -> bool:
@@ -68,7 +68,7 @@ def _find(args: TrainingArguments, objective: str | None, direction: str | None)
         if direction is None and inferred is not None and inferred is not found:
             return EvaluationObjective(host, found, _contradiction(host, found, inferred))
         return EvaluationObjective(host, found)
-    name = PREFIX + "loss"
+    name = EVALUATION_PREFIX + "loss"
     return EvaluationObjective(name, resolve_direction(name, direction))
 
 

@@ -31,7 +31,7 @@ NOTE_FIELD = "metahp_note"
 """Attribute that holds a ``Provenance`` as plain data: it must load where our classes do not exist."""
 FIELDS = (ID_FIELD, NOTE_FIELD)
 
-_CLASSES: dict[type[TrainingArguments], type[TrainingArguments]] = {}
+_NOTED_CLASSES: dict[type[TrainingArguments], type[TrainingArguments]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +119,14 @@ def with_provenance(args: TrainingArguments, provenance: Provenance) -> Training
 
 def plain_class(cls: type[TrainingArguments]) -> type[TrainingArguments]:
     """Return the host's class behind a noted one, or the class itself."""
-    return cls.__bases__[0] if cls in _CLASSES.values() else cls
+    return cls.__bases__[0] if cls in _NOTED_CLASSES.values() else cls
 
 
 def noted_class(base: type[TrainingArguments]) -> type[TrainingArguments]:
     """Return the subclass of ``base`` with our two fields; the same one on every call."""
-    if base not in _CLASSES:
-        _CLASSES[base] = _make_noted_class(base)
-    return _CLASSES[base]
+    if base not in _NOTED_CLASSES:
+        _NOTED_CLASSES[base] = _make_noted_class(base)
+    return _NOTED_CLASSES[base]
 
 
 def _make_noted_class(base: type[TrainingArguments]) -> type[TrainingArguments]:

@@ -22,7 +22,7 @@ from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
-_CLASSES: dict[type[Trainer], type[Trainer]] = {}
+_WATCHED_CLASSES: dict[type[Trainer], type[Trainer]] = {}
 """A user's class -> the one whose ``train`` reports."""
 _LATE_CLASSES: dict[type[Trainer], type[Trainer]] = {}
 """One of those -> the one for the rest of a ``train()`` that began without us."""
@@ -60,7 +60,7 @@ def watch(trainer: Trainer, *, is_training: bool = False) -> None:
     cls = type(trainer)
     if is_watched(cls):
         return
-    watched = _CLASSES.setdefault(cls, _watched_class(cls))
+    watched = _WATCHED_CLASSES.setdefault(cls, _watched_class(cls))
     try:
         trainer.__class__ = _LATE_CLASSES.setdefault(watched, _late_class(watched)) if is_training else watched
     except TypeError as error:  # a class with its own memory layout: its exceptions are recorded less exactly
@@ -69,7 +69,7 @@ def watch(trainer: Trainer, *, is_training: bool = False) -> None:
 
 def is_watched(cls: type[Trainer]) -> bool:
     """Say whether a class is one of ours."""
-    return cls in _CLASSES.values() or cls in _LATE_CLASSES.values()
+    return cls in _WATCHED_CLASSES.values() or cls in _LATE_CLASSES.values()
 
 
 def _watched_class(base: type[Trainer]) -> type[Trainer]:

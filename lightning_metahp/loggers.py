@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-PREFIX = "metahp."
+TAG_PREFIX = "metahp."
 CSV_FILE = "metahp.json"
 """Written beside ``hparams.yaml`` by the CSV logger, which has no tags."""
 
@@ -50,8 +50,8 @@ def settle_loggers(trainer: Trainer, module: LightningModule, advice: AppliedRec
 
 def provenance(advice: AppliedRecommendation) -> dict[str, str]:
     """Return what was rewritten as tags: ``metahp.lr`` -> ``lr 0.001 -> 0.03 (metahp)``."""
-    tags = {f"{PREFIX}{change.raw_name}": f"{describe_change(change)} ({change.source})" for change in advice.changes}
-    return tags | ({f"{PREFIX}recommendation": advice.recommendation_id} if tags and advice.recommendation_id else {})
+    tags = {f"{TAG_PREFIX}{change.raw_name}": f"{describe_change(change)} ({change.source})" for change in advice.changes}
+    return tags | ({f"{TAG_PREFIX}recommendation": advice.recommendation_id} if tags and advice.recommendation_id else {})
 
 
 def _settle_mlflow(trainer: Trainer, module: LightningModule, logger: Any, tags: dict[str, str]) -> None:
@@ -64,7 +64,7 @@ def _settle_mlflow(trainer: Trainer, module: LightningModule, logger: Any, tags:
     if not changed:
         return
     for name, value in changed.items():
-        client.set_tag(run_id, f"{PREFIX}now.{name}", str(value))
+        client.set_tag(run_id, f"{TAG_PREFIX}now.{name}", str(value))
     # Only this logger has a copy of its own of how it logs, so only it leaves them out.
     original = logger.log_hyperparams
 

@@ -19,7 +19,7 @@ from store.hyperparameters import names_that_keep_shapes
 from store.names import canonical_name
 from store.values import same_value
 
-_MARK = "_metahp_written"
+_WRITTEN_ATTRIBUTE = "_metahp_written"
 """Attribute in which an object keeps what was written into it, for the next fit; a module goes through many of them."""
 
 
@@ -80,7 +80,9 @@ def apply_changes(
         undo(written)
         raise
     for target in written:
-        vars(target.holder).setdefault(_MARK, []).append((target.name, target.kind, target.hyperparameter, target.old, target.new))
+        vars(target.holder).setdefault(_WRITTEN_ATTRIBUTE, []).append(
+            (target.name, target.kind, target.hyperparameter, target.old, target.new)
+        )
     return written
 
 
@@ -97,7 +99,7 @@ def take_back(module: LightningModule, datamodule: LightningDataModule | None, t
     What changed a shape stays: the layers were made with it.
     """
     for holder in [trainer, datamodule, *module.modules()]:
-        marks = [] if holder is None else vars(holder).pop(_MARK, [])
+        marks = [] if holder is None else vars(holder).pop(_WRITTEN_ATTRIBUTE, [])
         targets = [WriteTarget(holder, *mark) for mark in marks]
         undo(
             [

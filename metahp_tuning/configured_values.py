@@ -24,7 +24,7 @@ from store.values import same_value
 
 logger = logging.getLogger(__name__)
 
-_MARK = 0.12345678901
+_MARKER_RATE = 0.12345678901
 """An unlikely dropout: the modules in which it shows up are driven by the name it was given under."""
 
 ModuleAttribute = tuple[str, str]
@@ -109,7 +109,7 @@ def read_model_value(model: object, name: str) -> Any:
 
 def attributes_of(model: Any, name: str) -> list[ModuleAttribute]:
     """Return where in a model's modules a dropout of its configuration ended up."""
-    plain, marked = skeleton_of(model, {}), skeleton_of(model, {name: _MARK})
+    plain, marked = skeleton_of(model, {}), skeleton_of(model, {name: _MARKER_RATE})
     if plain is None or marked is None:
         return []
     before = dict(plain.named_modules())
@@ -118,7 +118,7 @@ def attributes_of(model: Any, name: str) -> list[ModuleAttribute]:
         for path, module in marked.named_modules()
         if path in before
         for attribute, value in vars(module).items()
-        if isinstance(value, float) and value == _MARK and vars(before[path]).get(attribute) != _MARK
+        if isinstance(value, float) and value == _MARKER_RATE and vars(before[path]).get(attribute) != _MARKER_RATE
     ]
 
 

@@ -31,7 +31,7 @@ MAX_LABELS = 1_000_000
 
 _FEW_LABELS = 10_000
 
-MAX_DEPTH = 8
+MAX_WRAPPERS = 8
 """Wrappers around a data set that are followed; a data set that contains itself must not hang us."""
 
 MAX_PARTS = 2000
@@ -186,7 +186,7 @@ def describe_dataset(dataset: object) -> dict[str, Any]:
 
 
 def _unwrap(dataset: object) -> object:
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_WRAPPERS):
         if isinstance(dataset, Subset):
             dataset = dataset.dataset
         elif isinstance(dataset, ConcatDataset) and dataset.datasets:

@@ -18,7 +18,7 @@ PACKAGES = ("store", "metamodel", "metahp_tuning", "lightning_metahp", "hf_callb
 HOSTS = {"lightning_metahp", "hf_callbacks"}
 """Packages that never import each other."""
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGES_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder all our packages were installed into."""
 
 
@@ -35,7 +35,7 @@ def found_file(name: str) -> str | None:
 
 def hiding_file(name: str) -> str | None:
     """Return the file that hides our package of this name, None if nothing does."""
-    ours = os.path.join(ROOT, name)
+    ours = os.path.join(PACKAGES_FOLDER, name)
     found = found_file(name)
     if found is None or not os.path.isdir(ours):
         return None
@@ -50,7 +50,7 @@ def error_class() -> type[ImportError]:
         from store.errors import ShadowedPackageError
 
         return ShadowedPackageError
-    spec = spec_from_file_location("store.errors", os.path.join(ROOT, "store", "errors.py"))
+    spec = spec_from_file_location("store.errors", os.path.join(PACKAGES_FOLDER, "store", "errors.py"))
     if spec is None or spec.loader is None:
         return ImportError
     module = module_from_spec(spec)

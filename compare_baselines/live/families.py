@@ -178,5 +178,5 @@ def _as_tokens(inputs: Tensor) -> Tensor:
     return inputs.unsqueeze(2) if inputs.dim() == 2 else inputs
 
 
-FAMILIES: dict[str, type[FamilyModule]] = {"mlp": MLP, "cnn": CNN, "rnn": RNN, "transformer": Transformer}
+LIVE_FAMILIES: dict[str, type[FamilyModule]] = {"mlp": MLP, "cnn": CNN, "rnn": RNN, "transformer": Transformer}
 """Family name -> module class."""

@@ -21,7 +21,7 @@ from store.importers.foreign import utc_text
 MIB = 2**20
 MAX_FILES = 200_000
 """Entries of a folder, with everything below, that are looked at."""
-MAX_DEPTH = 12
+MAX_FOLDER_DEPTH = 12
 """Levels below the folder given."""
 
 
@@ -152,7 +152,7 @@ def files_below(folder: Path) -> Iterator[Path]:
     for place, folders, names in os.walk(folder, followlinks=False):
         here = Path(place)
         depth = len(here.relative_to(folder).parts)
-        folders[:] = [] if depth >= MAX_DEPTH else sorted(name for name in folders if not (here / name).is_symlink())
+        folders[:] = [] if depth >= MAX_FOLDER_DEPTH else sorted(name for name in folders if not (here / name).is_symlink())
         for name in sorted(names):
             count += 1
             if count > MAX_FILES:

@@ -18,10 +18,8 @@ from store.errors import HistoryTooNewError, InvalidArgumentError
 from store.history import History
 from store.sqlite import schema
 from store.sqlite.connection import transaction
-from store.upkeep.export import FORMAT_NAME, FORMAT_VERSION, TABLES, Progress, import_pyarrow
+from store.upkeep.export import BATCH_ROWS, FORMAT_NAME, FORMAT_VERSION, TABLES, Progress, import_pyarrow
 from store.upkeep.merge import merge_history
-
-_BATCH_ROWS = 20_000
 
 Rows = Iterator[tuple[str, list[dict[str, Any]], float]]
 """Table, some of its rows, and the share of the source that was read, in [0, 1]."""
@@ -112,7 +110,7 @@ def _read_jsonl(path: Path) -> Rows:
                 name = row.pop("table")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise _damaged(path, f"line {number} is no row") from error
-            if batch and (name != table or len(batch) >= _BATCH_ROWS):
+            if batch and (name != table or len(batch) >= BATCH_ROWS):
                 yield table, batch, position / size
                 batch = []
             table = name
@@ -142,7 +140,7 @@ def _read_parquet(path: Path, files: dict[str, Path]) -> Rows:
     for index, (table, file) in enumerate(files.items(), 1):
         try:
             with pq.ParquetFile(file) as opened:
-                for batch in opened.iter_batches(_BATCH_ROWS):
+                for batch in opened.iter_batches(BATCH_ROWS):
                     yield table, batch.to_pylist(), index / len(files)
         except (OSError, ValueError) as error:
             raise _damaged(path, f"{file.name}: {error}") from error

@@ -17,7 +17,7 @@ from typing import Any
 from store.importers.bounded_files import MIB, UnreadableRecordError, read_bytes
 
 MAX_PICKLE_BYTES = 4 * MIB
-_MAX_FILE_BYTES = 64 * MIB
+_MAX_PICKLE_BYTES = 64 * MIB
 _MAX_OPCODES = 500_000
 _MARK = object()
 _CONSTANTS = {
@@ -57,7 +57,7 @@ def read_saved_object(path: Path) -> Any:
     Raises:
         UnreadableRecordError: If it is no such file, too large, or uses opcodes that no plain object needs.
     """
-    data = read_bytes(path, _MAX_FILE_BYTES)
+    data = read_bytes(path, _MAX_PICKLE_BYTES)
     if data[:2] == b"PK":
         data = _member(data)
     elif data[:1] != b"\x80":

@@ -26,7 +26,7 @@ from store.records import RunStatus
 
 _MAX_RECORD_BYTES = MIB // 4
 """Scalars take some dozens of bytes; larger records are images, graphs and the like."""
-_MAX_FILE_BYTES = 2**32
+_MAX_EVENTS_BYTES = 2**32
 _MAX_RECORDS = 20_000_000
 _HPARAMS = "_hparams_/"
 _PARTS = frozenset({"train", "validation", "val", "eval", "test"})
@@ -110,7 +110,7 @@ def _records(path: Path) -> Iterator[bytes | None]:
         UnreadableRecordError: If the rest cannot be split into records; a record cut off at the end is none, the run may be going on.
     """
     size = path.stat().st_size
-    if size > _MAX_FILE_BYTES:
+    if size > _MAX_EVENTS_BYTES:
         raise UnreadableRecordError("an event file is larger than 4 GiB")
     with path.open("rb") as file:
         for _ in range(_MAX_RECORDS):

@@ -30,7 +30,6 @@ from store.switches import ENABLED, PIN_VARIABLE, RECORD_PATHS, REFIT
 _MIN_FREE_BYTES = 100 * 2**20
 _LARGE_WAL_BYTES = 64 * 2**20
 _SHOWN = 5
-_PACKAGES = ("store", "metamodel", "metahp_tuning", "lightning_metahp", "hf_callbacks", "metahp_report", "compare_baselines", "metahp_cli")
 
 Progress = Callable[[float, str], None]
 
@@ -339,10 +338,10 @@ def _spools(path: Path) -> Iterator[Finding]:
 def _installation() -> Iterator[Finding]:
     versions = {**environment.package_versions(), "sqlite": sqlite3.sqlite_version}
     yield _fine("versions", ", ".join(f"{name} {version}" for name, version in versions.items() if name != "platform"))
-    hidden = {name: file for name in _PACKAGES if (file := package_shadow.hiding_file(name)) is not None}
+    hidden = {name: file for name in package_shadow.PACKAGES if (file := package_shadow.hiding_file(name)) is not None}
     here = Path.cwd()
-    if here.resolve() != Path(package_shadow.ROOT).resolve():
-        here_files = [(name, file) for name in _PACKAGES for file in (here / f"{name}.py", here / name / "__init__.py")]
+    if here.resolve() != Path(package_shadow.PACKAGES_FOLDER).resolve():
+        here_files = [(name, file) for name in package_shadow.PACKAGES for file in (here / f"{name}.py", here / name / "__init__.py")]
         hidden |= {name: str(file) for name, file in here_files if file.is_file()}
     for name, file in hidden.items():
         yield _action("names", f"{file} hides the package {name!r} from scripts of its folder", "Rename the file.")

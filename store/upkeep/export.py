@@ -30,7 +30,7 @@ FORMAT_VERSION = 1
 TABLES = ("tasks", "runs", "hparams", "metrics", "resources", "recommendations", "models", "compactions")
 """What a history consists of, in the order in which it can be taken in again."""
 
-_BATCH_ROWS = 20_000
+BATCH_ROWS = 20_000
 _ARROW_TYPES = {"TEXT": "string", "INTEGER": "int64", "FLOAT": "float64", "REAL": "float64"}
 
 Progress = Callable[[float, str], None]
@@ -136,7 +136,7 @@ class _Table:
         cursor = connection.cursor()
         cursor.row_factory = None
         cursor.execute(self.query)
-        while rows := cursor.fetchmany(_BATCH_ROWS):
+        while rows := cursor.fetchmany(BATCH_ROWS):
             yield rows
 
 

@@ -153,7 +153,7 @@ def train(job: DemoJob) -> DemoOutcome:
     """Train one job with a real Lightning Trainer, recorded by ``MetaHPCallback``, advised by ``MetaHParams`` where the job asks for it."""
     import lightning as L
 
-    from compare_baselines.live.families import FAMILIES
+    from compare_baselines.live.families import LIVE_FAMILIES
     from compare_baselines.live.sklearn_data import DemoData
     from lightning_metahp import MetaHPCallback
     from store import History, StorageError
@@ -164,7 +164,7 @@ def train(job: DemoJob) -> DemoOutcome:
     L.seed_everything(job.seed, verbose=False)
     config = dict(job.config)
     data = DemoData(job.task.dataset, batch_size=config.pop("batch_size"), seed=job.seed)
-    module = FAMILIES[job.task.family](data.data.input_shape, data.data.n_classes, **config)
+    module = LIVE_FAMILIES[job.task.family](data.data.input_shape, data.data.n_classes, **config)
     log = MetaHPCallback(data.data.objective, history=job.history)
     callbacks: list[L.Callback] = [log]
     if job.mode is not None:

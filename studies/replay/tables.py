@@ -126,7 +126,7 @@ SHIPPED = tuple(
     )
     for family, n_runs, n_hist in (("mlp", 128, 50), ("cnn", 64, 30), ("rnn", 64, 30), ("transformer", 64, 30))
 )
-TABLES = (*RECORDED, *SHIPPED)
+REPLAY_TABLES = (*RECORDED, *SHIPPED)
 
 
 def data_folder() -> Path:
@@ -227,7 +227,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def scenario_section(table: RecordedTable, reports: Mapping[str, dict[str, Any]]) -> str:
     """Return the section of the scenarios measured on one table as Markdown."""
-    lines = ["## Scenarios" if table.name == TABLES[0].name else f"## Scenarios on {table.name}", ""]
+    lines = ["## Scenarios" if table.name == REPLAY_TABLES[0].name else f"## Scenarios on {table.name}", ""]
     lines += ["What real histories are like (`--scenario NAME`). Each changes the data, by a seed, and nothing in a method:", ""]
     lines += [f"- `{name}`: {SCENARIOS[name].about}" for name in reports]
     first = next(iter(reports.values()))
@@ -268,7 +268,7 @@ def write_page(path: Path) -> None:
     mark = "<!-- tables: made by python -m studies.replay.tables -->"
     head = path.read_text(encoding="utf-8").partition(mark)[0]
     parts = [head + mark + "\n"]
-    for table in TABLES:
+    for table in REPLAY_TABLES:
         report = _load(table.name)
         if report is None:
             parts.append(f"## {table.name}\n\nNot measured yet.\n")
@@ -278,7 +278,7 @@ def write_page(path: Path) -> None:
         is_whole = slow is not None and slow["protocol"]["seeds"] == report["protocol"]["seeds"]
         if table.family is None:
             save_picture(merge_reports(report, slow) if slow is not None and is_whole else report, path.parent / f"replay-{table.name}.png")
-    for table in TABLES:
+    for table in REPLAY_TABLES:
         reports = {name: _load(f"{table.name}-scenario-{name}") for name in SCENARIOS}
         measured = {name: report for name, report in reports.items() if report is not None}
         if measured:
@@ -305,8 +305,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="only write the page, from the figures of earlier measurements")
     given = parser.parse_args()
     FIGURES.mkdir(parents=True, exist_ok=True)
-    only = given.only or ([TABLES[0].name] if given.scenarios else [table.name for table in TABLES])
-    for table in () if given.write else [table for table in TABLES if table.name in only]:
+    only = given.only or ([REPLAY_TABLES[0].name] if given.scenarios else [table.name for table in REPLAY_TABLES])
+    for table in () if given.write else [table for table in REPLAY_TABLES if table.name in only]:
         seeds = QUICK_SEEDS if given.quick else table.seeds
         if given.scenarios:
             chosen = list(SCENARIOS) if given.scenarios == ["all"] else given.scenarios

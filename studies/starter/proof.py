@@ -32,7 +32,7 @@ from store import History
 from store.importers.table import import_table
 from store.names import Direction
 from studies.replay.tables import FIGURES as REPLAYED
-from studies.replay.tables import ROOT, TABLES, data_folder, lcbench_space
+from studies.replay.tables import REPLAY_TABLES, ROOT, data_folder, lcbench_space
 
 PROOF_FIGURES = ROOT / "build" / "starter-proof"
 PROOF_PAGE = ROOT / "docs" / "prior.md"
@@ -59,7 +59,7 @@ N_RANKED = 10
 
 def read_table(name: str, seeds: int) -> DayOneBenchmark:
     """Import a recorded table and turn it into a replay without a past."""
-    table = next(table for table in TABLES if table.name == name)
+    table = next(table for table in REPLAY_TABLES if table.name == name)
     folder = data_folder()
     join = None if table.join is None else (folder / table.join[0], table.join[1])
     features = None if table.features is None else (folder / table.features[0], table.features[1])

@@ -9,7 +9,7 @@ from compare_baselines.replay import Benchmark, Protocol, load_benchmark, run_re
 from compare_baselines.replay.report import regret_rows
 from compare_baselines.replay.runner import against_best_peer, merge_reports
 from store import History, InvalidArgumentError
-from studies.replay.tables import TABLES, section
+from studies.replay.tables import REPLAY_TABLES, section
 from tests.compare_baselines import recorded
 
 
@@ -66,7 +66,7 @@ def test_rows_fit_their_columns(report: dict[str, object]) -> None:
 
 def test_a_section_of_the_page_says_seeds_times_and_what_is_missing(report: dict[str, object]) -> None:
     measured = {**report, "import_seconds": 1.0, "wall_seconds": 2.0, "machine": "a machine", "workers": 1}
-    text = section(TABLES[1], measured, None)
+    text = section(REPLAY_TABLES[1], measured, None)
     assert "**2 seeds instead of 3**" in text
     assert "Not measured here, for their cost: gp" in text
     assert "| grid |" in text

@@ -14,7 +14,7 @@ from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.runner import ReplayJob, carry_out
 from compare_baselines.replay.scenarios import SCENARIOS, ScenarioBenchmark, with_scenario
 from store import Curve, FinishedRun, History, InvalidArgumentError, RunStatus
-from studies.replay.tables import TABLES, scenario_section
+from studies.replay.tables import REPLAY_TABLES, scenario_section
 from tests.compare_baselines import recorded
 
 PEERS = ("best-of-past", "zero-shot", "rgpe")
@@ -136,7 +136,7 @@ def test_the_report_counts_failures_and_compares_with_the_best_peer(history: His
     assert all(len(item["failed"]) == 3 for item in report["methods"].values())
     assert [entry["k"] for entry in report["comparison"]] == [1, 2, 3]
     assert set(report["comparison"][0]) == {"k", "best_peer", "difference", "ci95", "plain"}
-    text = scenario_section(TABLES[0], {"failures": report})
+    text = scenario_section(REPLAY_TABLES[0], {"failures": report})
     assert "| failures | 1 |" in text
     assert "Failed runs among the 3 proposed" in text
 

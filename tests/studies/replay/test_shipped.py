@@ -12,7 +12,7 @@ from compare_baselines.replay import run_replay
 from metamodel.starter.starter_prior import shipped
 from store import InvalidArgumentError
 from studies.replay.shipped import COLUMNS, main, write_table
-from studies.replay.tables import TABLES, load_table
+from studies.replay.tables import REPLAY_TABLES, load_table
 
 
 def test_a_table_has_every_run_of_a_family_with_its_worth(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_family_that_is_not_shipped_is_told(tmp_path: Path) -> None:
 
 def test_shipped_networks_are_replayed_without_the_data_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("METAHP_SHARED_DATA", str(tmp_path / "missing"))
-    table = next(table for table in TABLES if table.name == "shipped_transformer")
+    table = next(table for table in REPLAY_TABLES if table.name == "shipped_transformer")
     with load_table(table, 1) as (_, benchmark):
         report = run_replay(benchmark, ["best-of-past"], workers=1)
     assert len(report["protocol"]["tasks"]) == 15
