@@ -45,7 +45,7 @@ test-lowest: .venv-lowest/installed
 	$(PYTHON) -m venv --clear .venv-lowest
 	$(PYTHON) tests/install/lowest.py > .venv-lowest/lowest.txt
 	.venv-lowest/bin/python -m pip install --disable-pip-version-check -c .venv-lowest/lowest.txt \
-		-e ".[lightning,hf,report,import,bench]" pytest pytest-xdist hypothesis
+		-e ".[lightning,hf,report,import,bench]" pytest pytest-xdist hypothesis gpytorch
 	touch $@
 
 # Lightning in another version of the range that pyproject.toml allows, under both of its package names.
