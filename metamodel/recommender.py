@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import LearningTable
+from metamodel.data.observations import LENGTH, LearningTable, TaskRuns
 from metamodel.data.opened_history import opened_history
+from metamodel.data.siblings import siblings_of
+from metamodel.data.target_runs import target_runs
 from metamodel.data.task import TaskDescription
 from metamodel.evidence_floor import nothing_recommended, thin_evidence
 from metamodel.explanation import describe_evidence
@@ -152,22 +154,27 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
     table, task_id = learning_table(history), _task_id(history, request.task)
     # Runs of another objective than the one asked for would be incomparable.
     objective = request.task.objective if isinstance(request.task, TaskDescription) else None
-    target = None if task_id is None else table.of_task(task_id, objective)
-    description = target.description if target is not None else TaskDescription()
+    own = None if task_id is None else table.of_task(task_id, objective)
+    description = own.description if own is not None else TaskDescription()
     description = request.task if isinstance(request.task, TaskDescription) else description
     fit, space, current = request.fit, request.space, request.current
+    siblings = () if task_id is None else siblings_of(task_id, description, table.tasks)
+    planned_epochs = None if space is not None and LENGTH in space else request.planned_epochs
+    if planned_epochs is not None:
+        current = {**current, LENGTH: planned_epochs}
+    target = None if task_id is None else target_runs(history, task_id, own, siblings, description, request.variant, planned_epochs)
     kind = fit.model or active_kind(history)
-    sources = select_sources(table, target, _names(space, request.configs), description, current, kind)
+    sources = select_sources(table, target, siblings, _names(space, request.configs), description, current, kind)
     if space is None and request.candidates is None:
         seen = (*sources.tasks, *sources.starter_tasks)
         allowed = None if request.allowed is None else {canonical_name(name) for name in request.allowed}
         space = limited(conservative_space(target, seen, current, allowed), request.limits)
-        sources = select_sources(table, target, frozenset(space), description, current, kind)
+        sources = select_sources(table, target, siblings, frozenset(space), description, current, kind)
     active = ActiveModel(None)
     if sources.should_fit:
         least = sources.min_tasks_to_fit(fit.min_tasks, kind)
         active = active_model(history, table, fit.max_fit_s, fit.device, fit.seed, fit.model, least)
-    fitted = drop_ineligible_tasks(active.model, table, sources, description, task_id)
+    fitted = drop_ineligible_tasks(active.model, table, sources, siblings, description, task_id)
     model, sources = combine_with_starter(fitted, sources)
     active = replace(active, model=model)
     query = Query(
@@ -176,15 +183,13 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         sources=sources.tasks,
         space=space or {},
         current=current,
-        variant=request.variant,
         mode=request.mode,
         description=description,
         pending=tuple(_by_model_names(request.pending)),
         starter_tasks=sources.starter_tasks,
         feasibility_only_tasks=sources.feasibility_only,
-        planned_epochs=request.planned_epochs,
     )
-    evidence = _evidence(query, {**table.left_out, **sources.left_out}, active)
+    evidence = _evidence(query, siblings, {**table.left_out, **sources.left_out}, active)
     return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, table, sources)
 
 
@@ -261,22 +266,23 @@ def _task_id(history: History, task: str | TaskDescription | None) -> str | None
         return task_id_of(identity)
 
 
-def _evidence(query: Query, left_out: Mapping[str, int], active: ActiveModel) -> Evidence:
+def _evidence(query: Query, siblings: Sequence[TaskRuns], left_out: Mapping[str, int], active: ActiveModel) -> Evidence:
     target = query.target
-    n_same = 0 if target is None else sum(query.variant is None or variant == query.variant for variant in target.variants)
-    best = None
-    if target is not None and np.isfinite(target.values).any():
-        best = target.run_ids[int(np.nanargmax(target.values))]
+    n_same = 0 if target is None or target.groups is None else target.groups.n_asked
+    n_sibling_runs = sum(map(len, siblings))
     tasks = [*query.sources, *query.feasibility_only_tasks, *([target] if target is not None else [])]
     return Evidence(
         n_runs=n_same,
-        n_related=0 if target is None else len(target) - n_same,
+        n_related=0 if target is None else len(target) - n_same - n_sibling_runs,
+        related={} if target is None else dict(target.related),
+        n_siblings=len(siblings),
+        n_sibling_runs=n_sibling_runs,
         n_tasks=len(query.sources),
         n_other_runs=sum(len(task) for task in query.sources),
         n_starter_tasks=len(query.starter_tasks),
         n_starter_runs=sum(len(task) for task in query.starter_tasks),
         n_failed=int(sum(task.is_failed.sum() for task in tasks)),
-        best_run_id=best,
+        best_run_id=None if target is None else target.best_run_id,
         left_out=dict(left_out),
         model_id=None if active.model is None else active.model.id,
         note="; ".join(part for part in (active.note, "" if active.model is None else active.model.remark) if part),

@@ -63,7 +63,7 @@ class TaskRuns:
         epochs: Length of each run in passes over the training data, shape ``(n,)``; NaN where unknown.
         groups: Which runs are exactly what a query is about, None where all are.
         is_level_known: Whether the outcomes are on the scale of what is asked about; else only their order is.
-        notes: What a reader should know of outcomes that were brought to another length.
+        related: In which way runs of the task are only related to what a query is about -> how many.
     """
 
     task_id: str
@@ -82,7 +82,7 @@ class TaskRuns:
     epochs: FloatArray = field(default_factory=lambda: np.zeros(0))
     groups: RunGroups | None = None
     is_level_known: bool = True
-    notes: tuple[str, ...] = ()
+    related: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Fill in what is unknown of all runs."""
@@ -127,6 +127,15 @@ class TaskRuns:
             numbers = np.array([float(value) for value in values if is_number(value)]) if plain is None else plain[np.isfinite(plain)]
             self._ranges[name] = (float(numbers.min()), float(numbers.max())) if len(numbers) else (math.inf, -math.inf)
         return self._ranges[name]
+
+    @property
+    def best_run_id(self) -> str | None:
+        """Id of the best run, of those that are exactly what a query is about where there are any; None without a finite outcome."""
+        is_exact = np.ones(len(self), dtype=bool) if self.groups is None else self.groups.index == 0
+        finite = np.where(np.isfinite(self.values), self.values, -np.inf)
+        keep = is_exact if np.isfinite(finite[is_exact]).any() else np.ones(len(self), dtype=bool)
+        best = int(np.argmax(np.where(keep, finite, -np.inf)))
+        return self.run_ids[best] if np.isfinite(finite[best]) else None
 
     def in_units(self, oriented: float) -> float:
         """Return an oriented value in the units and direction of the objective."""
@@ -302,7 +311,8 @@ def _length(run: AnyRun) -> float:
 
     What early stopping ends has nothing more to gain, so it counts as long as it was planned.
     """
-    planned, reached = (float(value) if is_number(value) else math.nan for value in (run.hparams.get(LENGTH), run.epochs_reached))
+    lengths: tuple[Any, Any] = run.hparams.get(LENGTH), run.epochs_reached
+    planned, reached = (float(length) if is_number(length) else math.nan for length in lengths)
     length = planned if run.status is RunStatus.STOPPED and not math.isnan(planned) else np.fmin(planned, reached)
     return float(length) if length > 0 else math.nan
 
