@@ -24,6 +24,8 @@ PLAIN = "plain"
 """Stands for an objective of which nothing changes the meaning."""
 SAME_LENGTH = 4 / 3
 """Ratio of two lengths up to which runs count as equally long."""
+ROUNDING = 1.05
+"""Ratio of two lengths that may come of counting steps."""
 LENGTH_CORRELATION = 0.9
 """Correlation of outcomes at twice the length; of recorded learning curves (24 tasks of LCBench) .98 over all configurations, and less
 among the good ones."""
@@ -172,10 +174,12 @@ def _at_length(history: History, runs: TaskRuns, planned_epochs: float) -> tuple
     curves = history.objective_curves([runs.run_ids[i] for i in longer])
     for i in longer:
         shares, curve = curves.get(runs.run_ids[i], ((), ()))
-        near = [value for share, value in zip(shares, curve, strict=True) if share * runs.epochs[i] <= SAME_LENGTH * planned_epochs]
-        oriented = [runs.in_units(value) for value in near if math.isfinite(value)]
-        if oriented:
-            values[i], is_cut[i] = max(oriented), True
+        points = [(share * runs.epochs[i], runs.in_units(value)) for share, value in zip(shares, curve, strict=True)]
+        for length in (ROUNDING * planned_epochs, SAME_LENGTH * planned_epochs):
+            reached = [value for epochs, value in points if epochs <= length and math.isfinite(value)]
+            if reached:
+                values[i], is_cut[i] = max(reached), True
+                break
     return values, is_cut
 
 

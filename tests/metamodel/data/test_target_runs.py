@@ -73,7 +73,7 @@ def test_runs_of_the_same_length_and_definition_are_taken_as_they_are(history: H
 def test_longer_runs_are_read_off_their_curves_at_the_length_asked_about(history: History) -> None:
     train(history, PLAIN)
     found = asked(history, planned_epochs=3.0)
-    np.testing.assert_allclose(found.values, [-loss(lr, 4) for lr in RATES])  # the last value within a third of the length
+    np.testing.assert_allclose(found.values, [-loss(lr, 3) for lr in RATES])
     assert found.related == {"of 12 epochs read off after 3": 5}
     assert found.is_level_known
     recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-1, "max_epochs": 3}, planned_epochs=3.0)[0]
@@ -88,7 +88,7 @@ def test_quick_looks_count_by_their_order_only(history: History) -> None:
     found = asked(history, planned_epochs=12.0)
     assert found.related == {"of 0.1 epochs in order only": 4}
     assert found.values[5:].min() > -2 * loss(1e-1, 12)  # brought to the level of the whole runs
-    assert np.argsort(found.values[5:]).tolist() == [3, 0, 1, 2] or np.argmax(found.values[5:]) in (1, 2)
+    assert np.argsort(found.values[5:]).tolist() == [3, 0, 1, 2]
     recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-4, "max_epochs": 12}, planned_epochs=12.0)[0]
     assert 1e-3 < recommendation.config["lr"] < 1e-2
     assert recommendation.decision is Decision.APPLY
