@@ -40,6 +40,7 @@ class Evidence:
         model_id: Meta-model file that answered, None if there was none.
         untuned: Names of the space that varied in no run: nothing is known about them.
         note: What happened to the meta-model on the way, e.g. that it was fitted just now.
+        not_advised: Where the query had no space: what the task's runs have tuned that the answer leaves out -> why.
     """
 
     n_runs: int = 0
@@ -54,6 +55,7 @@ class Evidence:
     note: str = ""
     n_starter_tasks: int = 0
     n_starter_runs: int = 0
+    not_advised: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,8 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible but for the values of ``config``, which keep their types."""
-        evidence = {**_values(self.evidence), "left_out": dict(self.evidence.left_out)}
+        evidence = _values(self.evidence)
+        evidence |= {"left_out": dict(self.evidence.left_out), "not_advised": dict(self.evidence.not_advised)}
         return {**_values(self), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
 
     @classmethod
