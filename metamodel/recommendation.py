@@ -43,6 +43,7 @@ class Evidence:
         model_id: Meta-model file that answered, None if there was none.
         untuned: Names of the space that varied in no run: nothing is known about them.
         note: What happened to the meta-model on the way, e.g. that it was fitted just now.
+        not_advised: Where the query had no space: what the task's runs have tuned that the answer leaves out -> why.
     """
 
     n_runs: int = 0
@@ -60,6 +61,7 @@ class Evidence:
     related: Mapping[str, int] = field(default_factory=dict)
     n_siblings: int = 0
     n_sibling_runs: int = 0
+    not_advised: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible but for the values of ``config``, which keep their types."""
-        evidence = {**_values(self.evidence), "left_out": dict(self.evidence.left_out), "related": dict(self.evidence.related)}
+        evidence = _values(self.evidence)
+        evidence |= {name: dict(evidence[name]) for name in ("left_out", "related", "not_advised")}
         return {**_values(self), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
 
     @classmethod

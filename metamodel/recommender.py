@@ -24,8 +24,8 @@ from metamodel.gp.kernels import one_thread
 from metamodel.gp.meta_model import MIN_TASKS_TO_FIT
 from metamodel.kinds import check_kind
 from metamodel.recommendation import Decision, Evidence, Recommendation
-from metamodel.search.candidates import conservative_space
-from metamodel.search.maximizer import best_configs
+from metamodel.search.candidates import space_from_history
+from metamodel.search.distinct_configs import distinct_configs
 from metamodel.search.query import Query
 from metamodel.search.task_surrogate import CandidatePrediction, TaskSurrogate
 from metamodel.source_selection import Sources, combine_with_starter, drop_ineligible_tasks, select_sources
@@ -35,7 +35,8 @@ from metamodel.space.run_configs import Config
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.ids import new_id, task_id_of
-from store.names import canonical_name
+from store.names import canonical_name, nearest
+from store.user_warnings import warn_user
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -75,14 +76,16 @@ def recommend(
 
     Args:
         history: A history, its path, or None for the default one.
-        task: Name, id or description of the task; a new one is answered from the other tasks.
-        space: What may be chosen; None for what is safe to change and varied in the history. The answer then has canonical names.
+        task: Name, id or description of the task. A new one is answered from the other tasks; a new name that is near to a known one is
+            warned about, a description (``TaskDescription(name="digits-2")``) is not.
+        space: What may be chosen; None for what the task's runs have tuned, within the values that finished, and what is safe to change
+            and varied in other tasks. The answer then has canonical names, and ``evidence.not_advised`` names what it leaves out and why.
         k: How many configurations, best first.
         mode: ``best`` maximises the expected outcome, ``explore`` the expected improvement.
         candidates: Choose among these configurations only; they replace ``space``.
         current: The user's own configuration, all hyperparameters of the run: the rest of it is context, and the gain is
             measured against it.
-        allowed: Canonical names that may be rewritten where no space is given.
+        allowed: Canonical names that a training may have rewritten where no space is given: then these only, of what is safe to change.
         limits: Canonical name -> largest value that is possible at all.
         pending: Configurations of the task that are being tried now, for example by other workers; ``explore`` looks elsewhere.
         variant: Source version of the model; runs of other versions count as related, not exact, evidence.
@@ -157,7 +160,10 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
     own = None if task_id is None else table.of_task(task_id, objective)
     description = own.description if own is not None else TaskDescription()
     description = request.task if isinstance(request.task, TaskDescription) else description
+    if request.task == TaskDescription(name=description.name, objective=description.objective, direction=description.direction):
+        description = replace(own.description, **description.to_dict()) if own is not None else description  # only a name was given
     fit, space, current = request.fit, request.space, request.current
+    not_advised: dict[str, str] = {}
     siblings = () if task_id is None else siblings_of(task_id, description, table.tasks)
     planned_epochs = None if space is not None and LENGTH in space else request.planned_epochs
     if planned_epochs is not None:
@@ -168,7 +174,8 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
     if space is None and request.candidates is None:
         seen = (*sources.tasks, *sources.starter_tasks)
         allowed = None if request.allowed is None else {canonical_name(name) for name in request.allowed}
-        space = limited(conservative_space(target, seen, current, allowed), request.limits)
+        found, not_advised = space_from_history(target, seen, current, allowed)
+        space = limited(found, request.limits)
         sources = select_sources(table, target, siblings, frozenset(space), description, current, kind)
     active = ActiveModel(None)
     if sources.should_fit:
@@ -189,7 +196,7 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         starter_tasks=sources.starter_tasks,
         feasibility_only_tasks=sources.feasibility_only,
     )
-    evidence = _evidence(query, siblings, {**table.left_out, **sources.left_out}, active)
+    evidence = replace(_evidence(query, siblings, {**table.left_out, **sources.left_out}, active), not_advised=not_advised)
     return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, table, sources)
 
 
@@ -204,7 +211,7 @@ def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recom
     surrogate = TaskSurrogate(active.model, query, request.configs)
     if request.candidates is not None:
         return _among_candidates(query, surrogate, nothing, thin, request.k, request.candidates, request.configs)
-    return _in_space(query, surrogate, nothing, thin, request.k, request.fit.seed)
+    return _in_space(query, surrogate, nothing, thin, request)
 
 
 def _check_counts(k: int, mode: str, model: str | None, min_tasks: int) -> None:
@@ -262,7 +269,12 @@ def _task_id(history: History, task: str | TaskDescription | None) -> str | None
     identity = {"name": task} if isinstance(task, str) else task.identity()
     try:
         return history.task(task if isinstance(task, str) else task_id_of(identity)).id
-    except UnknownTaskError:
+    except UnknownTaskError as error:
+        known = [known.name for known in history.tasks()] if isinstance(task, str) else []
+        if isinstance(task, str) and known.count(task) > 1:
+            raise
+        if isinstance(task, str) and nearest(task, known):
+            warn_user(f"{error} Until then the answer is for a new task; TaskDescription(name={task!r}) means one.")
         return task_id_of(identity)
 
 
@@ -313,16 +325,19 @@ def _among_candidates(
     return [_recommendation(query, surrogate, nothing, thin, configs[i], dict(candidates[i])) for i in order]
 
 
-def _in_space(query: Query, surrogate: TaskSurrogate, nothing: Recommendation, thin: str | None, k: int, seed: int) -> list[Recommendation]:
-    """Search the part of the space with evidence; the rest stays at the user's values."""
+def _in_space(query: Query, surrogate: TaskSurrogate, nothing: Recommendation, thin: str | None, request: _Request) -> list[Recommendation]:
+    """Search the part of the space with evidence; the rest stays at the user's values, and is left out where the user gave no space."""
     space, untuned = surrogate.informed_space, [name for name in query.space if name not in surrogate.informed_names]
     nothing = _with_untuned(nothing, [query.space[name].name for name in untuned])
     if not space:
         return [_abstention(nothing, thin)]
-    rng = np.random.default_rng([seed, zlib.crc32((query.task_id or "").encode())])
-    found = best_configs(surrogate.acquisition, space, surrogate.coordinates, surrogate.elites(), k, rng)
-    rest = {name: query.current.get(name, query.space[name].from_unit(0.5)) for name in untuned}
-    raw = [{dim.raw_name: {**config, **rest}[name] for name, dim in query.space.items()} for config in found]
+    rng = np.random.default_rng([request.fit.seed, zlib.crc32((query.task_id or "").encode())])
+    found = distinct_configs(surrogate, space, request.k, rng)
+    if request.space is None:
+        raw = [{space[name].raw_name: value for name, value in config.items()} for config in found]
+    else:
+        rest = {name: query.current.get(name, query.space[name].from_unit(0.5)) for name in untuned}
+        raw = [{dim.raw_name: {**config, **rest}[name] for name, dim in query.space.items()} for config in found]
     return [_recommendation(query, surrogate, nothing, thin, *pair) for pair in zip(found, raw, strict=True)]
 
 

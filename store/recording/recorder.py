@@ -6,7 +6,6 @@ import difflib
 import logging
 import math
 import os
-import warnings
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
@@ -19,6 +18,7 @@ from store.recording import resources, tensors
 from store.recording.run_state import RunState
 from store.recording.writer import Writer
 from store.statuses import RunStatus, Source
+from store.user_warnings import warn_user
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ class RunRecorder:
             return
         close = difflib.get_close_matches(objective, names, n=1, cutoff=0.5)
         shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        warnings.warn(
+        warn_user(
             f"An objective must be logged for a run to be learned from, but {objective!r} never was; "
             + (f"the run logged: {shown}. " if names else "the run logged nothing. ")
             + (
@@ -283,7 +283,6 @@ class RunRecorder:
                 else "Log it, or name a metric that is logged."
             ),
             ObjectiveWarning,
-            stacklevel=3,
         )
 
 
