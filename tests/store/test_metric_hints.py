@@ -21,7 +21,9 @@ from store.metric_hints import as_arguments, usable_metrics
         ({}, "val_loss", []),
     ],
 )
-def test_only_names_that_work_are_offered_and_the_nearest_comes_first(logged: dict[str, object], like: str | None, expected: list[str]) -> None:
+def test_only_names_that_work_are_offered_and_the_nearest_comes_first(
+    logged: dict[str, object], like: str | None, expected: list[str]
+) -> None:
     assert usable_metrics(logged, like) == expected
 
 
