@@ -394,7 +394,7 @@ def test_what_is_left_out_is_counted_with_its_reason(history: History) -> None:
     failed = history.start_run(task="x0", hparams={"lr": 1.0}, objective="val_acc")
     failed.finish(error=ValueError("bug"))
     left_out = recommend(history, "x0", SPACE)[0].evidence.left_out
-    assert left_out == {"no objective": 1, "objective 'val_acc' never logged": 1, "status failed": 1}
+    assert left_out == {"no objective": 1, "objective 'val_acc' without an outcome": 1, "status failed": 1}
 
 
 def test_a_task_found_by_description_is_the_one_that_was_logged(history: History) -> None:
@@ -576,7 +576,7 @@ def test_an_objective_that_was_never_logged_is_answered_with_the_names_that_were
             history.start_run(task="x", hparams={"lr": 1.0}, objective="val_acu", direction="max") as run,
         ):
             run.log(val_acc=1.0, train_loss=2.0)
-    expected = r"5 x objective 'val_acu' never logged \(logged were: train_loss, val_acc\)"
+    expected = r"5 x objective 'val_acu' without an outcome \(logged were: train_loss, val_acc\)"
     (recommendation,) = recommend(history, "x", SPACE)
     assert re.search(expected, recommendation.reason)
     with pytest.raises(NotEnoughHistoryError, match=expected):
