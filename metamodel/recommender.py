@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -27,7 +28,7 @@ from metamodel.search.query import Query
 from metamodel.search.task_surrogate import CandidatePrediction, TaskSurrogate
 from metamodel.source_selection import Sources, combine_with_starter, drop_ineligible_tasks, select_sources
 from metamodel.space.batch import as_seen_by_model, name_in_model, with_global_batch
-from metamodel.space.dimensions import Space, limited, parse_space
+from metamodel.space.dimensions import Space, is_number, limited, parse_space
 from metamodel.space.run_configs import Config
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
@@ -57,6 +58,7 @@ def recommend(
     limits: Mapping[str, float] | None = None,
     pending: Sequence[Mapping[str, Any]] = (),
     variant: str | None = None,
+    planned_epochs: float | None = None,
     model: str | None = None,
     max_fit_s: float = 10.0,
     device: str = "auto",
@@ -82,6 +84,7 @@ def recommend(
         limits: Canonical name -> largest value that is possible at all.
         pending: Configurations of the task that are being tried now, for example by other workers; ``explore`` looks elsewhere.
         variant: Source version of the model; runs of other versions count as related, not exact, evidence.
+        planned_epochs: Length of the run that is asked about, in full passes over the training data; None where unknown.
         model: Kind of meta-model that answers: ``metahp``, ``direct``, ``maml`` or ``reptile``; None for that of the last ``refit``.
         max_fit_s: Time for an automatic fit in seconds.
         device: Where an automatic fit runs.
@@ -93,14 +96,17 @@ def recommend(
 
     Raises:
         SpaceError: If the space is malformed.
-        InvalidArgumentError: If ``k``, ``mode``, ``model``, ``candidates`` or ``min_tasks`` is not possible.
+        InvalidArgumentError: If ``k``, ``mode``, ``model``, ``candidates``, ``planned_epochs`` or ``min_tasks`` is not possible.
     """
     _check_counts(k, mode, model, min_tasks)
+    _check_length(planned_epochs)
     _check_task_and_candidates(task, candidates)
     bounds = {name_in_model(canonical_name(name)): high for name, high in (limits or {}).items()}
     parsed = None if space is None else limited(with_global_batch(parse_space(space)), bounds)
     now, fit = _current(current or {}, parsed), _FitOptions(model, max_fit_s, device, seed, min_tasks)
-    request = _Request(task, parsed, candidates, now, allowed, bounds, pending, variant, mode, k, fit, _by_model_names(candidates or ()))
+    request = _Request(
+        task, parsed, candidates, now, allowed, bounds, pending, variant, planned_epochs, mode, k, fit, _by_model_names(candidates or ())
+    )
     with opened_history(history) as opened:
         query, active, nothing, thin = _resolved(opened, request)
     with one_thread():
@@ -130,6 +136,7 @@ class _Request:
     limits: Mapping[str, float]
     pending: Sequence[Mapping[str, Any]]
     variant: str | None
+    planned_epochs: float | None
     mode: str
     k: int
     fit: _FitOptions
@@ -175,6 +182,7 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         pending=tuple(_by_model_names(request.pending)),
         starter_tasks=sources.starter_tasks,
         feasibility_only_tasks=sources.feasibility_only,
+        planned_epochs=request.planned_epochs,
     )
     evidence = _evidence(query, {**table.left_out, **sources.left_out}, active)
     return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, table, sources)
@@ -201,6 +209,14 @@ def _check_counts(k: int, mode: str, model: str | None, min_tasks: int) -> None:
             raise InvalidArgumentError(f"{name} must be a whole number, at least 1, but got {count!r}. {advice}.")
     if mode not in QUERY_MODES:
         raise InvalidArgumentError(f"mode must be one of {', '.join(QUERY_MODES)}, but got {mode!r}. Pass one of these.")
+
+
+def _check_length(planned_epochs: float | None) -> None:
+    if planned_epochs is not None and not (is_number(planned_epochs) and 0 < planned_epochs < math.inf):
+        raise InvalidArgumentError(
+            f"planned_epochs must be a positive number of passes over the training data, or None, but got {planned_epochs!r:.80}. "
+            "Leave it out where it is not known."
+        )
 
 
 def _check_task_and_candidates(task: object, candidates: Sequence[Mapping[str, Any]] | None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
+from metamodel.data.run_groups import RunGroups
 from metamodel.data.task import TaskDescription
 from metamodel.space.arrays import FloatArray
 from metamodel.space.batch import as_seen_by_model
@@ -31,6 +32,8 @@ AnyRun: TypeAlias = "RunRecord | LearningRun"
 USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
 """Interrupted runs count where they reached a validation: the epochs reached say how far."""
 
+LENGTH = "num_epochs"
+"""Name of the length of a run, in passes over the training data, among its hyperparameters."""
 NEVER_LOGGED = "never logged"
 MAX_UNLOGGED = 5
 WIDE_RATIO = 1e3
@@ -56,6 +59,11 @@ class TaskRuns:
         is_oom: Shape ``(n,)``.
         variants: Model source of each run, None where unknown.
         task_order: Start of the newest run, for "most recent".
+        definitions: What changes the meaning of the objective in each run, as one text; empty where nothing does.
+        epochs: Length of each run in passes over the training data, shape ``(n,)``; NaN where unknown.
+        groups: Which runs are exactly what a query is about, None where all are.
+        is_level_known: Whether the outcomes are on the scale of what is asked about; else only their order is.
+        notes: What a reader should know of outcomes that were brought to another length.
     """
 
     task_id: str
@@ -70,6 +78,18 @@ class TaskRuns:
     is_oom: npt.NDArray[np.bool_]
     variants: tuple[str | None, ...]
     task_order: str = ""
+    definitions: tuple[str, ...] = ()
+    epochs: FloatArray = field(default_factory=lambda: np.zeros(0))
+    groups: RunGroups | None = None
+    is_level_known: bool = True
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Fill in what is unknown of all runs."""
+        if not self.definitions:
+            object.__setattr__(self, "definitions", ("",) * len(self.run_ids))
+        if len(self.epochs) != len(self.run_ids):
+            object.__setattr__(self, "epochs", np.full(len(self.run_ids), math.nan))
 
     def __len__(self) -> int:
         """Return the number of runs ``n``."""
@@ -267,15 +287,31 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
         is_oom,
         tuple(run.variant for run in runs),
         runs[-1].started_utc or runs[-1].id,
+        tuple(definition_of(run.description.get("comparability") or {}) for run in runs),
+        np.array([_length(run) for run in runs]),
     )
 
 
+def definition_of(comparability: Mapping[str, Any]) -> str:
+    """Return one text for what changes the meaning of an objective; empty where nothing does."""
+    return ", ".join(f"{name}={comparability[name]}" for name in sorted(comparability))
+
+
+def _length(run: AnyRun) -> float:
+    """Return how much training the outcome of a run is of, in passes over the training data; NaN where that is unknown.
+
+    What early stopping ends has nothing more to gain, so it counts as long as it was planned.
+    """
+    planned, reached = (float(value) if is_number(value) else math.nan for value in (run.hparams.get(LENGTH), run.epochs_reached))
+    length = planned if run.status is RunStatus.STOPPED and not math.isnan(planned) else np.fmin(planned, reached)
+    return float(length) if length > 0 else math.nan
+
+
 def _config(run: AnyRun) -> dict[str, Any]:
-    """Hyperparameters of a run, with its global batch, and the epochs it really got as its fidelity."""
+    """Hyperparameters of a run, with its global batch, and how much training its outcome is of."""
     config = as_seen_by_model(run.hparams)
-    was_cut = run.status is RunStatus.INTERRUPTED
-    if run.epochs_reached and (was_cut or "num_epochs" not in config):
-        config["num_epochs"] = run.epochs_reached
+    if not math.isnan(length := _length(run)):
+        config[LENGTH] = length
     if run.model_family is not None:
         config.setdefault("model_family", run.model_family)
     return config

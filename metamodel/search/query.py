@@ -26,6 +26,7 @@ class Query:
         pending: Configurations that are being tried now.
         starter_tasks: Tasks of the starter history that are in scope.
         feasibility_only_tasks: Further other tasks, used only for where runs fail and what was tried.
+        planned_epochs: Length of the run that is asked about, in full passes over the training data; None where unknown.
     """
 
     task_id: str | None
@@ -39,3 +40,4 @@ class Query:
     pending: tuple[Config, ...] = ()
     starter_tasks: tuple[TaskRuns, ...] = ()
     feasibility_only_tasks: tuple[TaskRuns, ...] = ()
+    planned_epochs: float | None = None

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import norm
 
 from metamodel.data.observations import TaskRuns
+from metamodel.data.run_groups import RunGroups
 from metamodel.data.task import TaskDescription
 from metamodel.data.units import Unit
 from metamodel.gp.calibration import Calibration
@@ -85,7 +86,7 @@ class TaskSurrogate:
         inputs = self._encode(configs) if configs else np.zeros((0, self._encoder.width))
         variant = query.variant
         same = np.array([variant is None or (target is not None and target.variants[i] == variant) for i in keep], dtype=bool)
-        data = TargetTaskData(inputs, self._outcomes, same)
+        data = TargetTaskData(inputs, self._outcomes, RunGroups.of_versions(same))
         self._posterior = self._posterior_with_pending = self._condition(data)
         if query.pending:
             self._posterior_with_pending = self._condition(self._with_pending(data, self._encode(query.pending)))
@@ -204,7 +205,7 @@ class TaskSurrogate:
         return TargetTaskData(
             np.concatenate([data.inputs, inputs]),
             np.concatenate([data.outcomes, expected]),
-            np.concatenate([data.is_same_variant, np.ones(len(inputs), dtype=bool)]),
+            data.groups.extended(len(inputs)),
         )
 
     def _fit_feasibility(self) -> Feasibility:

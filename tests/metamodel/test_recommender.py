@@ -431,6 +431,9 @@ def test_an_abstention_without_numbers_is_stored_too(history: History) -> None:
         ({"mode": "fast"}, "mode must be one of best, explore, but got 'fast'"),
         ({"candidates": []}, "candidates must hold at least one configuration"),
         ({"candidates": ["x"]}, "each a mapping of names to values"),
+        ({"planned_epochs": 0}, "planned_epochs must be a positive number of passes over the training data, or None, but got 0"),
+        ({"planned_epochs": math.inf}, "planned_epochs must be a positive number of passes .* but got inf"),
+        ({"planned_epochs": "3"}, "planned_epochs must be a positive number of passes .* but got '3'"),
     ],
 )
 def test_impossible_arguments_are_refused(history: History, arguments: dict[str, Any], message: str) -> None:
