@@ -177,6 +177,12 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         found, not_advised = space_from_history(target, seen, current, allowed)
         space = limited(found, request.limits)
         sources = select_sources(table, target, siblings, frozenset(space), description, current, kind)
+    if target is not None and space is not None:
+        defining = [name for name, dimension in space.items() if not target.defining_names.isdisjoint({name, dimension.raw_name})]
+        not_advised |= {
+            space[name].name: f"it changes what {target.objective} means, so its values cannot be compared" for name in defining
+        }
+        space = {name: dimension for name, dimension in space.items() if name not in defining}
     active = ActiveModel(None)
     if sources.should_fit:
         least = sources.min_tasks_to_fit(fit.min_tasks, kind)
@@ -203,7 +209,8 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
 def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recommendation, thin: str | None) -> list[Recommendation]:
     reason = None
     if not query.space and request.candidates is None:
-        reason = thin or "no hyperparameter that may be changed varied in the history"
+        reasons = "; ".join(f"{name}: {why}" for name, why in nothing.evidence.not_advised.items())
+        reason = thin or reasons or "no hyperparameter that may be changed varied in the history"
     elif active.model is None and not (query.target is not None and query.target.has_outcome.any()):
         reason = thin or active.note or "no finished run has an outcome"
     if reason is not None:

@@ -97,6 +97,11 @@ class TaskRuns:
         return len(self.run_ids)
 
     @property
+    def defining_names(self) -> frozenset[str]:
+        """Hyperparameters that changed the meaning of the objective, so that runs are not compared across their values."""
+        return frozenset(part.split("=", 1)[0] for text in set(self.definitions) for part in text.split(", "))
+
+    @property
     def has_outcome(self) -> npt.NDArray[np.bool_]:
         """Runs with an outcome, shape ``(n,)``: all but out-of-memory ones."""
         return ~self.is_oom

@@ -141,3 +141,17 @@ def test_a_length_in_the_space_is_tuned_and_no_condition(history: History) -> No
     space = {**SPACE, "max_epochs": [2, 4, 12]}
     found = recommend(history, PLAIN, space, current={"lr": 1e-3, "max_epochs": 2}, planned_epochs=2.0)[0]
     assert found.config["max_epochs"] == 12
+
+
+def test_what_defines_the_objective_is_not_tuned_for_it(history: History) -> None:
+    for smoothing, lr in zip((0.0, 0.1, 0.2, 0.1, 0.0), RATES, strict=True):
+        description = replace(PLAIN, comparability={"label_smoothing_factor": smoothing} if smoothing else {})
+        with history.start_run(task=description, hparams={"lr": lr, "label_smoothing_factor": smoothing}, objective="val_loss") as run:
+            run.log(val_loss=loss(lr, 12, smoothing))
+    space = {**SPACE, "label_smoothing_factor": [0.0, 0.1, 0.2]}
+    found = recommend(history, PLAIN, space, current={"lr": 1e-1, "label_smoothing_factor": 0.1})[0]
+    assert set(found.config) == {"lr"}
+    assert list(found.evidence.not_advised) == ["label_smoothing_factor"]
+    by_itself = recommend(history, PLAIN, {"label_smoothing_factor": [0.0, 0.1, 0.2]})[0]
+    assert by_itself.decision is Decision.ABSTAIN
+    assert by_itself.reason == "label_smoothing_factor: it changes what val_loss means, so its values cannot be compared"
