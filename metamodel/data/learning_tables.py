@@ -175,6 +175,8 @@ def _coded_task(task: TaskRuns) -> dict[str, Any]:
         "oom": np.flatnonzero(task.is_oom).tolist(),
         "variants": task.variants if len(set(task.variants)) > 1 else task.variants[:1],
         "task_order": task.task_order,
+        "definitions": task.definitions if len(set(task.definitions)) > 1 else task.definitions[:1],
+        "epochs": packed(task.epochs.tolist()),
     }
 
 
@@ -182,7 +184,9 @@ def _decoded_task(content: Mapping[str, Any]) -> TaskRuns:
     run_ids, values = tuple(content["run_ids"]), np.array(unpacked(content["values"]), dtype=np.float64)
     configs, variants = ConfigColumns(*from_columns(content["configs"])), tuple(content["variants"])
     variants = variants * len(run_ids) if len(variants) == 1 else variants
-    if not len(run_ids) == len(values) == len(configs) == len(variants):
+    definitions, epochs = tuple(content["definitions"]), np.array(unpacked(content["epochs"]), dtype=np.float64)
+    definitions = definitions * len(run_ids) if len(definitions) == 1 else definitions
+    if not len(run_ids) == len(values) == len(configs) == len(variants) == len(definitions) == len(epochs):
         raise ValueError(f"a task has {len(run_ids)} runs, but {len(values)} values and {len(configs)} configurations")
     return TaskRuns(
         content["task_id"],
@@ -197,6 +201,8 @@ def _decoded_task(content: Mapping[str, Any]) -> TaskRuns:
         _marked(content["oom"], len(run_ids)),
         variants,
         content["task_order"],
+        definitions,
+        epochs,
     )
 
 

@@ -6,7 +6,6 @@ import difflib
 import logging
 import math
 import os
-import warnings
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
@@ -20,6 +19,7 @@ from store.recording import resources, tensors
 from store.recording.run_state import RunState
 from store.recording.writer import Writer
 from store.statuses import RunStatus, Source
+from store.user_warnings import warn_user
 
 logger = logging.getLogger(__name__)
 
@@ -288,7 +288,7 @@ class RunRecorder:
                 if names
                 else "Log it, or name a metric that is logged."
             )
-        warnings.warn(f"An objective must be logged for a run to be learned from, but {problem}{advice}", ObjectiveWarning, stacklevel=3)
+        warn_user(f"An objective must be logged for a run to be learned from, but {problem}{advice}", ObjectiveWarning)
 
 
 def _abandon(state: RunState) -> None:

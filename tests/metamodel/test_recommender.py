@@ -57,7 +57,7 @@ def test_an_empty_history_is_answered_with_an_abstention_and_what_it_takes(histo
     (recommendation,) = recommend(history, "new", SPACE)
     assert recommendation.decision == "abstain"
     assert "0 finished runs" in recommendation.reason
-    assert "4 finished runs of this task, or 8 runs on each of 2 other tasks" in recommendation.reason
+    assert "4 finished runs of this task or its siblings, or 8 runs on each of 2 other tasks" in recommendation.reason
     assert math.isnan(recommendation.prediction)
 
 
@@ -403,7 +403,7 @@ def test_a_task_found_by_description_is_the_one_that_was_logged(history: History
         with history.start_run(task=description, hparams={"lr": lr}, objective="val_acc") as run:
             run.log(val_acc=-abs(math.log10(lr) + 3))
     assert recommend(history, description, {"lr": SPACE["lr"]})[0].evidence.n_runs == 4
-    assert recommend(history, replace(description, n_train=101), {"lr": SPACE["lr"]})[0].evidence.n_runs == 0
+    assert recommend(history, replace(description, n_classes=3), {"lr": SPACE["lr"]})[0].evidence.n_runs == 0
 
 
 def test_a_stored_recommendation_is_read_back_equal(history: History) -> None:
