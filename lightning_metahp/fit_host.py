@@ -175,9 +175,10 @@ class FitHost(PlainHost):
         # Read anew: making the loaders may have set a seed.
         of_trainer = {name: setting.value for name, setting in trainer_settings(self._trainer).items()}
         written = {} if optimizer_is_replaced(self._module) else written_optimizer(self._module)
-        taken = {canonical_name(raw) for raw in own}
+        taken = {canonical_name(raw) for raw, value in own.items() if value is not None}
         written = {name: value for name, value in written.items() if name not in taken}
         layout = self.layout()
+        own = {raw: value for raw, value in own.items() if canonical_name(raw) not in written}
         return {**of_trainer, **written, **own, **({} if layout is None else {GLOBAL_BATCH_SIZE: layout.global_size})}
 
     @property
