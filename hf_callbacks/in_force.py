@@ -20,7 +20,7 @@ from hf_callbacks.arguments import (
 )
 from hf_callbacks.provenance import Provenance, provenance_of
 from metahp_tuning.configured_values import read_model_value
-from metahp_tuning.task_description import read_optimizer, read_scheduler
+from metahp_tuning.optimizer_description import read_optimizer, read_scheduler
 from metamodel.explanation import format_value
 from store.hyperparameters import PER_DEVICE_BATCH_SIZE, REGISTRY, TRANSFORMERS, trainer_fields
 from store.statuses import Source

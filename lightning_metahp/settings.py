@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp.source_reads import later_reads
+from metahp_tuning.optimizer_description import read_optimizer, read_scheduler
 from metahp_tuning.precedence import Setting
-from metahp_tuning.task_description import read_optimizer, read_scheduler
 from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, trainer_fields
 from store.names import canonical_name
 from store.statuses import Source

@@ -166,6 +166,9 @@ class Host(Protocol):
     def current(self) -> dict[str, Any]:
         """Return the configuration without us, as a run would record it."""
 
+    def planned_epochs(self) -> float | None:
+        """Return how many full passes over the training data this run is going to make, None where unknown."""
+
     @property
     def precision(self) -> str | None:
         """How numbers are held in training, in Lightning's words; None where unknown."""
@@ -219,6 +222,10 @@ class PlainHost:
 
     def why_fixed(self, name: str, setting: Setting) -> str | None:
         """Return that everything can be changed."""
+        return None
+
+    def planned_epochs(self) -> float | None:
+        """Return that it is unknown."""
         return None
 
     @property

@@ -29,7 +29,10 @@ class Evidence:
 
     Attributes:
         n_runs: Finished runs of this very task and model source.
-        n_related: Finished runs of this task whose model source differs.
+        n_related: Finished runs of this task whose model source, length or definition of the objective differs.
+        related: In which way these differ -> how many.
+        n_siblings: Sibling tasks: alike in all but size, fold, length or an uncertain sign of content.
+        n_sibling_runs: Their finished runs.
         n_tasks: Other tasks with finished runs.
         n_other_runs: Their finished runs.
         n_starter_tasks: Tasks of the starter history, which is not the user's own.
@@ -55,6 +58,9 @@ class Evidence:
     note: str = ""
     n_starter_tasks: int = 0
     n_starter_runs: int = 0
+    related: Mapping[str, int] = field(default_factory=dict)
+    n_siblings: int = 0
+    n_sibling_runs: int = 0
     not_advised: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -95,7 +101,7 @@ class Recommendation:
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible but for the values of ``config``, which keep their types."""
         evidence = _values(self.evidence)
-        evidence |= {"left_out": dict(self.evidence.left_out), "not_advised": dict(self.evidence.not_advised)}
+        evidence |= {name: dict(evidence[name]) for name in ("left_out", "related", "not_advised")}
         return {**_values(self), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
 
     @classmethod

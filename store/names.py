@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 
@@ -86,6 +86,25 @@ _MINIMISED = frozenset(
 def _metric_words(metric: str) -> list[str]:
     """``valF1/macro`` -> ``val f1 macro``."""
     return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", metric).lower())
+
+
+_FORKS = re.compile(r"(?<=.)(/dataloader_idx_\d+|_epoch|_step)$")
+
+
+def base_metric_name(name: str, evaluation_sets: Collection[str] = ()) -> str:
+    """Return the name that all spellings of one metric share: ``val_loss`` for ``val_loss_epoch`` and ``val_loss/dataloader_idx_0``.
+
+    Args:
+        name: Name as logged.
+        evaluation_sets: Names of several evaluation sets, which a host writes into its metrics: ``eval_<name>_loss`` is ``eval_loss``.
+    """
+    base = name
+    while (shorter := _FORKS.sub("", base)) != base:
+        base = shorter
+    for evaluation_set in evaluation_sets:
+        if base.startswith(f"eval_{evaluation_set}_"):
+            return f"eval_{base.removeprefix(f'eval_{evaluation_set}_')}"
+    return base
 
 
 def infer_direction(metric: str) -> Direction | None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scipy.stats import norm
 
 from metamodel.data.observations import TaskRuns
+from metamodel.data.run_groups import RunGroups
 from metamodel.data.task import TaskDescription
 from metamodel.data.units import Unit
 from metamodel.gp.calibration import Calibration
@@ -86,9 +87,8 @@ class TaskSurrogate:
         self._n_extra = self._encoder.width - known.width
         self._outcomes = target.filled[keep] if target is not None else np.zeros(0)
         inputs = self._encode(configs) if configs else np.zeros((0, self._encoder.width))
-        variant = query.variant
-        same = np.array([variant is None or (target is not None and target.variants[i] == variant) for i in keep], dtype=bool)
-        data = TargetTaskData(inputs, self._outcomes, same)
+        groups = RunGroups.asked(len(keep)) if target is None or target.groups is None else target.groups[keep]
+        data = TargetTaskData(inputs, self._outcomes, groups)
         self._posterior = self._posterior_with_pending = self._condition(data)
         if query.pending:
             self._posterior_with_pending = self._condition(self._with_pending(data, self._encode(query.pending)))
@@ -188,7 +188,7 @@ class TaskSurrogate:
     def _units(self) -> tuple[Unit, Callable[[float], float]]:
         """Return the unit of predictions and the map from scores to it."""
         scores, task = self._posterior.target_scores, self._query.target
-        if scores is None or task is None or len(np.unique(self._outcomes)) < MIN_OUTCOMES_FOR_UNITS:
+        if scores is None or task is None or not task.is_level_known or len(np.unique(self._outcomes)) < MIN_OUTCOMES_FOR_UNITS:
             return Unit.RANK, lambda score: float(norm.cdf(score))
         order = np.argsort(scores, kind="stable")
         x: FloatArray = scores[order]
@@ -224,7 +224,7 @@ class TaskSurrogate:
         return TargetTaskData(
             np.concatenate([data.inputs, inputs]),
             np.concatenate([data.outcomes, expected]),
-            np.concatenate([data.is_same_variant, np.ones(len(inputs), dtype=bool)]),
+            data.groups.extended(len(inputs)),
         )
 
     def _fit_feasibility(self) -> Feasibility:
