@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
 from store.recording.exception_hook import ExceptionHook, last_caught_exception
 from store.statuses import RunStatus
 from store.switches import is_off
+from store.user_warnings import warn_user
 
 if TYPE_CHECKING:
     import os
@@ -217,13 +217,13 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
                 self._close_abandoned()
             self._open(args, state, model, trainer, hyperparameters, stored, loader=kwargs.get("train_dataloader"))
             if self._objective.problem is not None:
-                _warn(self._objective.problem, ObjectiveWarning)
+                warn_user(self._objective.problem, ObjectiveWarning)
         self._loaded = state.train_batch_size
         if self._recorder is not None:
             self._recorder.observe(found.observed)
             self.resumed_from = note_of_run(args, self._recorder.id)
         for sentence in not_applied(args, provenance_of(args), found):
-            _warn(sentence, NotAppliedWarning)
+            warn_user(sentence, NotAppliedWarning)
 
     @_guarded
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -420,7 +420,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         logger.debug("metahp failed in %s:", where, exc_info=error)
         if not self._has_complained:
             self._has_complained = True
-            _warn(
+            warn_user(
                 f"metahp could not log in {where}: {type(error).__name__}: {str(error).rstrip('.')}. "
                 "Training goes on; this run's record is incomplete.",
                 MetaHPWarning,
@@ -456,11 +456,3 @@ def _dataset_of(loader: Any) -> object:
     """Return the data set behind a loader, unwrapped from the shard Accelerate makes of a stream."""
     dataset = getattr(loader, "dataset", None)
     return getattr(dataset, "dataset", dataset) if type(dataset).__name__ == "IterableDatasetShard" else dataset
-
-
-def _warn(sentence: str, category: type[Warning]) -> None:
-    """Warn; where warnings are errors, log instead: nothing of ours may end a training."""
-    try:
-        warnings.warn(sentence, category, stacklevel=4)
-    except Warning:
-        logger.warning("%s", sentence)

@@ -21,7 +21,7 @@ from metamodel.space.arrays import FloatArray
 
 FREE_OFFSET = 100.0
 """Variance of an offset of which nothing is known, in variances of the outcomes."""
-SIBLING_OFFSETS = (0.0, 0.1, 1.0)
+SIBLING_OFFSETS = (0.0, 0.1, 1.0, 10.0)
 """Variances of a sibling's offset that are weighed against each other."""
 SIBLING_CORRELATIONS = {0.3: 0.1, 0.6: 0.15, 0.8: 0.25, 0.9: 0.25, 0.97: 0.25}
 """Correlations with a sibling, and how probable each is before any run: folds and grown data are seldom strangers."""
@@ -34,8 +34,8 @@ MAX_RUNS = 150
 MIN_RUNS_FOR_SCALE = 4
 """Runs of a group from which its spread is worth something."""
 MAX_RESCALING = 10.0
-CLIP = 4.0
-"""Standard deviations beyond which an outcome counts no further: one exploded loss is no offset."""
+CLIP, CLIP_OF_ALL = 4.0, 12.0
+"""Spreads from the middle of its group, and of all, beyond which an outcome counts no further: one exploded loss is no offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +117,28 @@ def _on_scale_of(reference: FloatArray, values: FloatArray) -> FloatArray:
         return values
     factor = 1.0
     if min(len(finite), len(reference)) >= MIN_RUNS_FOR_SCALE:
-        spreads = [float(np.subtract(*np.quantile(part, [0.75, 0.25]))) for part in (reference, finite)]
-        if min(spreads) > 0 and all(map(math.isfinite, spreads)):
+        spreads = _spread(reference), _spread(finite)
+        if min(spreads) > 0:
             factor = float(np.clip(spreads[0] / spreads[1], 1 / MAX_RESCALING, MAX_RESCALING))
     middle: FloatArray = np.median(reference) + factor * (values - np.median(finite))
     return middle
+
+
+def _spread(values: FloatArray) -> float:
+    """Return the standard deviation of the middle half, else of all; 0 where there is none."""
+    if len(values) < 2:
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(np.subtract(*np.quantile(values, [0.75, 0.25]))) / 1.349 or float(values.std())
+    return spread if math.isfinite(spread) else 0.0
+
+
+def _clipped(scores: FloatArray, index: npt.NDArray[np.intp]) -> FloatArray:
+    """Cut off what lies far from the middle of its group."""
+    middle = np.zeros(int(index.max()) + 1)
+    for group in np.unique(index):
+        middle[group] = np.median(scores[index == group])
+    return np.clip(middle[index] + np.clip(scores - middle[index], -CLIP, CLIP), -CLIP_OF_ALL, CLIP_OF_ALL)
 
 
 def _estimate(
@@ -136,11 +153,11 @@ def _estimate(
     prior_mean = sum(rho * weight for rho, weight in SIBLING_CORRELATIONS.items())
     keep = _looked_at(values, index)
     seen = values[keep]
-    spread = float(seen.std()) if len(seen) > 1 else 0.0
-    if not (math.isfinite(spread) and spread > 0):
-        return prior_mean, np.zeros(len(kinships))
-    scores = np.clip((seen - np.median(seen)) / spread, -CLIP, CLIP)
     group, points = index[keep], inputs[keep]
+    spread = _spread(seen)
+    if spread == 0:
+        return prior_mean, np.zeros(len(kinships))
+    scores = _clipped((seen - np.median(seen)) / spread, group)
     is_sibling = np.array([kin.is_learned for kin in kinships])
     fixed = np.array([kin.correlation for kin in kinships])
     has_siblings = bool(is_sibling[group].any())

@@ -19,6 +19,7 @@ from metamodel.data.observations import MAX_UNLOGGED, LearningTable, TaskRuns, b
 from metamodel.data.task import TaskDescription
 from metamodel.space.run_configs import ConfigColumns
 from store.learning_columns import LearningRun, learning_runs
+from store.metric_hints import usable_metrics
 from store.names import Direction
 from store.sqlite.cache import (
     DAMAGED,
@@ -85,7 +86,8 @@ def learning_table(history: History) -> LearningTable:
 def _remembered(history: History, key: tuple[Path, str], parts: _Parts) -> LearningTable:
     table = _joined([part for _, part in parts.values()])
     if table.unlogged:
-        table = replace(table, logged_names=tuple(sorted({name for run_id in table.unlogged for name in history.metric_names(run_id)})))
+        logged = {name for run_id in table.unlogged for name in history.metric_names(run_id)}
+        table = replace(table, logged_names=tuple(usable_metrics(logged)))
     _cache[key], _parts[key[0]] = table, parts
     _parts.move_to_end(key[0])
     while len(_cache) > _KEPT_TABLES:

@@ -20,8 +20,12 @@ from metamodel.space.encoding import fit_encoder
 if TYPE_CHECKING:
     from store import History
 
+PLAIN = "plain"
+"""Stands for an objective of which nothing changes the meaning."""
 SAME_LENGTH = 4 / 3
 """Ratio of two lengths up to which runs count as equally long."""
+ROUNDING = 1.05
+"""Ratio of two lengths that may come of counting steps."""
 LENGTH_CORRELATION = 0.9
 """Correlation of outcomes at twice the length; of recorded learning curves (24 tasks of LCBench) .98 over all configurations, and less
 among the good ones."""
@@ -51,6 +55,7 @@ class _Group:
 
 def target_runs(
     history: History,
+    task_id: str,
     target: TaskRuns | None,
     siblings: Sequence[TaskRuns],
     description: TaskDescription,
@@ -59,11 +64,12 @@ def target_runs(
 ) -> TaskRuns | None:
     """Join a task's runs with those of its siblings, with outcomes on one scale.
 
-    Outcomes of longer runs are read off their learning curves at the length that is asked about. Outcomes of shorter runs, and of runs whose
+    Outcomes of longer runs are read off their learning curves at the length that is asked about. Those of shorter runs, and of runs whose
     objective means something else (label smoothing, a limited validation), are comparable in order only.
 
     Args:
         history: Where learning curves are.
+        task_id: Id of the task.
         target: The task's own runs, None without any.
         siblings: Runs of its siblings.
         description: What is asked about.
@@ -76,9 +82,8 @@ def target_runs(
     members = [task for task in (target, *siblings) if task is not None and len(task)]
     if not members:
         return None
-    own_id = None if target is None else target.task_id
-    joined = members[0] if len(members) == 1 else _joined(members)
-    origins = [task.task_id if task.task_id != own_id else "" for task in members for _ in range(len(task))]
+    joined = replace(members[0] if len(members) == 1 else _joined(members), task_id=task_id)
+    origins = ["" if task is target else task.task_id for task in members for _ in range(len(task))]
     values, is_cut = joined.values, np.zeros(len(joined), dtype=bool)
     if planned_epochs is not None:
         values, is_cut = _at_length(history, joined, planned_epochs)
@@ -86,7 +91,7 @@ def target_runs(
     keys = [
         _Group(
             origin,
-            "" if definition == wanted else definition or "plain",
+            "" if definition == wanted else definition or PLAIN,
             0 if cut else _octave(epochs, planned_epochs),
             bool(cut),
             variant is not None and version != variant,
@@ -104,34 +109,41 @@ def _grouped(runs: TaskRuns, keys: Sequence[_Group], planned_epochs: float | Non
     kinships = [group.kinship for group in groups]
     if not any(kin.is_learned or kin.is_order_only for kin in kinships):
         correlations = np.array([kin.correlation for kin in kinships])
-        return replace(runs, groups=RunGroups(np.minimum(index, 1), correlations[index]))
+        return replace(
+            runs, groups=RunGroups(np.minimum(index, 1), correlations[index]), related=_related(groups, runs, index, planned_epochs)
+        )
     configs = runs.configs
     if planned_epochs is not None:  # their outcomes are brought to this length, so that it tells them apart no longer
         configs = tuple({**config, LENGTH: planned_epochs} if LENGTH in config else config for config in configs)
     # What failed has no level, and takes the worst value afterwards.
     measured = np.where(runs.is_failed, math.nan, runs.values)
     found = align(fit_encoder([list(configs)]).encode(configs), measured, index, kinships)
-    notes = tuple(text for group in groups if (text := _describe(group, runs, index == groups.index(group), planned_epochs)))
     return replace(
         runs,
         configs=configs,
         values=found.values,
         groups=RunGroups(index, found.correlations[index]),
         is_level_known=found.is_level_known,
-        notes=notes,
+        related=_related(groups, runs, index, planned_epochs),
     )
 
 
-def _describe(group: _Group, runs: TaskRuns, is_member: npt.NDArray[np.bool_], planned_epochs: float | None) -> str:
-    """Say what is particular about the outcomes of a group; empty where nothing is."""
-    n = int(is_member.sum())
-    if not n or planned_epochs is None or not (group.octave or group.is_cut):
-        return ""
-    lengths = runs.epochs[is_member]
-    low, high = (f"{bound:.3g}" for bound in (lengths.min(), lengths.max()))
-    length = low if low == high else f"{low} to {high}"
-    how = f"read off after {planned_epochs:.3g}" if group.is_cut else f"in order only, this one has {planned_epochs:.3g}"
-    return f"{n} of {length} epochs {how}"
+def _related(groups: Sequence[_Group], runs: TaskRuns, index: npt.NDArray[np.intp], planned_epochs: float | None) -> dict[str, int]:
+    """Return in which way runs of the task are only related to what is asked about -> how many; a sibling's are counted elsewhere."""
+    found: dict[str, int] = {}
+    for place, group in enumerate(groups):
+        is_member = index == place
+        if place == 0 or group.sibling_id or not is_member.any():
+            continue
+        ways = ["with other model code"] if group.is_other_version else []
+        if group.definition:
+            ways.append("with a plain objective" if group.definition == PLAIN else f"with {group.definition}")
+        if group.octave or group.is_cut:
+            low, high = (f"{bound:.3g}" for bound in (runs.epochs[is_member].min(), runs.epochs[is_member].max()))
+            ways.append(f"of {low if low == high else f'{low} to {high}'} epochs")
+        how = " in order only" if group.kinship.is_order_only else f" read off after {planned_epochs:.3g}" if group.is_cut else ""
+        found[" and ".join(ways) + how] = int(is_member.sum())
+    return found
 
 
 def comparable(task: TaskRuns) -> TaskRuns:
@@ -140,7 +152,7 @@ def comparable(task: TaskRuns) -> TaskRuns:
     if len(kinds) < 2:
         return task
     most = max(sorted(kinds), key=task.definitions.count)
-    return _grouped(task, [_Group(definition="" if kind == most else kind or "plain") for kind in task.definitions], None)
+    return _grouped(task, [_Group(definition="" if kind == most else kind or PLAIN) for kind in task.definitions], None)
 
 
 def _octave(epochs: float, planned_epochs: float | None) -> int:
@@ -162,10 +174,12 @@ def _at_length(history: History, runs: TaskRuns, planned_epochs: float) -> tuple
     curves = history.objective_curves([runs.run_ids[i] for i in longer])
     for i in longer:
         shares, curve = curves.get(runs.run_ids[i], ((), ()))
-        near = [value for share, value in zip(shares, curve, strict=True) if share * runs.epochs[i] <= SAME_LENGTH * planned_epochs]
-        oriented = [runs.in_units(value) for value in near if math.isfinite(value)]
-        if oriented:
-            values[i], is_cut[i] = max(oriented), True
+        points = [(share * runs.epochs[i], runs.in_units(value)) for share, value in zip(shares, curve, strict=True)]
+        for length in (ROUNDING * planned_epochs, SAME_LENGTH * planned_epochs):
+            reached = [value for epochs, value in points if epochs <= length and math.isfinite(value)]
+            if reached:
+                values[i], is_cut[i] = max(reached), True
+                break
     return values, is_cut
 
 

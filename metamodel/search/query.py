@@ -16,17 +16,15 @@ class Query:
 
     Attributes:
         task_id: Id of the task, None if none was named.
-        target: The task's usable runs, None without any.
+        target: The usable runs of the task and its siblings, as ``target_runs`` joins them; None without any.
         sources: Source tasks: other tasks with enough runs that tuned something of the space.
         space: What may change; empty where candidates are given.
         current: The user's own configuration, the context of every candidate.
-        variant: Source version of the model.
         mode: ``best`` or ``explore``.
         description: The task, as far as it is known.
         pending: Configurations that are being tried now.
         starter_tasks: Tasks of the starter history that are in scope.
         feasibility_only_tasks: Further other tasks, used only for where runs fail and what was tried.
-        planned_epochs: Length of the run that is asked about, in full passes over the training data; None where unknown.
     """
 
     task_id: str | None
@@ -34,10 +32,8 @@ class Query:
     sources: tuple[TaskRuns, ...]
     space: Space
     current: Config
-    variant: str | None
     mode: str
     description: TaskDescription
     pending: tuple[Config, ...] = ()
     starter_tasks: tuple[TaskRuns, ...] = ()
     feasibility_only_tasks: tuple[TaskRuns, ...] = ()
-    planned_epochs: float | None = None

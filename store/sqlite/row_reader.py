@@ -12,6 +12,7 @@ from typing import Any
 from store import environment
 from store.errors import InvalidArgumentError, UnknownRecommendationError, UnknownRunError, UnknownTaskError
 from store.ids import utc_age_s
+from store.names import nearest
 from store.outcome import value_of_kind
 from store.records import Configuration, HParam, MetricRecord, RunRecord, TaskRecord
 from store.sqlite.operations import resolve_merged
@@ -123,8 +124,9 @@ def find_task_id(connection: sqlite3.Connection, name_or_id: str, *, follow: boo
         )
     rows = connection.execute("SELECT name FROM tasks WHERE merged_into IS NULL ORDER BY created_utc DESC")
     names = [row[0] for row in rows]
-    known = f"it has {_listed(names)}" if names else "it has no tasks yet"
-    raise UnknownTaskError(f"The history has no task {name_or_id!r}; {known}. Use a name or id from 'metahp tasks'.")
+    near = " or ".join(map(repr, nearest(name_or_id, names)))
+    known = f"did you mean {near}?" if near else f"it has {_listed(names)}." if names else "it has no tasks yet."
+    raise UnknownTaskError(f"The history has no task {name_or_id!r}; {known} Use a name or id from 'metahp tasks'.")
 
 
 # Each part is answered from one index, task by task: the rows of runs are wide, and there are many.
