@@ -9,20 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Dataset
 from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DataCollatorWithPadding,
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
-    Trainer,
-    TrainingArguments,
 )
 
-from hf_callbacks import MetaHPCallback, apply, autoconfig
+from hf_callbacks import MetaHPCallback, autoconfig
 from store import History, RunRecord
 
 SENTENCES = ["a warm day", "the cold rain", "seven green boats", "no boats today", "rain again", "a very long way home"]
@@ -92,19 +87,25 @@ def prompt_completion() -> dict[str, Any]:
     return {"prompt": [SENTENCES[i % 6] for i in range(N)], "completion": [SENTENCES[i % 5] for i in range(N)]}
 
 
+def questions() -> dict[str, Any]:
+    return {"question": [SENTENCES[i % 6] for i in range(N)], "answer": [SENTENCES[i % 5] for i in range(N)]}
+
+
 def preference() -> dict[str, Any]:
     rows = [(SENTENCES[i % 6], SENTENCES[i % 5], SENTENCES[(i + 1) % 5]) for i in range(N)]
     return {name: [row[index] for row in rows] for index, name in enumerate(("prompt", "chosen", "rejected"))}
 
 
 TRL = [
-    pytest.param("SFT", text, {}, {}, id="text"),
-    pytest.param("SFT", messages, {}, {}, id="messages"),
-    pytest.param("SFT", prompt_completion, {}, {}, id="prompt and completion"),
-    pytest.param("SFT", text, {"packing": True}, {}, id="packing"),
-    pytest.param("SFT", prompt_completion, {"completion_only_loss": False}, {"formatting_func": lambda row: row["prompt"]}, id="formatted"),
-    pytest.param("DPO", preference, {}, {}, id="DPO"),
-    pytest.param("Reward", preference, {}, {}, id="Reward"),
+    pytest.param("SFT", text, {}, {}, False, id="text"),
+    pytest.param("SFT", messages, {}, {}, False, id="messages"),
+    pytest.param("SFT", prompt_completion, {}, {}, False, id="prompt and completion"),
+    pytest.param("SFT", text, {"packing": True}, {}, False, id="packing"),
+    pytest.param("SFT", questions, {}, {"formatting_func": lambda row: f"{row['question']} {row['answer']}"}, False, id="formatted"),
+    pytest.param("SFT", text, {}, {}, True, id="path"),
+    pytest.param("DPO", preference, {}, {}, True, id="DPO, path"),
+    pytest.param("Reward", preference, {}, {}, False, id="Reward"),
+    pytest.param("Reward", preference, {}, {}, True, id="Reward, path"),
 ]
 
 
@@ -119,8 +120,7 @@ def model_for(kind: str) -> Any:
     return gpt2()
 
 
-@pytest.mark.parametrize(("kind", "rows", "settings", "inputs"), TRL)
-@pytest.mark.parametrize("by_path", [False, True], ids=["model", "path"])
+@pytest.mark.parametrize(("kind", "rows", "settings", "inputs", "by_path"), TRL)
 def test_autoconfig_before_and_the_callback_inside_trls_trainers_come_to_one_task(
     history: History,
     quiet: dict[str, Any],
@@ -142,8 +142,6 @@ def test_autoconfig_before_and_the_callback_inside_trls_trainers_come_to_one_tas
     before = autoconfig(args_class=config, history=history, **given, **settings)
     run = trained(
         history,
-        trainer(
-            args=before, eval_dataset=data, processing_class=tokenizer, callbacks=[MetaHPCallback(history=history)], **given, **inputs
-        ),
+        trainer(args=before, eval_dataset=data, processing_class=tokenizer, callbacks=[MetaHPCallback(history=history)], **given, **inputs),
     )
     assert asked_about(history, run) == run.task_id
