@@ -5,8 +5,9 @@ The canonical name is what the field calls the hyperparameter; the raw name a us
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 
@@ -29,6 +30,19 @@ def canonical_name(raw_name: str) -> str:
     """
     key = raw_name.strip().lower().replace("-", "_")
     return BY_ALIAS.get(key, raw_name)
+
+
+_MIN_PART = 3
+"""Letters from which a part of a name may mean it."""
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """Return the known names that a mistyped one may mean, the nearest first; upper and lower case are alike."""
+    spellings = {spelling.lower(): spelling for spelling in reversed(list(known))}
+    wanted = name.lower()
+    found = difflib.get_close_matches(wanted, spellings, n=n)
+    found += [spelling for spelling in spellings if spelling not in found and len(wanted) >= _MIN_PART and wanted in spelling]
+    return [spellings[spelling] for spelling in found[:n]]
 
 
 def canonical_names(raw_names: list[str]) -> dict[str, str]:

@@ -50,6 +50,7 @@ class Protocol:
         folds: Number of folds; 0 leaves one task out at a time.
         holdout: Names of the tasks that are tested, the others being the past; replaces ``folds``.
         objective: Metric; None for the one most tasks have.
+        max_hist: Configurations known of a past task that has more than ``n_hist``; None: ``n_hist``.
     """
 
     n_hist: int = 50
@@ -58,6 +59,7 @@ class Protocol:
     folds: int = 3
     holdout: tuple[str, ...] = ()
     objective: str | None = None
+    max_hist: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -154,9 +156,10 @@ class Benchmark:
         ]
 
     def past_runs(self, past: Sequence[str], seed: int) -> dict[str, npt.NDArray[np.int64]]:
-        """Draw the runs that are known of each past task: indices into its pool, shape ``(n_hist,)``."""
+        """Draw the runs that are known of each past task: indices into its pool, shape ``(n_hist,)``, or more up to ``max_hist``."""
         rng = np.random.default_rng(FIRST_SEED + seed)
-        return {name: rng.choice(len(self.pools[name]), self.protocol.n_hist, replace=False) for name in sorted(past)}
+        most = self.protocol.max_hist or self.protocol.n_hist
+        return {name: rng.choice(len(self.pools[name]), min(most, len(self.pools[name])), replace=False) for name in sorted(past)}
 
     def past(self, names: Sequence[str], seed: int) -> Past:
         """Return what is known before a new task: the drawn runs of the past tasks."""
@@ -235,9 +238,12 @@ def own_runs_protocol(history: History, objective: str | None = None) -> Protoco
             f"A replay of your own runs needs {MIN_REPLAY_TASKS} tasks with {MIN_REPLAY_RUNS} finished runs each, but {history.path} has "
             f"{len(ready)}; {total} runs are missing: {', '.join(missing)}. Train on, or replay a recorded table (metahp import table)."
         )
-    # Repeated configurations count once, so half of the runs is what surely remains to be known and to be found.
+    # Repeated configurations count once, so half of the runs is what surely remains to be known and to be found. The smallest task
+    # decides that, but not how much is known of the others: as much as their owner knows.
     least = min(ready.values())
-    return Protocol(n_hist=min(50, max(least // 2, 4)), budget=min(32, max(least // 2, 4)), objective=chosen)
+    known = Protocol()
+    n_hist, budget = (min(most, max(least // 2, 4)) for most in (known.n_hist, known.budget))
+    return Protocol(n_hist, budget, objective=chosen, max_hist=known.n_hist)
 
 
 def _common_objective(runs: Sequence[RunRecord], notes: list[str]) -> str:
@@ -273,9 +279,11 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
         is_diverged = run.status is RunStatus.DIVERGED or run.objective_last is None or not math.isfinite(run.objective_last)
         kept.append((config, math.nan if is_diverged else sign * float(run.objective_last or 0.0), run.epochs_reached, run.id))
     if n_double:
-        notes.append(f"{task}: {n_double} runs repeat a configuration; the first run of each counts")
+        verb = "run repeats" if n_double == 1 else "runs repeat"
+        notes.append(f"{task}: {n_double} {verb} a configuration; the first run of each counts")
     if n_other:
-        notes.append(f"{task}: {n_other} runs have no final objective or another direction and are not used")
+        verb = "run has" if n_other == 1 else "runs have"
+        notes.append(f"{task}: {n_other} {verb} no final objective or another direction, not used")
     configs, values, epochs, ids = zip(*kept, strict=True) if kept else ((), (), (), ())
     return Pool(task, tuple(configs), np.array(values, dtype=np.float64), direction, tuple(epochs), description, tuple(ids))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from metamodel.data.observations import TaskRuns
 from metamodel.data.task import TaskDescription, kind_of
 from store.names import base_metric_name
 
@@ -20,6 +21,17 @@ def are_siblings(first: TaskDescription, second: TaskDescription) -> bool:
     if first.name is not None or second.name is not None or not (first.is_identified and second.is_identified):
         return False
     return first.identity() != second.identity() and not _differences(first, second)
+
+
+def siblings_of(task_id: str, description: TaskDescription, tasks: Sequence[TaskRuns]) -> tuple[TaskRuns, ...]:
+    """Return the siblings of a task among the tasks of a history."""
+    return tuple(
+        task
+        for task in tasks
+        if task.task_id != task_id
+        and task.description.model_class == description.model_class
+        and are_siblings(description, task.description)
+    )
 
 
 def sibling_signs(first: TaskDescription, second: TaskDescription) -> list[str]:
