@@ -14,6 +14,9 @@ from typing import Any
 
 from store.names import Direction, base_metric_name, is_loss_name
 
+_OF_EVALUATION = frozenset({"validation", "evaluation_set"})
+"""Keys of ``comparability`` that hold for every metric; the others are about a loss."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskDescription:
@@ -113,7 +116,7 @@ class TaskDescription:
         """Return the same task with another objective."""
         defined = self.comparability
         if objective is not None and not is_loss_name(objective):  # no loss is part of an accuracy
-            defined = {key: value for key, value in defined.items() if key == "validation"}
+            defined = {key: value for key, value in defined.items() if key in _OF_EVALUATION}
         return replace(self, objective=objective, direction=direction, comparability=defined)
 
     def numeric_features(self) -> dict[str, float]:
