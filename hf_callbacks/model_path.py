@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 
 from hf_callbacks.trainer_kind import loads_classifier
-from metahp_tuning.task_description import preserved_rng
+from metahp_tuning.random_states import preserved_rng
 
 logger = logging.getLogger(__name__)
 
