@@ -19,15 +19,11 @@ from hf_callbacks.model_path import without_weights
 from hf_callbacks.objective import EvaluationObjective
 from hf_callbacks.trainer_kind import kind_of_training
 from metahp_tuning.configured_values import base_model, default_config
+from metahp_tuning.data_description import describe_dataset
+from metahp_tuning.data_parts import data_sets, sample_count
 from metahp_tuning.model_description import adapter_settings, label_count, trainable_share
-from metahp_tuning.task_description import (
-    data_sets,
-    describe_dataset,
-    describe_module,
-    preserved_generators,
-    preserved_rng,
-    sample_count,
-)
+from metahp_tuning.random_states import preserved_generators, preserved_rng
+from metahp_tuning.task_description import describe_module
 from metamodel.data.task import TaskDescription
 from store.statuses import Source
 
