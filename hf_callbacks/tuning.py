@@ -31,7 +31,7 @@ def autoconfig(
     args: TrainingArguments | None = None,
     /,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | str | None = None,
     train_dataset: object = None,
     eval_dataset: object = None,
     task: str | TaskDescription | None = None,

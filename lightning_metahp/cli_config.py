@@ -142,7 +142,7 @@ def describe_config(
     return TaskDescription(
         **{key: value for key, value in known.items() if value is not None},
         name=task,
-        data_hparams=hparams,
+        data_names=hparams,
         model_class=model_class.__qualname__,
         model_family=None if model is None else model_family(model),
         n_parameters=None if model is None else parameter_count(model),

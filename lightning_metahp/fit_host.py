@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp import dropout
 from lightning_metahp.fixed_settings import FitContext, why_fixed
-from lightning_metahp.guard import report, say, warn
+from lightning_metahp.guard import report, say
 from lightning_metahp.objective import Objective
 from lightning_metahp.ranks import agree, all_equal
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size, trainer_settings
@@ -29,6 +29,7 @@ from metamodel.data.task import TaskDescription
 from metamodel.space.batch import BatchLayout
 from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, conservative_names
 from store.names import canonical_name, canonical_names
+from store.user_warnings import warn_user
 
 _Answer = TypeVar("_Answer")
 
@@ -174,9 +175,10 @@ class FitHost(PlainHost):
         # Read anew: making the loaders may have set a seed.
         of_trainer = {name: setting.value for name, setting in trainer_settings(self._trainer).items()}
         written = {} if optimizer_is_replaced(self._module) else written_optimizer(self._module)
-        taken = {canonical_name(raw) for raw in own}
+        taken = {canonical_name(raw) for raw, value in own.items() if value is not None}
         written = {name: value for name, value in written.items() if name not in taken}
         layout = self.layout()
+        own = {raw: value for raw, value in own.items() if canonical_name(raw) not in written}
         return {**of_trainer, **written, **own, **({} if layout is None else {GLOBAL_BATCH_SIZE: layout.global_size})}
 
     @property
@@ -217,7 +219,7 @@ class FitHost(PlainHost):
             self.targets = []
             decision = TuningDecision(is_failed=True)
             if failure is None:
-                warn(nothing_changed("ranks computed different values; check that every rank runs the same code"))
+                warn_user(nothing_changed("ranks computed different values; check that every rank runs the same code"))
         if failure is not None:
             raise failure
         return decision

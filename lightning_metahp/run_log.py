@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.fresh_metrics import FreshMetrics
-from lightning_metahp.guard import report, say, warn
+from lightning_metahp.guard import report, say
 from lightning_metahp.objective import PER_LOADER, Objective, no_objective_message, objective_before_training, objective_from_logged
 from lightning_metahp.settings import EffectiveHParams, loaders_in, read_in_force
 from lightning_metahp.task_readout import describe_task, forget_look
@@ -28,6 +28,7 @@ from store.errors import NotAppliedWarning, ObjectiveWarning
 from store.hyperparameters import GLOBAL_BATCH_SIZE, REGISTRY, names_in_optimizer_state
 from store.names import canonical_name
 from store.statuses import RunStatus, Source
+from store.user_warnings import warn_user
 from store.values import same_value
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class RunLog:
         self._started = time.monotonic()
         self._metrics.take(trainer)  # what a former fit of this trainer left behind
         if self.found is not None and self.found.doubt is not None:
-            warn(self.found.doubt, ObjectiveWarning)
+            warn_user(self.found.doubt, ObjectiveWarning)
 
     def _open(self, history: History, module: LightningModule, reading: EffectiveHParams) -> RunRecorder:
         """Start the row, or go on with that of the run which was interrupted."""
@@ -196,7 +197,7 @@ class RunLog:
                 if item.is_ignored:
                     self.recorder.set_hparams({raw: item.observed}, sources={raw: "user"})
             if not item.is_applied:
-                warn(item.describe(), NotAppliedWarning)
+                warn_user(item.describe(), NotAppliedWarning)
 
     def state(self) -> dict[str, Any]:
         """Return what a run that resumes this one must know, as plain text; empty where no run is open."""
@@ -326,7 +327,7 @@ class RunLog:
         self._is_settled = True
         self.found = objective_from_logged(logged, self.direction)
         if self.found is None:
-            warn(no_objective_message(logged), ObjectiveWarning)
+            warn_user(no_objective_message(logged), ObjectiveWarning)
             return
         self._description = self._description.with_objective(self.found.name, self.found.direction.value)
         self.recorder.update(

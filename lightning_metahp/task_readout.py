@@ -65,7 +65,7 @@ def describe_task(
     return TaskDescription(
         name=task,
         **{key: value for key, value in known.items() if value is not None},
-        data_hparams={
+        data_names={
             **data_identity_hparams({key: value for key, value in module.hparams.items() if names_data(key)}, tunable),
             **({} if datamodule is None else data_identity_hparams(dict(datamodule.hparams), tunable)),
         },

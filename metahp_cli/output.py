@@ -124,7 +124,7 @@ def show_value(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={show_value(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={'None' if item is None else show_value(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return "(" + ", ".join(show_value(item) for item in value) + ")"
     return str(value)

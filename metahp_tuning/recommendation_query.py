@@ -36,6 +36,7 @@ class TuningProblem:
         mode: ``best`` or ``explore``.
         variant: Version of the model's source.
         max_fit_s: Time for an automatic fit, in seconds.
+        planned_epochs: How many full passes over the training data the run is going to make, None where unknown.
     """
 
     description: TaskDescription
@@ -47,6 +48,7 @@ class TuningProblem:
     mode: str
     variant: str | None
     max_fit_s: float
+    planned_epochs: float | None = None
 
     @property
     def max_per_device(self) -> float | None:
@@ -108,6 +110,7 @@ def query_meta_model(problem: TuningProblem, history: History, *, splits_by_accu
         allowed=list(problem.allowed),
         limits=limits,
         variant=problem.variant,
+        planned_epochs=problem.planned_epochs,
         max_fit_s=problem.max_fit_s,
     )[0]
     if layout is None or layout.factor == 1:

@@ -1,4 +1,4 @@
-"""What a data set, a model, an optimizer and a schedule are, read from the objects themselves.
+"""What a data set and a model are, read from the objects themselves.
 
 Both host frameworks use these functions, so that the same training gives the same description under either. Nothing here raises
 for an object it does not know: what cannot be read is absent. Nothing here changes a random number generator.
@@ -7,7 +7,6 @@ for an object it does not know: what cannot be read is absent. Nothing here chan
 from __future__ import annotations
 
 import copy
-import inspect
 import logging
 import random
 import sys
@@ -427,65 +426,3 @@ def _is_trained(part: nn.Module) -> bool:
 def parameter_count(module: nn.Module) -> int:
     """Return the number of parameters; those of lazy layers that have no shape yet count zero."""
     return sum(p.numel() for p in module.parameters() if not isinstance(p, nn.UninitializedParameter))
-
-
-def read_optimizer(optimizer: Any) -> dict[str, Any]:
-    """Read what an optimizer really uses.
-
-    Args:
-        optimizer: A torch optimizer, or anything with ``param_groups``.
-
-    Returns:
-        ``optimizer`` (class name) and ``optimizer.<name>`` for every scalar of the first parameter group; further groups as
-        ``optimizer.<index>.<name>`` where they differ from it. ``lr`` is the value before any schedule (``initial_lr``).
-    """
-    values: dict[str, Any] = {"optimizer": type(optimizer).__name__}
-    first: dict[str, Any] = {}
-    for index, group in enumerate(getattr(optimizer, "param_groups", [])):
-        scalars = _group_scalars(group)
-        if index == 0:
-            first = scalars
-            values.update({f"optimizer.{name}": value for name, value in scalars.items()})
-        else:
-            values.update({f"optimizer.{index}.{name}": value for name, value in scalars.items() if first.get(name) != value})
-    return values
-
-
-_GROUP_PLUMBING = frozenset(
-    {"params", "param_names", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"}
-    | {"foreach", "capturable", "differentiable", "fused", "maximize"}
-)
-
-
-def _group_scalars(group: Mapping[str, Any]) -> dict[str, Any]:
-    scalars = {}
-    for name, value in {**group, "lr": group.get("initial_lr", group.get("lr"))}.items():
-        plain = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
-        is_scalar = isinstance(plain, bool | int | float | str)
-        is_scalars = isinstance(plain, tuple | list) and all(isinstance(item, int | float) for item in plain)
-        if name not in _GROUP_PLUMBING and (is_scalar or is_scalars):
-            scalars[name] = tuple(plain) if isinstance(plain, list) else plain
-    return scalars
-
-
-def read_scheduler(scheduler: Any) -> dict[str, Any]:
-    """Read what a learning rate schedule was made with.
-
-    Returns:
-        ``lr_scheduler`` (class name), and ``lr_scheduler.<name>`` for each scalar argument of its constructor that it keeps as a
-        public attribute; ``lr_scheduler.max_lr`` where it has a peak of its own.
-    """
-    values: dict[str, Any] = {"lr_scheduler": type(scheduler).__name__}
-    try:
-        names = list(inspect.signature(type(scheduler).__init__).parameters)
-    except (TypeError, ValueError):
-        names = []
-    for name in names:
-        value = getattr(scheduler, name, None)
-        if name not in ("self", "last_epoch", "verbose") and isinstance(value, bool | int | float | str):
-            values[f"lr_scheduler.{name}"] = value
-    groups = getattr(getattr(scheduler, "optimizer", None), "param_groups", None) or [{}]
-    peak = groups[0].get("max_lr")
-    if "max_lr" in names and isinstance(peak, int | float):
-        values["lr_scheduler.max_lr"] = peak
-    return values

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, StorageWarning, UnknownRunError
@@ -25,6 +24,7 @@ from store.sqlite.connection import HistoryConnection, set_busy_timeout, transac
 from store.sqlite.operations import resolve_merged
 from store.upkeep import curation
 from store.upkeep.merge import COUNTED, merge_history, source_file
+from store.user_warnings import warn_user
 from store.values import encode_value, storable_text
 
 logger = logging.getLogger(__name__)
@@ -127,8 +127,7 @@ class History(HistoryReader):
         except Exception as error:  # the edge: foreign code, or a history that cannot be written now
             message = f"The recommendation that this run follows could not be saved into {self._path}: {error}. The run is recorded."
             logger.debug(message, exc_info=error)
-            with suppress(StorageWarning):  # warnings are errors in this program; the training goes on all the same
-                warnings.warn(message, StorageWarning, stacklevel=3)
+            warn_user(message, StorageWarning)
 
     def merge_tasks(self, into: str, *others: str) -> None:
         """Make several tasks one; later runs with the others' identities join it as well.

@@ -5,8 +5,9 @@ The canonical name is what the field calls the hyperparameter; the raw name a us
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 
@@ -29,6 +30,19 @@ def canonical_name(raw_name: str) -> str:
     """
     key = raw_name.strip().lower().replace("-", "_")
     return BY_ALIAS.get(key, raw_name)
+
+
+_MIN_PART = 3
+"""Letters from which a part of a name may mean it."""
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """Return the known names that a mistyped one may mean, the nearest first; upper and lower case are alike."""
+    spellings = {spelling.lower(): spelling for spelling in reversed(list(known))}
+    wanted = name.lower()
+    found = difflib.get_close_matches(wanted, spellings, n=n)
+    found += [spelling for spelling in spellings if spelling not in found and len(wanted) >= _MIN_PART and wanted in spelling]
+    return [spellings[spelling] for spelling in found[:n]]
 
 
 def canonical_names(raw_names: list[str]) -> dict[str, str]:
@@ -72,6 +86,25 @@ _MINIMISED = frozenset(
 def _metric_words(metric: str) -> list[str]:
     """``valF1/macro`` -> ``val f1 macro``."""
     return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", metric).lower())
+
+
+_FORKS = re.compile(r"(?<=.)(/dataloader_idx_\d+|_epoch|_step)$")
+
+
+def base_metric_name(name: str, evaluation_sets: Collection[str] = ()) -> str:
+    """Return the name that all spellings of one metric share: ``val_loss`` for ``val_loss_epoch`` and ``val_loss/dataloader_idx_0``.
+
+    Args:
+        name: Name as logged.
+        evaluation_sets: Names of several evaluation sets, which a host writes into its metrics: ``eval_<name>_loss`` is ``eval_loss``.
+    """
+    base = name
+    while (shorter := _FORKS.sub("", base)) != base:
+        base = shorter
+    for evaluation_set in evaluation_sets:
+        if base.startswith(f"eval_{evaluation_set}_"):
+            return f"eval_{base.removeprefix(f'eval_{evaluation_set}_')}"
+    return base
 
 
 def infer_direction(metric: str) -> Direction | None:

@@ -118,7 +118,7 @@ def test_the_task_is_described(history: History) -> None:
     description = {key: run.description[key] for key in ("dataset_class", "n_train", "n_val", "n_classes", "model_class")}
     assert description == {"dataset_class": "TensorDataset", "n_train": 96, "n_val": 96, "n_classes": 3, "model_class": "TinyModel"}
     assert (list(run.description["input_shape"]), run.description["input_dtype"]) == ([4], "float32")
-    assert run.description["data_hparams"] == {"name": "corners"}
+    assert run.description["data_names"] == {"name": "corners"}
     assert (run.model_class, run.model_family, run.n_parameters) == ("TinyModel", "mlp", 67)
     assert run.variant
     assert run.versions["lightning"]

@@ -1,4 +1,4 @@
-"""What is read from data sets, models, optimizers and schedules, and that reading disturbs nothing."""
+"""What is read from data sets and models, and that reading disturbs nothing."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from metahp_tuning.task_description import (
     parameter_count,
     preserved_rng,
     pretrained_name,
-    read_optimizer,
-    read_scheduler,
     sample_count,
     starts_pretrained,
 )
@@ -410,45 +408,3 @@ def test_a_class_without_source_counts_by_its_name() -> None:
 
 def test_library_code_alone_has_a_variant_too() -> None:
     assert len(model_variant(nn.Linear(1, 1))) == 16
-
-
-def test_the_optimizer_is_read_with_the_rate_before_any_schedule() -> None:
-    layer = nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.2)
-    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5)
-    found = read_optimizer(optimizer)
-    expected = {"optimizer": "AdamW", "optimizer.lr": 0.1, "optimizer.weight_decay": 0.2, "optimizer.betas": (0.9, 0.999)}
-    assert {name: found[name] for name in expected} == expected
-    assert not {"optimizer.params", "optimizer.initial_lr", "optimizer.fused"} & set(found)
-
-
-def test_further_groups_say_only_where_they_differ() -> None:
-    layers = nn.Linear(2, 2), nn.Linear(2, 2)
-    groups = [{"params": layers[0].parameters()}, {"params": layers[1].parameters(), "lr": 0.01}]
-    found = read_optimizer(torch.optim.SGD(groups, lr=0.1, momentum=0.9))
-    assert (found["optimizer.lr"], found["optimizer.1.lr"], found["optimizer.momentum"]) == (0.1, 0.01, 0.9)
-    assert "optimizer.1.momentum" not in found
-
-
-def test_a_rate_kept_as_a_tensor_is_a_number() -> None:
-    assert read_optimizer(torch.optim.Adam(nn.Linear(1, 1).parameters(), lr=torch.tensor(0.5)))["optimizer.lr"] == 0.5
-
-
-@pytest.mark.parametrize(
-    ("make", "expected"),
-    [
-        (lambda o: torch.optim.lr_scheduler.StepLR(o, 3, 0.5), {"lr_scheduler": "StepLR", "lr_scheduler.step_size": 3}),
-        (lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, 7), {"lr_scheduler.T_max": 7, "lr_scheduler.eta_min": 0.0}),
-        (
-            lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.4, total_steps=9),
-            {"lr_scheduler.max_lr": 0.4, "lr_scheduler.total_steps": 9},
-        ),
-        (lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o, patience=4), {"lr_scheduler.patience": 4}),
-        (lambda o: object(), {"lr_scheduler": "object"}),
-    ],
-)
-def test_a_schedule_is_read_by_what_it_was_made_with(make: Any, expected: dict[str, Any]) -> None:
-    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1, momentum=0.5)
-    found = read_scheduler(make(optimizer))
-    assert {name: found[name] for name in expected} == expected
-    assert "lr_scheduler.last_epoch" not in found
