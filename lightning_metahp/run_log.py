@@ -148,7 +148,9 @@ class RunLog:
             return
         from store import History, open_history
 
-        self.reading = reading = self._attempt("reading the hyperparameters", read_in_force, trainer, module, otherwise=EffectiveHParams())
+        loaded = {} if self.resumed_from is None else self.resumed_from.hparams
+        reading = self._attempt("reading the hyperparameters", read_in_force, trainer, module, loaded, otherwise=EffectiveHParams())
+        self.reading = reading
         self._follow(reading)
         self._description = self._attempt(
             "the description of the task",
@@ -214,7 +216,7 @@ class RunLog:
             raw = raw_names.get(item.change.name, item.change.raw_name)
             if item.observed is not None:
                 self.recorder.observe({raw: item.observed})
-                if item.is_ignored:
+                if not item.is_applied:
                     self.recorder.set_hparams({raw: item.observed}, sources={raw: "user"})
             if not item.is_applied:
                 warn_user(item.describe(), NotAppliedWarning)

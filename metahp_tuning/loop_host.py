@@ -242,7 +242,8 @@ def _described(model: Any, train_dataset: Any) -> dict[str, Any]:
     """Return what a model and a data set say of themselves. Without a torch module that is too little to recognise a task by."""
     known: dict[str, Any] = {}
     if _is_torch_module(model):
-        from metahp_tuning.task_description import describe_dataset, describe_module
+        from metahp_tuning.data_description import describe_dataset
+        from metahp_tuning.task_description import describe_module
 
         known = {**describe_dataset(_unbatched(train_dataset)), **describe_module(model)}
     else:
