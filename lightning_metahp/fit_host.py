@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp import dropout
 from lightning_metahp.fixed_settings import FitContext, why_fixed
-from lightning_metahp.guard import report, say, warn
+from lightning_metahp.guard import report, say
 from lightning_metahp.objective import Objective
 from lightning_metahp.ranks import agree, all_equal
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, held_optimizers, loaded_batch_size, trainer_settings
@@ -31,6 +31,7 @@ from metamodel.data.task import TaskDescription
 from metamodel.space.batch import BatchLayout
 from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, conservative_names, names_in_optimizer_state
 from store.names import canonical_name, canonical_names
+from store.user_warnings import warn_user
 
 _Answer = TypeVar("_Answer")
 
@@ -241,7 +242,7 @@ class FitHost(PlainHost):
             self.targets = []
             decision = TuningDecision(is_failed=True)
             if failure is None:
-                warn(nothing_changed("ranks computed different values; check that every rank runs the same code"))
+                warn_user(nothing_changed("ranks computed different values; check that every rank runs the same code"))
         if failure is not None:
             raise failure
         return decision

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 import torch
@@ -128,6 +130,21 @@ def _in_optimizers(module: LightningModule, known: Mapping[str, Setting]) -> dic
                 full = f"{raw}.{name}" if is_shared else name
                 found[full] = Setting(full, value, known[raw].source if raw in known else Source.USER)
     return found
+
+
+def plain_hparams(holder: LightningModule | LightningDataModule) -> dict[str, Any]:
+    """Return the hyperparameters of a module or datamodule, and the arguments that it kept as attributes, by raw name."""
+    found = {raw: setting.value for raw, setting in _settings_of(holder).items()}
+    for raw, attribute in _kept_arguments(holder, _init_parameters(type(holder))):
+        if isinstance(vars(holder)[attribute], PurePath | Enum | list | tuple):
+            found.setdefault(raw, vars(holder)[attribute])
+    return found
+
+
+def unchanged_hparams(cls: type) -> dict[str, Any]:
+    """Return the defaults of the arguments of a class's ``__init__``."""
+    parameters = _init_parameters(cls).items()
+    return {name: item.default for name, item in parameters if item.default is not inspect.Parameter.empty}
 
 
 def _kept_arguments(holder: LightningModule | LightningDataModule, parameters: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -175,6 +175,7 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
         mode=request.query_mode,
         variant=host.variant(),
         max_fit_s=max(_MIN_FIT_S, request.max_startup_s - (time.monotonic() - started)),
+        planned_epochs=host.planned_epochs(description),
     )
     return _answer(host, request, history, problem, settings, kept, notes)
 

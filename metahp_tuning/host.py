@@ -166,6 +166,13 @@ class Host(Protocol):
     def current(self) -> dict[str, Any]:
         """Return the configuration without us, as a run would record it."""
 
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return how many full passes over the training data this run is going to make, None where unknown.
+
+        Args:
+            description: What is trained, as ``describe`` gave it.
+        """
+
     @property
     def precision(self) -> str | None:
         """How numbers are held in training, in Lightning's words; None where unknown."""
@@ -219,6 +226,10 @@ class PlainHost:
 
     def why_fixed(self, name: str, setting: Setting) -> str | None:
         """Return that everything can be changed."""
+        return None
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return that it is unknown."""
         return None
 
     @property

@@ -23,7 +23,10 @@ def describe_evidence(evidence: Evidence) -> str:
     if evidence.n_runs:
         parts.append(count(evidence.n_runs, "run") + " of this task")
     if evidence.n_related:
-        parts.append(count(evidence.n_related, "run") + " of it with other model code")
+        ways = evidence.related or {"with other model code": evidence.n_related}
+        parts += [f"{count(n, 'run')} of it {way}" for way, n in ways.items()]
+    if evidence.n_sibling_runs:
+        parts.append(f"{count(evidence.n_sibling_runs, 'run')} of {count(evidence.n_siblings, 'sibling task')}")
     if evidence.n_other_runs:
         parts.append(f"{count(evidence.n_other_runs, 'run')} of {count(evidence.n_tasks, 'other task')}")
     if not evidence.n_starter_tasks:

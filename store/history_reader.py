@@ -155,6 +155,18 @@ class HistoryReader:
         with self._reading() as connection:
             return row_reader.read_metrics(connection, row_reader.find_run_id(connection, run_id), name)
 
+    def objective_curves(self, run_ids: Iterable[str]) -> dict[str, tuple[list[float], list[float]]]:
+        """Return the learning curves of runs: their objective over the share of their training, in [0, 1].
+
+        Args:
+            run_ids: Whole ids; a run without values of its objective is absent.
+
+        Returns:
+            Run id -> shares of the training, and the value at each; ordered by step.
+        """
+        with self._reading() as connection:
+            return row_reader.read_objective_curves(connection, run_ids)
+
     def metric_names(self, run_id: str | None = None, task: str | None = None) -> list[str]:
         """Return the names that were logged, by one run, by the runs of one task, or at all; sorted.
 
