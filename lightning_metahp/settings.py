@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from lightning_metahp.source_reads import later_reads
+from lightning_metahp.source_reads import is_framework_class, later_reads
 from metahp_tuning.optimizer_description import (
     group_values,
     optimizer_arguments,
@@ -157,7 +157,7 @@ def _kept_arguments(holder: LightningModule | LightningDataModule, parameters: I
 def _init_parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
-        if base.__module__.startswith(("lightning.pytorch", "pytorch_lightning")):
+        if is_framework_class(base):
             break
         if "__init__" in vars(base):
             for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
