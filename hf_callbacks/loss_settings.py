@@ -32,9 +32,9 @@ def loss_settings(args: Any, trainer: Trainer | None, objective: str | None) -> 
     Args:
         args: The training arguments.
         trainer: The Trainer, None before there is one.
-        objective: Name of the objective; of an accuracy nothing changes the meaning.
+        objective: Name of the objective, None where it is not known yet; of an accuracy nothing changes the meaning.
     """
-    if objective is None or not is_loss_name(objective):
+    if objective is not None and not is_loss_name(objective):
         return {}
     found = {}
     for name, neutral in {**_NEUTRAL, **_defaults(type(args))}.items():

@@ -74,6 +74,8 @@ def describe_task(
     kind = kind_of_training(args)
     of_model = {} if model is None else model_schema(model)
     known["schema"] = {**of_model, **known.get("schema", {}), **({} if kind is None else {"training": kind})}
+    if isinstance(train_dataset, Mapping):
+        known["schema"]["sets"] = sorted(map(str, train_dataset))
     known["comparability"] = {**_loss_in_model(model, objective), **loss_settings(args, trainer, objective.name)}
     return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
 
