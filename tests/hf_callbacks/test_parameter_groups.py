@@ -82,16 +82,16 @@ def test_a_rate_written_down_in_the_optimizer_is_what_was_used(train: Any, make_
 
 
 def test_a_rate_that_is_not_in_force_is_told_once_and_not_advised_again(
-    pinned: Any, train: Any, make_args: Any, make_model: Any, sentences: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    taught: History, train: Any, make_args: Any, make_model: Any, sentences: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    history = pinned(learning_rate=0.0317)
-    args = autoconfig(make_args(), model=make_model(), train_dataset=sentences(), history=history)
-    assert args.learning_rate == 0.0317
+    given = {"model": make_model(), "train_dataset": sentences(), "history": taught}
+    args = autoconfig(make_args(), **given)
+    assert args.learning_rate > 1e-3
     run = train(Hard, args, warns=True)
     assert run.hparams["learning_rate"] == 1e-5
-    again = autoconfig(make_args(), model=make_model(), train_dataset=sentences(), history=history)
-    assert again.learning_rate == 5e-5
-    assert "learning_rate stays 5e-05: " in capfd.readouterr().err
+    assert autoconfig(make_args(), **given).learning_rate == 5e-5
+    assert "and 1e-05 was in force; it is advised again once" in capfd.readouterr().err
+    assert autoconfig(make_args(), space={"learning_rate": [1e-4, 1e-2]}, **given).learning_rate == 1e-2, "naming it asks for another try"
 
 
 def test_galore_like_groups_keep_the_setting(train: Any, make_model: Any, make_args: Any) -> None:
