@@ -12,6 +12,7 @@ import pytest
 from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_callbacks.arguments import read_arguments
+from metahp_tuning.configured_values import model_settings
 from store import Source
 
 CLASSES = {
@@ -41,9 +42,6 @@ def test_only_what_was_passed_is_the_users(package: str, name: str, tmp_path: Pa
 
 def test_a_value_other_than_the_one_that_is_filled_in_is_the_users(tmp_path: Path) -> None:
     assert "bf16" in of_the_user(made("trl", "SFTConfig", tmp_path, bf16=False))
-    assert "ddp_broadcast_buffers" in of_the_user(
-        made("sentence_transformers", "SentenceTransformerTrainingArguments", tmp_path, ddp_broadcast_buffers=True)
-    )
 
 
 def test_asking_again_changes_neither_the_arguments_nor_the_environment(tmp_path: Path) -> None:
@@ -70,3 +68,14 @@ def test_nothing_of_a_users_own_class_is_run_twice(tmp_path: Path) -> None:
     args = CountingArguments(output_dir=str(tmp_path), use_cpu=True)
     read_arguments(args)
     assert args.n_set_up == 1
+
+
+def test_what_a_checkpoint_holds_is_a_default_and_what_is_passed_beside_it_is_not(tmp_path: Path) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 20}
+    BertForSequenceClassification(BertConfig(**sizes, hidden_dropout_prob=0.3)).save_pretrained(tmp_path / "saved")
+    model = BertForSequenceClassification.from_pretrained(tmp_path / "saved", attention_probs_dropout_prob=0.25)
+    sources = {name: setting.source for name, setting in model_settings(model).items()}
+    assert sources["dropout"] is sources["num_layers"] is Source.DEFAULT
+    assert sources["attention_probs_dropout_prob"] is Source.USER
