@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def without_weights(model: Any, args: Any) -> nn.Module | None:
-    """Return a model as it is; for the path of one the same model without memory, on torch's ``meta`` device.
+    """Return a model as it is, of SetFit's the body; for the path of one the same model without memory, on torch's ``meta`` device.
 
     Args:
         model: A model, or the name or path that a Trainer loads it from.
@@ -26,10 +26,13 @@ def without_weights(model: Any, args: Any) -> nn.Module | None:
         The model; None where there is none or its configuration cannot be read.
     """
     if not isinstance(model, str):
-        return model  # type: ignore[no-any-return]
+        body = getattr(model, "model_body", None)  # what SetFit's model holds beside its head
+        return model if isinstance(model, nn.Module) or body is None else body  # type: ignore[no-any-return]
     try:
         trusts = bool(getattr(args, "trust_remote_code", False))
         config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=trusts)
+        if loads_classifier(args):
+            config.num_labels = 1  # a score
         with preserved_rng(), torch.device("meta"):
             built: nn.Module = _class_of(config, args)._from_config(config)
     except Exception as error:  # the Trainer will tell better what is wrong with the path

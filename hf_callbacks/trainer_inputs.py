@@ -15,6 +15,8 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
+from hf_callbacks.setfit_watch import setfit_datasets, surrounding_setfit
+
 logger = logging.getLogger(__name__)
 
 _NOTE = "_metahp_inputs"
@@ -71,6 +73,22 @@ def note_prepared(trainer: Trainer) -> None:
         note[_PREPARED] = id(trainer.train_dataset)
 
 
+def task_inputs(trainer: Trainer | None, args: TrainingArguments, loader: object = None) -> tuple[Any, Any, Any]:
+    """Return arguments, training and validation data as the user passed them: to SetFit's Trainer, to this one, or as the loader has them.
+
+    Args:
+        trainer: The Trainer, None where it is unknown.
+        args: Its arguments.
+        loader: Its training loader.
+    """
+    setfit = surrounding_setfit()
+    if setfit is not None:
+        return setfit.args, *setfit_datasets(setfit)
+    train, evaluation = (None, None) if trainer is None else given_datasets(trainer)
+    given = args if trainer is None else given_arguments(trainer)
+    return given, _dataset_of(loader) if train is None else train, evaluation
+
+
 def given_datasets(trainer: Trainer) -> tuple[Any, Any]:
     """Return the training and validation data as the user passed them; those of the Trainer's attributes where they were replaced."""
     note = vars(trainer).get(_NOTE, {})
@@ -100,3 +118,9 @@ def _is_made_of(dataset: Any, given: Any, prepared: int | None) -> bool:
 def _columns(dataset: Any) -> list[str]:
     names = getattr(dataset, "column_names", None) or []
     return [f"{part}/{name}" for part in names for name in names[part]] if isinstance(names, Mapping) else list(names)
+
+
+def _dataset_of(loader: Any) -> object:
+    """Return the data set behind a loader, unwrapped from the shard Accelerate makes of a stream."""
+    dataset = getattr(loader, "dataset", None)
+    return getattr(dataset, "dataset", dataset) if type(dataset).__name__ == "IterableDatasetShard" else dataset

@@ -69,6 +69,11 @@ def mark_built(module: LightningModule) -> None:
     object.__setattr__(module, _BUILT, True)
 
 
+def is_built(module: LightningModule) -> bool:
+    """Say whether an earlier stage of some Trainer has made a module's layers."""
+    return bool(getattr(module, _BUILT, False))
+
+
 def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
     """Say why one value cannot be changed now, or None where it can."""
     for field, owner in context.set_by_others.items():
@@ -114,13 +119,18 @@ def _why_trainer_fixed(context: FitContext, name: str) -> str | None:
 
 
 def _why_rate_fixed(context: FitContext, setting: Setting) -> str | None:
-    module = context.module
-    is_attribute = setting.raw_name in context.own
-    is_used = setting.raw_name in context.reads()[0].used
-    if is_attribute and (not dropout.rate_holders(module) or not (is_used or dropout.layers_at(module, setting.value))):
+    module, raw = context.module, setting.raw_name
+    if raw not in context.own:
+        return dropout.why_several(module)
+    reads = context.reads()[0]
+    if not reads.may_have_made(raw):
         return _why_unread(context, setting.name, setting)  # layers that are made later, or a function
-    others = {raw: item.value for raw, item in context.own.items()}
-    return dropout.why_not(module, setting.raw_name, setting.value, others, is_attribute=is_attribute)
+    reason = dropout.why_unknown(module, raw, setting.value, is_built=is_built(module))
+    if reason == "" and raw not in reads.used:
+        return _why_unread(context, setting.name, setting)
+    if reason == "":
+        return f"{reads.where} has already run and no layer shows what it made of it{_way(context, raw)}"
+    return reason
 
 
 def _why_unread(context: FitContext, name: str, setting: Setting) -> str | None:
@@ -143,7 +153,7 @@ def _why_unread(context: FitContext, name: str, setting: Setting) -> str | None:
 def _why_shaped(context: FitContext, reads: list[Reads], raw: str) -> str | None:
     if not context.is_resume_known:
         return "whether this run resumes another cannot be known in this release of Lightning, and it may change a shape"
-    if getattr(context.module, _BUILT, False) and raw in context.module.hparams:
+    if is_built(context.module) and raw in context.module.hparams:
         return "an earlier fit() or validate() has built this module with it; make a new one to have it tuned"
     user = next((found for found in reads if raw in found.used), None)
     if user is not None:

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp import dropout
 from lightning_metahp.settings import TRAINER_FIELDS, loaded_batch_size, numbers, rates_of, read_trainer_field, values_in_optimizers
+from lightning_metahp.write_targets import written_in_layers
 from metahp_tuning.optimizer_description import value_in_force
 from metahp_tuning.precedence import Change
 from metamodel.explanation import format_value
@@ -70,11 +71,14 @@ def _in_force(change: Change, trainer: Trainer, module: LightningModule) -> tupl
         size = loaded_batch_size(trainer.train_dataloader)
         return ([] if size is None else [size]), "the training loader"
     if dropout.is_rate_name(change.raw_name):
+        written = written_in_layers(module, change.name)
+        if written:
+            overwritten = [target.read() for target in written if not same_value(target.read(), target.new)]
+            return (overwritten or [change.new]), "the dropout layers"
         held = dropout.rates(module)
         # Layers with neither value belong to something else; without any, dropout is a function and shows nothing.
-        is_shown = any(same_value(rate, value) for rate in held for value in (change.old, change.new))
-        stale = [rate for rate in held if same_value(rate, change.old)]
-        return (stale or held if is_shown else []), "the dropout layers"
+        shown = [value for value in (change.new, change.old) if any(same_value(rate, value) for rate in held)]
+        return shown[:1], "the dropout layers"
     found, where = _in_optimizers(change, trainer)
     if found:
         return found, where

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from lightning_metahp.source_reads import later_reads
+from lightning_metahp.source_reads import is_framework_class, later_reads
 from metahp_tuning.optimizer_description import (
     group_values,
     optimizer_arguments,
@@ -157,7 +157,7 @@ def _kept_arguments(holder: LightningModule | LightningDataModule, parameters: I
 def _init_parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
-        if base.__module__.startswith(("lightning.pytorch", "pytorch_lightning")):
+        if is_framework_class(base):
             break
         if "__init__" in vars(base):
             for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
@@ -234,15 +234,21 @@ def write_trainer_field(trainer: Trainer, field: str, value: Any) -> None:
         setattr(trainer, field, value)
 
 
-def read_in_force(trainer: Trainer, module: LightningModule) -> EffectiveHParams:
-    """Read every hyperparameter really in force. To be called once optimizers and loaders exist."""
+def read_in_force(trainer: Trainer, module: LightningModule, loaded: Mapping[str, Any] | None = None) -> EffectiveHParams:
+    """Read every hyperparameter really in force. To be called once optimizers and loaders exist.
+
+    Args:
+        trainer: The trainer.
+        module: The module.
+        loaded: Hyperparameters of the run that this one resumes, whose optimizer state was loaded.
+    """
     reading = EffectiveHParams()
     for setting in own_settings(module, datamodule_of(trainer)).values():
         reading.add(setting.raw_name, setting.value, setting.source)
     for setting in trainer_settings(trainer).values():
         if not reading.has(setting.name):
             reading.add(setting.raw_name, setting.value, setting.source)
-    _read_optimizers(trainer, module, reading)
+    _read_optimizers(trainer, module, reading, loaded or {})
     _read_loader(trainer, reading)
     return reading
 
@@ -252,7 +258,7 @@ def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
     return getattr(trainer, "datamodule", None)
 
 
-def _read_optimizers(trainer: Trainer, module: LightningModule, reading: EffectiveHParams) -> None:
+def _read_optimizers(trainer: Trainer, module: LightningModule, reading: EffectiveHParams, loaded: Mapping[str, Any]) -> None:
     for index, optimizer in enumerate(trainer.optimizers):
         defaults = {name: item.default for name, item in inspect.signature(type(optimizer).__init__).parameters.items()}
         for name, value in read_optimizer(optimizer).items():
@@ -276,7 +282,11 @@ def _read_optimizers(trainer: Trainer, module: LightningModule, reading: Effecti
         setting = next(((raw, held) for raw, held in reading.values.items() if canonical_name(raw) == canonical), None)
         if setting is None:
             reading.add(canonical, value, source)
-        reading.observed[canonical] = value if setting is None else _setting_in_force(trainer, module, canonical, setting, value)
+            reading.observed[canonical] = value
+            continue
+        raw, held = setting
+        held = loaded.get(raw, held)  # the optimizer's state came with the checkpoint, whatever this call says
+        reading.observed[canonical] = _setting_in_force(trainer, module, canonical, (raw, held), value)
 
 
 def _setting_in_force(trainer: Trainer, module: LightningModule, canonical: str, setting: tuple[str, Any], found: Any) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.settings import TRAINER_FIELDS, optimizer_holding, read_trainer_field, write_trainer_field
+from lightning_metahp.fixed_settings import is_built
+from lightning_metahp.settings import TRAINER_FIELDS, optimizer_holding, own_settings, read_trainer_field, write_trainer_field
 from lightning_metahp.source_reads import later_reads
 from lightning_metahp.trainer_internals import set_initial_hparam
 from metahp_tuning.optimizer_description import optimizer_arguments, with_argument
@@ -84,7 +85,7 @@ def apply_changes(
     try:
         for change in changes:
             for target in list(_targets_of(change, module, datamodule, trainer)):
-                target.write(change.new)
+                target.write(target.new)
                 written.append(target)
     except Exception:
         undo(written)
@@ -120,6 +121,13 @@ def take_back(module: LightningModule, datamodule: LightningDataModule | None, t
         )
 
 
+def written_in_layers(module: LightningModule, hyperparameter: str) -> list[WriteTarget]:
+    """Return what was written into the layers of a module for a hyperparameter."""
+    marks = [(layer, *mark) for layer in module.modules() for mark in vars(layer).get(_WRITTEN_ATTRIBUTE, ())]
+    targets = [WriteTarget(*mark) for mark in marks]
+    return [target for target in targets if target.hyperparameter == hyperparameter and target.kind == "attribute"]
+
+
 def fingerprint(targets: Sequence[WriteTarget]) -> str:
     """Return a text that is equal on two processes if the same values were written in the same targets."""
     written = [(type(target.holder).__name__, target.kind, target.name, repr(target.read())) for target in targets]
@@ -130,8 +138,7 @@ def _targets_of(change: Change, module: LightningModule, datamodule: LightningDa
     if change.name in TRAINER_FIELDS:
         yield WriteTarget(trainer, TRAINER_FIELDS[change.name], "trainer", change.name, change.old, change.new)
     if dropout.is_rate_name(change.raw_name):
-        for layer, attribute in dropout.layers_at(module, change.old):
-            yield WriteTarget(layer, attribute, "attribute", change.name, change.old, float(change.new))
+        yield from _rate_targets(change, module)
     for holder in (module, datamodule):
         if holder is None:
             continue
@@ -143,6 +150,22 @@ def _targets_of(change: Change, module: LightningModule, datamodule: LightningDa
     optimizer = optimizer_holding(module, change.raw_name)
     if optimizer is not None:
         yield from _targets_in(module, optimizer, change, change.raw_name)
+
+
+def _rate_targets(change: Change, module: LightningModule) -> Iterator[WriteTarget]:
+    """Yield the layers that a dropout rate made; where the module has no such hyperparameter, all that have the rate."""
+    if change.raw_name not in own_settings(module, None):
+        for layer, attribute in dropout.layers_at(module, change.old):
+            yield WriteTarget(layer, attribute, "attribute", change.name, change.old, float(change.new))
+        return
+    reads = later_reads(module)
+    if not reads.may_have_made(change.raw_name):
+        return
+    kept = {change.raw_name, *reads.aliases.get(change.raw_name, ())}
+    found = dropout.driven_rates(module, change.raw_name, change.old, change.new, is_built=is_built(module))
+    for (path, attribute), (old, new) in found.items():
+        if path or attribute not in kept:
+            yield WriteTarget(module.get_submodule(path), attribute, "attribute", change.name, old, float(new))
 
 
 def _targets_in(

@@ -20,6 +20,7 @@ from compare_baselines.methods.spaces import UnitCube, space_of
 from metamodel.space.batch import as_seen_by_model, name_in_model
 from metamodel.space.dimensions import Space
 from store.errors import InvalidArgumentError, NotEnoughHistoryError
+from store.hyperparameters import is_output_place, is_seed_name
 from store.names import Direction, canonical_name
 from store.records import FINISHED, RunRecord, RunStatus
 
@@ -36,6 +37,8 @@ MIN_REPLAY_TASKS = 3
 """Two tasks of the past and the one in question."""
 MIN_REPLAY_RUNS = 10
 """Finished runs a task of the user's own needs: fewer leave no order to find."""
+MAX_LABELS = 64
+"""Labels up to which a name is a hyperparameter; with more it is a remark or an identifier, and each label would be a column."""
 _SHOWN_TASKS = 6
 
 
@@ -214,6 +217,9 @@ def load_benchmark(
     usable = {name: pool for name, pool in pools.items() if _is_usable(pool, protocol, notes)}
     _check_roles(usable, protocol, notes, str(history.path))
     found = space_of([config for pool in usable.values() for config in pool.configs], space)
+    if space is None:
+        for name in [name for name, dim in found.items() if not dim.is_numeric and len(dim.choices or ()) > MAX_LABELS]:
+            notes.append(f"{name}: {len(found.pop(name).choices or ())} labels are too many to learn from, not used (--space)")
     return Benchmark(usable, found, objective, protocol, tuple(notes))
 
 
@@ -272,7 +278,7 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
             continue
         # Runs of a callback have their batch as a device loads it, too: one hyperparameter, not two that move together.
         whole = as_seen_by_model(run.hparams)
-        config = whole if names is None else {name: whole[name] for name in whole if name in names}
+        config = {name: whole[name] for name in whole if (_tells_apart(name) if names is None else name in names)}
         if seen.setdefault(repr(sorted(config.items())), len(kept)) < len(kept):
             n_double += 1
             continue
@@ -286,6 +292,11 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
         notes.append(f"{task}: {n_other} {verb} no final objective or another direction, not used")
     configs, values, epochs, ids = zip(*kept, strict=True) if kept else ((), (), (), ())
     return Pool(task, tuple(configs), np.array(values, dtype=np.float64), direction, tuple(epochs), description, tuple(ids))
+
+
+def _tells_apart(name: str) -> bool:
+    """Whether runs that differ in a name are of different configurations: not in a seed, nor in where a run is written."""
+    return not (is_seed_name(name) or is_output_place(name))
 
 
 def _check_roles(usable: Mapping[str, Pool], protocol: Protocol, notes: Sequence[str], path: str) -> None:
