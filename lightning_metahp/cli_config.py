@@ -145,7 +145,7 @@ def describe_config(
             datamodule.setup("fit")
             loader = datamodule.train_dataloader()
         data_hparams = plain_hparams(datamodule)
-        known = describe_dataset(getattr(loader, "dataset", loader), {**model_hparams, **data_hparams})
+        known = describe_dataset(getattr(loader, "dataset", loader), {**model_hparams, **data_hparams}, tunable)
     named = named_by_hparams(model_hparams, data_hparams, tunable, () if model is None else (model, datamodule))
     return TaskDescription(
         **{
