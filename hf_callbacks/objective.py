@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from transformers import TrainingArguments
 
 from store.errors import ObjectiveError
+from store.metric_hints import as_arguments, listed
 from store.names import Direction, infer_direction, resolve_direction
 
 EVALUATION_PREFIX = "eval_"
@@ -90,6 +91,26 @@ def find_objective_or_none(args: TrainingArguments, objective: str | None = None
         return find_objective(args, objective, direction)
     except ObjectiveError as error:
         return EvaluationObjective(problem=f"{error} The run is kept without an objective.")
+
+
+def missing_objective_message(name: str, names: list[str]) -> str:
+    """Say that an objective is not among the metrics of an evaluation, and what works instead.
+
+    Args:
+        name: The objective.
+        names: What works, nearest first.
+    """
+    start = f"An objective must be a metric of the evaluation, but {name!r} was not among those of the first one"
+    if not names:
+        return (
+            f"{start}, nor anything else that a run can be judged by. Give eval_dataset labels, for which the model returns a loss, or the "
+            "Trainer compute_metrics."
+        )
+    short = names[0].removeprefix(EVALUATION_PREFIX)
+    return (
+        f"{start}; these were: {listed(names)}. Log it from compute_metrics, or choose another: MetaHPCallback with "
+        f"{as_arguments(names[0])}, or metric_for_best_model={short!r}."
+    )
 
 
 def _never_evaluates(name: str) -> str:
