@@ -183,7 +183,7 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
     if not history.is_new:
         description = with_earlier_definition(history.history, description, host.unknown_definition)
     variant = host.variant()
-    if not pinned and not history.is_new and request.space is None:
+    if not pinned and not history.is_new:
         kept += found_ineffective(history.history, description, variant, allowed)
         allowed = {name: setting for name, setting in allowed.items() if name not in {item.name for item in kept}}
         if not allowed:
