@@ -17,6 +17,7 @@ from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.model_values import fixed_model_values, set_model_values, trainer_model_settings
 from hf_callbacks.provenance import Provenance, provenance_of, rewrites_of, write_provenance
+from hf_callbacks.trainer_inputs import given_datasets
 from metahp_tuning.configured_values import base_model
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import TuningRequest
@@ -32,6 +33,8 @@ _CONSUMED = (
     *("label_smoothing_factor", "neftune_noise_alpha", "use_cache", "parallelism_config"),
 )
 
+_USED = "the Trainer used it when it was built; autoconfig() rewrites it before that"
+
 
 class TrainerHost(ArgumentsHost):
     """A Trainer between its construction and ``train()``; what is decided goes into its arguments and its model, in place.
@@ -43,15 +46,18 @@ class TrainerHost(ArgumentsHost):
 
     def __init__(self, trainer: Trainer, request: TuningRequest) -> None:
         # What a recommendation wrote before is no longer the default, so it is treated as user-set; one recommendation per run.
+        train_dataset, eval_dataset = given_datasets(trainer)
         super().__init__(
             trainer.args,
             request,
             explicit=provenance_of(trainer.args).explicit,
             model=trainer.model,
-            train_dataset=trainer.train_dataset,
-            eval_dataset=trainer.eval_dataset,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            trainer=trainer,
         )
-        self._trainer = trainer
+
+    _trainer: Trainer
 
     def resumed_run(self) -> StoredRun | None:
         """Return none: ``train()`` is told of a checkpoint, and then gives the values back."""
@@ -108,7 +114,7 @@ class TrainerHost(ArgumentsHost):
     @cached_property
     def _fixed(self) -> Mapping[str, str]:
         trainer = self._trainer
-        fixed = {**fixed_fields(trainer.args, is_built=True), **dict.fromkeys(_CONSUMED, "the Trainer used it when it was built; autoconfig() rewrites it before that")}
+        fixed = {**fixed_fields(trainer.args, is_built=True), **dict.fromkeys(_CONSUMED, _USED)}
         if trainer.model is not None:
             fixed |= fixed_model_values(trainer.model, trainer.model_init, pretrained_name(trainer.model))
         # With model_init every train() makes a fresh optimizer from the arguments; without it an optimizer that exists stays.

@@ -24,13 +24,21 @@ class SharedOptions:
     """What every import command takes: each field is an option."""
 
     task: Annotated[str | None, typer.Option("--task", help="One task for all runs; default: its name in the source.")] = None
-    objective: Annotated[str | None, typer.Option("--objective", help="Metric that decides; needed if the source has several.")] = None
+    objective: Annotated[
+        str | None, typer.Option("--objective", metavar="METRIC", help="Metric that decides, if there are several; or TASK=METRIC,...")
+    ] = None
     direction: Annotated[str | None, typer.Option("--direction", help="min or max; needed if neither source nor name imply it.")] = None
     name: Annotated[
         str | None, typer.Option("--name", metavar="RAW=NAME,...", help="Canonical name of a hyperparameter, e.g. lr0=learning_rate.")
     ] = None
     unit: Annotated[str | None, typer.Option("--unit", metavar="NAME=UNIT,...", help="percent, fraction or keep, if ambiguous.")] = None
     batch: Annotated[str | None, typer.Option("--batch", help="per-device or global, if ambiguous.")] = None
+    outcome: Annotated[
+        str | None, typer.Option("--outcome", help="best or last value of a curve; default: as the tool has it, else the best.")
+    ] = None
+    unfinished: Annotated[
+        str, typer.Option("--unfinished", help="skip, interrupted or failed: what runs are whose process is gone without an end.")
+    ] = "skip"
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only report what would be imported, and what not and why.")] = False
     explain: Annotated[bool, typer.Option("--explain", help="Only show how every name of the source is read.")] = False
     history: HistoryOption = None
@@ -46,7 +54,7 @@ class SharedOptions:
         from store.importers.mapping import ImportOptions
 
         names, units = pairs(self.name, "--name"), pairs(self.unit, "--unit")
-        return ImportOptions(self.task, self.objective, self.direction, names, units, self.batch)
+        return ImportOptions(self.task, self.objective, self.direction, names, units, self.batch, self.unfinished, self.outcome)
 
     @property
     def is_look(self) -> bool:
@@ -98,11 +106,16 @@ def command_of(name: str) -> Any:
     place = Annotated[str, typer.Argument(metavar=about.metavar, help=f"{about.place[:1].upper()}{about.place[1:]}.")]
     own = [inspect.Parameter("place", _KEYWORD, annotation=place)]
     for item in options:
-        kind = Annotated[str | None, typer.Option(item.metadata["flag"], metavar=item.metadata["metavar"], help=item.metadata["help"])]
+        words = typer.Option(item.metadata["flag"], metavar=item.metadata["metavar"], help=item.metadata["help"])
+        kind: Any = Annotated[list[str] | None, words] if item.metadata["is_repeated"] else Annotated[str | None, words]
         own.append(inspect.Parameter(item.name, _KEYWORD, default=None, annotation=kind))
 
-    def run(place: str, shared: SharedOptions, **given: str | None) -> None:
-        values = {item.name: item.metadata["parse"](text) for item in options if (text := given[item.name]) is not None}
+    def run(place: str, shared: SharedOptions, **given: Any) -> None:
+        values = {}
+        for item in options:
+            text, parse = given[item.name], item.metadata["parse"]
+            if text:
+                values[item.name] = tuple(map(parse, text)) if item.metadata["is_repeated"] else parse(text)
         if "objective" in {item.name for item in fields(source)}:  # it must ask for the metric, or know its column
             values["objective"] = shared.objective
         import_runs(source(place, **values), shared)

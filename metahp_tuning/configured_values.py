@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from metahp_tuning.precedence import Setting
-from metahp_tuning.task_description import preserved_rng
+from metahp_tuning.random_states import preserved_rng
 from store.names import canonical_name, canonical_names
 from store.statuses import Source
 from store.values import same_value

@@ -35,7 +35,7 @@ from store.paths import resolve_path
 from store.statuses import Source
 from store.switches import is_off, pinned_recommendation
 from store.user_warnings import is_repeated
-from store.values import same_value
+from store.values import plain_value, same_value
 
 USER_MISTAKES = (SpaceError, UnknownHyperparameterError, UnknownRecommendationError, InvalidArgumentError)
 UNUSABLE_HISTORY = (HistoryPathError, NotAHistoryError, HistoryTooNewError)
@@ -163,7 +163,7 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
         UnknownRecommendationError: If ``METAHP_PIN`` names no stored recommendation.
     """
     started, pinned = time.monotonic(), pinned_recommendation()
-    settings = host.settings()
+    settings = {name: replace(setting, value=plain_value(setting.value)) for name, setting in host.settings().items()}
     allowed, kept = _tunable_settings(host, request, settings)
     if not allowed and not pinned:
         return TuningDecision(message=nothing_left_message(host.why_nothing_left(), kept))
@@ -187,11 +187,11 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
         allowed=allowed,
         constraints=limits if PER_DEVICE_BATCH_SIZE in allowed else [],
         layout=layout,
-        current=host.current(),
+        current={raw: plain_value(value) for raw, value in host.current().items()},
         mode=request.query_mode,
         variant=host.variant(),
         max_fit_s=max(_MIN_FIT_S, request.max_startup_s - (time.monotonic() - started)),
-        planned_epochs=host.planned_epochs(),
+        planned_epochs=host.planned_epochs(description),
     )
     return _answer(host, request, history, problem, settings, kept, notes)
 

@@ -166,8 +166,12 @@ class Host(Protocol):
     def current(self) -> dict[str, Any]:
         """Return the configuration without us, as a run would record it."""
 
-    def planned_epochs(self) -> float | None:
-        """Return how many full passes over the training data this run is going to make, None where unknown."""
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return how many full passes over the training data this run is going to make, None where unknown.
+
+        Args:
+            description: What is trained, as ``describe`` gave it.
+        """
 
     @property
     def precision(self) -> str | None:
@@ -224,7 +228,7 @@ class PlainHost:
         """Return that everything can be changed."""
         return None
 
-    def planned_epochs(self) -> float | None:
+    def planned_epochs(self, description: TaskDescription) -> float | None:
         """Return that it is unknown."""
         return None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from metahp_tuning.batch_split import global_space, per_device_config, whole_numbers
 from metahp_tuning.precedence import Change, Constraint, Setting, plan_changes
+from metamodel.data.siblings import are_siblings
 from metamodel.data.task import TaskDescription
 from metamodel.recommendation import Recommendation
 from metamodel.space.batch import BatchLayout
@@ -16,7 +17,7 @@ from store.names import Direction, canonical_name
 from store.statuses import Source
 
 if TYPE_CHECKING:
-    from store import History
+    from store import History, TaskRecord
 
 MAX_ACCUMULATION = 64
 """Accumulated batches that a global batch named in a space may be split into."""
@@ -66,17 +67,22 @@ class TuningProblem:
 
 
 def earlier_objective(history: History, description: TaskDescription) -> tuple[str, Direction] | None:
-    """Return the objective that the newest task of the same name, or of the same data and model, was trained for."""
-    wanted = _without_objective(description.identity())
-    tasks = [task for task in history.tasks() if task.objective is not None and _without_objective(task.identity) == wanted]
+    """Return the objective that the newest task of the same name, or of the same data and model, or a sibling, was trained for."""
+    wanted = description.with_objective(None, None)
+    tasks = [task for task in history.tasks() if task.objective is not None and _is_alike(task, wanted)]
     newest = max(tasks, key=lambda task: task.last_run_utc or "", default=None)
     if newest is None or newest.objective is None or newest.direction is None:
         return None
     return newest.objective, Direction(newest.direction)
 
 
-def _without_objective(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in identity.items() if name not in ("objective", "direction")}
+def _is_alike(task: TaskRecord, wanted: TaskDescription) -> bool:
+    """Say whether a task trains the same, or is a sibling of it, for whatever objective."""
+    if wanted.name is not None:
+        return dict(task.identity) == wanted.identity()
+    other = TaskDescription.from_dict(task.description).with_objective(None, None)
+    is_candidate = other.name is None and other.model_class == wanted.model_class
+    return is_candidate and (other.identity() == wanted.identity() or are_siblings(other, wanted))
 
 
 def query_meta_model(problem: TuningProblem, history: History, *, splits_by_accumulation: bool = False) -> Recommendation:

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, StorageWarning, UnknownRunError
 from store.history_reader import HistoryReader
-from store.ids import new_id, utc_now
+from store.ids import new_id, task_id_of, utc_now
 from store.names import resolve_direction
 from store.paths import resolve_path
 from store.recording.recorder import RunRecorder
 from store.recording.resumption import EarlierAttempt, read_attempt
-from store.recording.run_state import RunState
+from store.recording.run_state import RunState, script_identity
 from store.recording.writer import flush_own, writer_for
 from store.records import Source, TaskLike
 from store.sqlite.bulk import FinishedRun, write_finished_runs
@@ -258,18 +258,20 @@ class History(HistoryReader):
 
     def _look_up(self, task: str | TaskLike | None, row: dict[str, Any]) -> dict[str, Any] | None:
         """Return the row of the existing task that a name or id stands for; note the attempt of a resumed run."""
-        if not isinstance(task, str) and row["parent_run_id"] is None:
+        if task is not None and not isinstance(task, str) and row["parent_run_id"] is None:
             return None
+        # An earlier version's task of this script goes on, in whatever folder the script lies.
+        wanted = storable_text(task) if isinstance(task, str) else task_id_of(script_identity(row["objective"], row["direction"]))
 
         def find(connection: HistoryConnection) -> dict[str, Any] | None:
             if row["parent_run_id"] is not None:
                 parent = connection.execute("SELECT attempt FROM runs WHERE id = ?", (row["parent_run_id"],)).fetchone()
                 row["attempt"] = 1 + ((parent["attempt"] or 0) if parent else 0)
-            if not isinstance(task, str):
+            if task is not None and not isinstance(task, str):
                 return None
             found = connection.execute(
                 "SELECT * FROM tasks WHERE id = ?1 OR (name = ?1 AND NOT is_named) ORDER BY id = ?1 DESC LIMIT 1",
-                (storable_text(task),),
+                (wanted,),
             ).fetchone()
             return None if found is None else dict(found)
 

@@ -12,8 +12,8 @@ from store.names import base_metric_name, infer_direction
 
 MAX_SHOWN = 10
 """Names that a message lists."""
-_CLOCK_WORDS = frozenset(str.split("epoch step steps runtime time seconds second samples flos"))
-"""Words of names that count, or measure how fast it goes: no measure of quality."""
+_COUNTS = frozenset(str.split("epoch step steps runtime time seconds second samples flos size count number idx index memory"))
+"""Last words of names that count, or measure how fast it goes: no measure of quality."""
 _RATE_WORDS = frozenset({"lr", "learningrate"})
 
 
@@ -38,14 +38,14 @@ def listed(names: list[str]) -> str:
 
 
 def as_arguments(name: str) -> str:
-    """Return a metric as the arguments that name it, with a direction where its name does not say it."""
-    return repr(name) if infer_direction(name) is not None else f"{name!r}, direction='max'"
+    """Return the arguments that make a metric the objective, with a direction where its name does not say it."""
+    return f"objective={name!r}" + ("" if infer_direction(name) is not None else " with direction='min' or 'max'")
 
 
 def _is_measure(name: str) -> bool:
     words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", base_metric_name(name)).lower())
     is_rate = not _RATE_WORDS.isdisjoint(words) or "learning rate" in " ".join(words) or "grad norm" in " ".join(words)
-    is_clock = bool(words) and (words[-1] in _CLOCK_WORDS or words[0] in {"epoch", "step"})
+    is_clock = bool(words) and (words[-1] in _COUNTS or words[0] in {"epoch", "step"})
     return bool(words) and not is_rate and not is_clock
 
 

@@ -121,6 +121,14 @@ def infer_direction(metric: str) -> Direction | None:
     return None
 
 
+_LOSS_WORDS = frozenset(str.split("loss losses nll elbo perplexity ppl ce bce crossentropy logloss criterion objective kl"))
+
+
+def is_loss_name(metric: str) -> bool:
+    """Return whether a metric is a loss by its name: its value then depends on how the loss is made."""
+    return not _LOSS_WORDS.isdisjoint(_metric_words(metric))
+
+
 _SHARES = frozenset(
     str.split(
         "acc accuracy auc auroc auprc ap map map50 f1 f2 fbeta precision recall sensitivity specificity "

@@ -112,7 +112,7 @@ class GridCells:
     def __getitem__(self, number: int) -> dict[str, Any]:
         """Return a cell: its number read as digits, one a name, the last one fastest."""
         cell = {}
-        for name, values in reversed(self._levels.items()):
+        for name, values in reversed(list(self._levels.items())):
             number, digit = divmod(number, len(values))
             cell[name] = values[digit]
         return {name: cell[name] for name in self._levels}

@@ -293,6 +293,8 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
     description = dict(record.description) if record is not None else {}
     for known in {id(run.description): run.description for run in reversed(runs)}.values():  # most runs of a task share one
         description = {**known, **description}
+    if record is not None and record.is_named:  # also one that was split off by hand
+        description = {**description, "name": record.name}
     return TaskRuns(
         task_id,
         record.name if record is not None else task_id,

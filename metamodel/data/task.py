@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from store.names import Direction, base_metric_name
+from store.names import Direction, base_metric_name, is_loss_name
+
+_OF_EVALUATION = frozenset({"validation", "evaluation_set"})
+"""Keys of ``comparability`` that hold for every metric; the others are about a loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,10 @@ class TaskDescription:
 
     def with_objective(self, objective: str | None, direction: str | None) -> TaskDescription:
         """Return the same task with another objective."""
-        return replace(self, objective=objective, direction=direction)
+        defined = self.comparability
+        if objective is not None and not is_loss_name(objective):  # no loss is part of an accuracy
+            defined = {key: value for key, value in defined.items() if key in _OF_EVALUATION}
+        return replace(self, objective=objective, direction=direction, comparability=defined)
 
     def numeric_features(self) -> dict[str, float]:
         """Return the numbers a meta-model may learn from; sizes in log10, absent where unknown."""

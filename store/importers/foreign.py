@@ -46,6 +46,8 @@ class ForeignRun:
         status: How it ended; None: to be inferred from its values (see ``FinishedRun``).
         objective: Metric that decided, if the source has it.
         direction: ``min`` or ``max``, if the source has it.
+        outcomes: Metric name -> what the tool gives as its outcome (one step and value, or none), where this is not the best of the curve.
+        more_metrics: Names of metrics beyond those whose values are kept.
         sources: Raw name -> who decided the value, where that is not the user.
         distributions: Raw name -> the distribution it was drawn from, as ``optuna.distributions.distribution_to_json`` describes it.
         facts: What else is known of the run: shown with it.
@@ -69,6 +71,8 @@ class ForeignRun:
     status: RunStatus | None = None
     objective: str | None = None
     direction: str | None = None
+    outcomes: dict[str, Curve] = field(default_factory=dict)
+    more_metrics: tuple[str, ...] = ()
     sources: dict[str, Source] = field(default_factory=dict)
     distributions: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -100,7 +104,18 @@ class SkippedRecord:
     is_bad: bool = True
 
 
-Record = ForeignRun | SkippedRecord
+@dataclass(frozen=True, slots=True)
+class SourceNote:
+    """What a user should know of how a source was read.
+
+    Attributes:
+        text: A sentence without its full stop.
+    """
+
+    text: str
+
+
+Record = ForeignRun | SkippedRecord | SourceNote
 
 
 class RunSource(Protocol):
@@ -118,7 +133,7 @@ class RunSource(Protocol):
         """Return the path or address, without credentials."""
 
     def read(self, progress: Progress) -> Iterator[Record]:
-        """Yield every record once; what cannot be read is a ``SkippedRecord`` with its reason."""
+        """Yield every record once; what cannot be read is a ``SkippedRecord`` with its reason, a remark a ``SourceNote``."""
 
 
 def part_of(progress: Progress, start: float, share: float) -> Progress:

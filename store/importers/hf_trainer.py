@@ -1,11 +1,13 @@
 """Output folders of ``transformers.Trainer``: ``trainer_state.json`` with ``training_args.bin``, which is read and never executed.
 
-One output folder is one run: of the checkpoints in it, the state that got furthest has the whole log.
+One output folder is one run: of the checkpoints in it, the state that got furthest has the whole log. Its outcome is the best metric of the
+state, where the Trainer chose its best model by one; its hyperparameters include those of a search's trial.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,10 +16,11 @@ from typing import Any, ClassVar
 
 from store.errors import InvalidArgumentError
 from store.importers.bounded_files import MIB, UnreadableRecordError, existing, files_below, json_object, read_text, written_utc
-from store.importers.foreign import ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, gather, number_of
+from store.importers.foreign import MAX_STEP, ForeignRun, Point, Progress, Record, SkippedRecord, curve_of, flattened, gather, number_of
 from store.importers.inert_pickle import Stub, read_saved_object
 from store.importers.pipeline import counted
 from store.importers.registry import About
+from store.importers.task_names import is_default_name, is_numbered, task_of_folder
 from store.records import Source
 from store.sqlite.bulk import Curve
 
@@ -92,9 +95,15 @@ class HuggingFaceSource:
         for index, (output, states) in enumerate(outputs.items()):
             report(index)
             try:
-                yield _run(output, states, folder.name if output != folder else output.name)
+                yield _run(output, states, _place(output, folder))
             except UnreadableRecordError as error:
                 yield SkippedRecord(str(error), output.name)
+
+
+def _place(output: Path, root: Path) -> str:
+    """Return the task of a folder without a named project: the folder given; of a default name below it, the one above that."""
+    is_project = output != root and is_default_name(output.name) and not is_numbered(output.name)
+    return task_of_folder(output if is_project else root)
 
 
 def _run(output: Path, paths: list[Path], place: str) -> Record:
@@ -123,6 +132,7 @@ def _run(output: Path, paths: list[Path], place: str) -> Record:
         batch="per-device",
     )
     _add_arguments(run, arguments, state)
+    _add_trial(run, state)
     _add_objective(run, arguments, state)
     run.wall_s = next((number_of(entry["train_runtime"]) for entry in reversed(entries) if "train_runtime" in entry), None)
     run.started_utc = written_utc(path)
@@ -216,12 +226,37 @@ def _add_arguments(run: ForeignRun, arguments: Mapping[str, Any], state: Mapping
     run.n_devices = max(1, count if isinstance(count, int) else 1) * max(1, int(n_gpu or 1))
 
 
+def _add_trial(run: ForeignRun, state: Mapping[str, Any]) -> None:
+    """Take what ``hyperparameter_search`` set for this trial: also what no training argument holds, such as a dropout of the model."""
+    params = state.get("trial_params")
+    if not isinstance(params, dict):
+        return
+    for name, value in flattened(params).items():
+        if value is None or isinstance(value, bool | int | float | str):
+            run.hparams[name] = value
+            run.sources.pop(name, None)  # chosen, also where it is the default
+    run.facts["trial"] = str(state.get("trial_name") or "")[:200]
+
+
 def _add_objective(run: ForeignRun, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Take the metric that the run itself chose its best model by; else the loss on the evaluation data, which every evaluation has."""
     name = arguments.get("metric_for_best_model")
+    best = number_of(state.get("best_metric"))
     if isinstance(name, str) and name:
-        run.objective = name if name in run.curves or name.startswith("eval_") else f"eval_{name}"
+        run.objective = name if name.startswith("eval_") else f"eval_{name}"  # "loss" is that of the evaluation, too
         greater = arguments.get("greater_is_better")
         run.direction = {True: "max", False: "min"}.get(greater) if isinstance(greater, bool) else None
+        if best is not None and math.isfinite(best):
+            run.outcomes[run.objective] = Curve([_best_step(state, run.curves.get(run.objective), best)], [best])
     elif "eval_loss" in run.curves:
         run.objective, run.direction = "eval_loss", "min"
+
+
+def _best_step(state: Mapping[str, Any], curve: Curve | None, best: float) -> int:
+    """Return the step of the best metric, which older states, and those that saved no checkpoint for it, do not name."""
+    step = number_of(state.get("best_global_step"))
+    if step is None and curve is not None and best in curve.values:
+        step = curve.steps[list(curve.values).index(best)]
+    if step is None:
+        step = number_of(state.get("global_step"))
+    return int(step) if step is not None and 0 <= step < MAX_STEP else 0

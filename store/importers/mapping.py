@@ -6,20 +6,23 @@ one device each. Nothing is imported while a question is open; each names the op
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, NAMES, PER_DEVICE_BATCH_SIZE
+from store.importers.endings import check_unfinished
 from store.importers.foreign import ForeignRun, number_of
 from store.names import canonical_name, infer_direction, natural_bounds
 
 UNITS = ("percent", "fraction", "keep")
 BATCHES = ("per-device", "global")
+OUTCOMES = ("best", "last")
 SHARES = frozenset({"dropout", "warmup_ratio", "label_smoothing", "label_smoothing_factor"})
 """Hyperparameters that are a share: above 1 they are percent, or no share."""
 _DEVICES = ("num_devices", "n_devices", "devices", "n_gpu", "n_gpus", "num_gpus", "gpus", "world_size", "num_processes")
@@ -37,9 +40,12 @@ class ImportOptions:
         names: Raw name -> canonical name, for spellings that are not common.
         units: Raw name of a metric or hyperparameter -> ``percent``, ``fraction`` or ``keep`` (not converted).
         batch: ``per-device`` or ``global``: which batch size the source has, where several devices or accumulation make them differ.
+        unfinished: ``skip``, ``interrupted`` or ``failed``: what becomes of runs that did not end.
+        outcome: ``best`` or ``last`` value of the objective's curve; None: what the tool gives as the outcome, else the best.
+        objectives: Task -> its objective; the import takes them from ``objective`` where that is written as ``TASK=METRIC,...``.
 
     Raises:
-        InvalidArgumentError: If a unit or ``batch`` is none of these.
+        InvalidArgumentError: If a unit, ``batch``, ``unfinished`` or ``outcome`` is none of these.
     """
 
     task: str | None = None
@@ -48,6 +54,9 @@ class ImportOptions:
     names: Mapping[str, str] = field(default_factory=dict)
     units: Mapping[str, str] = field(default_factory=dict)
     batch: str | None = None
+    unfinished: str = "skip"
+    outcome: str | None = None
+    objectives: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the closed sets."""
@@ -56,6 +65,9 @@ class ImportOptions:
                 raise InvalidArgumentError(f"A unit must be {', '.join(UNITS[:-1])} or {UNITS[-1]}, but got {unit!r} for {name!r}.")
         if self.batch is not None and self.batch not in BATCHES:
             raise InvalidArgumentError(f"A batch size must be {' or '.join(BATCHES)}, but got {self.batch!r}. Pass one of the two.")
+        if self.outcome is not None and self.outcome not in OUTCOMES:
+            raise InvalidArgumentError(f"An outcome must be {' or '.join(OUTCOMES)}, but got {self.outcome!r}. Pass one of the two.")
+        check_unfinished(self.unfinished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +234,55 @@ def _map_batch(runs: Sequence[ForeignRun], mapping: SourceMapping) -> str | None
     return answer or None
 
 
-def map_objective(task: str, runs: Sequence[ForeignRun], mapping: SourceMapping) -> tuple[str, str] | None:
-    """Return the objective of a task and its direction; None where that is a question.
+def with_objectives(options: ImportOptions, runs: Sequence[ForeignRun]) -> ImportOptions:
+    """Return options with the objective of each task, where it was written as ``TASK=METRIC,...``; a bare metric is that of the others.
+
+    Raises:
+        InvalidArgumentError: If no run has such a metric, or the source has no such task.
+    """
+    tasks: dict[str, dict[str, None]] = {}
+    for run in runs:
+        tasks.setdefault(run.task, {}).update(dict.fromkeys(metrics_of(run)))
+    logged = {name: None for names in tasks.values() for name in names}
+    given = options.objective
+    if given is None or given in logged or not logged:
+        return options
+    if "=" not in given:
+        raise _unknown_metric(given, logged)
+    found: dict[str, str] = {}
+    rest: str | None = None
+    for part in filter(None, map(str.strip, given.split(","))):
+        splits = [(part[:place], part[place + 1 :]) for place, letter in enumerate(part) if letter == "="]
+        task, metric = next((split for split in splits if split[0] in tasks), (None, part))
+        if task is None:
+            rest = metric
+            if splits and metric not in logged:
+                raise InvalidArgumentError(
+                    f"An objective must be given as TASK=METRIC for a task of the source, but got {part!r}; its tasks are: "
+                    f"{', '.join(map(repr, tasks))}."
+                )
+        else:
+            found[task] = metric
+        if metric not in (logged if task is None else tasks[task]):
+            raise _unknown_metric(metric, logged if task is None else tasks[task])
+    return replace(options, objective=rest, objectives=found)
+
+
+def metrics_of(run: ForeignRun) -> list[str]:
+    """Return the names of all metrics of a run, also of those whose values are not kept."""
+    return [*run.curves, *run.more_metrics]
+
+
+def _unknown_metric(given: str, logged: Iterable[str]) -> InvalidArgumentError:
+    close = difflib.get_close_matches(given, list(logged), 1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    return InvalidArgumentError(
+        f"An objective must be a metric that was recorded, but there is no {given!r}; recorded were: {', '.join(logged)}.{meant}"
+    )
+
+
+def map_objective(task: str, runs: Sequence[ForeignRun], mapping: SourceMapping) -> tuple[str, str] | str | None:
+    """Return the objective of a task and its direction; the reason to leave its runs out; or None where it is a question.
 
     Args:
         task: Its name.
@@ -231,23 +290,25 @@ def map_objective(task: str, runs: Sequence[ForeignRun], mapping: SourceMapping)
         mapping: Receives the entry and the questions.
     """
     options = mapping.options
-    logged = Counter(name for run in runs for name in run.curves)
+    logged = Counter(name for run in runs for name in metrics_of(run))
     stated = Counter(run.objective for run in runs if run.objective is not None)
-    if options.objective is not None:
-        objective, because = options.objective, "set by you"
+    given = options.objectives.get(task, options.objective)
+    if given is not None:
+        objective, because = given, "set by you"
         if not logged[objective] and logged:
-            mapping.questions.append(
-                f"task {task!r} has no metric {objective!r}; it has {_counted(logged)}: pass --objective with one of them"
-            )
-            return None
-    elif len(stated) == 1:
+            return f"has no {objective!r}: task {task!r} has {_counted(logged)}; --objective {task}=METRIC imports it too"
+    elif len(stated) == 1 and (logged[next(iter(stated))] or not logged):
         objective, because = next(iter(stated)), "given by the source"
     elif not stated and len(logged) == 1:
         objective, because = next(iter(logged)), "it is the only metric"
     elif not logged and not stated:
         return None  # nothing to learn from; each run is left out with its reason
+    elif options.objectives:
+        return f"is of task {task!r}, for which no objective is set; it has {_counted(logged or stated)}"
     else:
-        mapping.questions.append(f"task {task!r} has {_counted(stated or logged)}: pass --objective with the one that decides")
+        unlogged = f", but not its objective {next(iter(stated))!r}" if len(stated) == 1 else ""
+        among = stated if len(stated) > 1 else logged
+        mapping.questions.append(f"task {task!r} has {_counted(among)}{unlogged}: pass --objective with the one that decides")
         return None
     direction = _map_direction(task, objective, runs, mapping)
     if direction is None:
@@ -320,4 +381,4 @@ def shortened(names: Iterable[str], most: int = 12) -> str:
 
 
 def _counted(names: Counter[str]) -> str:
-    return shortened(f"{name!r} ({count} runs)" for name, count in names.most_common())
+    return ", ".join(f"{name!r} ({count} runs)" for name, count in names.most_common())

@@ -1,5 +1,6 @@
 """Optuna studies: any storage address or journal file, read through Optuna's storages.
 
+The outcome of a trial is the value that it returned, of a pruned one the value that Optuna gave it; never an intermediate one.
 A SQLite file is copied first and the copy is opened: Optuna creates tables where it finds none and may have to upgrade the schema, and
 neither must happen to the user's file. Journals in Redis hold pickled snapshots and are refused.
 """
@@ -25,6 +26,7 @@ from store.importers.foreign import ForeignRun, Progress, Record, SkippedRecord,
 from store.importers.mapping import shortened
 from store.importers.pipeline import counted
 from store.importers.registry import About, option, words
+from store.importers.task_names import unique_name
 from store.privacy import redact, redact_text
 from store.records import RunStatus
 from store.sqlite.bulk import Curve
@@ -40,7 +42,7 @@ OBJECTIVE = "objective"
 """Name of an objective without a name."""
 _MAX_JOURNAL_BYTES = 2**31
 _SAME_QUANTITY = 0.9
-"""Share of the completed trials whose value must lie within their intermediate values for both to be one quantity."""
+"""Share of the completed trials whose value must be their last or best intermediate one for both to be one learning curve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +79,36 @@ class OptunaSource:
                 raise InvalidArgumentError(f"A study must be in the storage, but there is no {missing[0]!r}; it has: {names}.")
             chosen = [study for study in found if not self.studies or study.study_name in self.studies]
             for index, study in enumerate(chosen):
-                yield from _trials(storage, study, part_of(progress, index / len(chosen), 1 / len(chosen)))
+                yield from _trials(storage, study, self._task(study.study_name), part_of(progress, index / len(chosen), 1 / len(chosen)))
+
+    def _task(self, study: str) -> str:
+        """Return the task of a study: a default name of a study in a file gets the file's folder in front."""
+        scheme, _, rest = self.place.partition("://")
+        path = sqlite_path(rest) if scheme.startswith("sqlite") else "" if rest else self.place
+        return unique_name(study, existing(path, "the storage")) if path else study
 
 
-def _trials(storage: BaseStorage, study: FrozenStudy, progress: Progress) -> Iterator[Record]:
+def _trials(storage: BaseStorage, study: FrozenStudy, task: str, progress: Progress) -> Iterator[Record]:
+    from optuna.trial import TrialState
+
     trials = storage.get_all_trials(study._study_id, deepcopy=False)
     names = _objectives(storage, study)
     directions = [direction.name.lower()[:3] for direction in study.directions]
-    separate = len(names) > 1 or not _is_one_quantity(trials)
+    separate = len(names) > 1 or not _is_learning_curve(trials)
     first = min((trial.datetime_start for trial in trials if trial.datetime_start is not None), default=None)
     report = counted(progress, len(trials), f"trials of {study.study_name}")
     for trial in trials:
         report(trial.number)
+        if trial.state is TrialState.WAITING:
+            yield SkippedRecord("waits to be started", f"{study.study_name}/{trial.number}", is_bad=False)
+            continue
         try:
             run = _run(study, trial, names, directions, separate)
         except (TypeError, ValueError, OverflowError, AttributeError, KeyError) as error:
             logger.debug("trial %s of %r: %s", trial.number, study.study_name, error)
             yield SkippedRecord("is a trial with values that cannot be read", f"{study.study_name}/{trial.number}")
             continue
+        run.task = task
         run.key = (study.study_name, "" if first is None else first.isoformat(), str(trial.number))
         yield run
 
@@ -107,20 +121,19 @@ def _objectives(storage: BaseStorage, study: FrozenStudy) -> list[str]:
     return [OBJECTIVE] if len(study.directions) == 1 else [f"{OBJECTIVE}_{index}" for index in range(len(study.directions))]
 
 
-def _is_one_quantity(trials: Sequence[FrozenTrial]) -> bool:
-    """Say whether the intermediate values are of the quantity that the trials return: then they are its curve."""
+def _is_learning_curve(trials: Sequence[FrozenTrial]) -> bool:
+    """Say whether the intermediate values lead to what a trial returns, its last or its best; the scores of folds do not."""
     pairs = [
         (trial.values[0], values)
         for trial in trials
-        if trial.values and (values := [value for value in trial.intermediate_values.values() if math.isfinite(value)])
+        if trial.values and (values := [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)])
     ]
     if not pairs:
         return True
-    within = 0
+    n_same = 0
     for value, values in pairs:
-        slack = 1e-6 * max(abs(max(values)), abs(min(values)))
-        within += min(values) - slack <= value <= max(values) + slack
-    return within >= _SAME_QUANTITY * len(pairs)
+        n_same += any(math.isclose(value, known, rel_tol=1e-6, abs_tol=1e-12) for known in (values[-1], max(values), min(values)))
+    return n_same >= _SAME_QUANTITY * len(pairs)
 
 
 def _run(study: FrozenStudy, trial: FrozenTrial, names: list[str], directions: list[str], separate: bool) -> ForeignRun:
@@ -134,6 +147,7 @@ def _run(study: FrozenStudy, trial: FrozenTrial, names: list[str], directions: l
         task=study.study_name,
         hparams=dict(trial.params),
         curves=_curves(trial, names, separate),
+        outcomes=_outcomes(trial, names),
         status=status,
         objective=names[0] if len(names) == 1 else None,
         direction=directions[0] if len(names) == 1 else None,
@@ -172,6 +186,13 @@ def _curves(trial: FrozenTrial, names: list[str], separate: bool) -> dict[str, C
             points.append((points[-1][0] + 1 if points else 0, float(value), None, None))
         curves[names[0]] = curve_of(points)
     return {name: curve for name, curve in curves.items() if curve is not None}
+
+
+def _outcomes(trial: FrozenTrial, names: list[str]) -> dict[str, Curve]:
+    """Return name -> the trial's own value; none for a trial that has none, whatever it reported on the way."""
+    last = max(trial.intermediate_values, default=0)
+    values = trial.values or ()
+    return {name: Curve([last] * len(values[place : place + 1]), list(values[place : place + 1])) for place, name in enumerate(names)}
 
 
 @contextmanager

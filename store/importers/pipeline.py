@@ -7,7 +7,6 @@ brings only what is new.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
@@ -21,7 +20,18 @@ from typing import TYPE_CHECKING, Any
 from store.errors import InvalidArgumentError
 from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.ids import task_id_of
-from store.importers.foreign import MAX_HPARAMS, MAX_METRICS, MAX_TEXT_CHARS, ForeignRun, Progress, RunSource, SkippedRecord, number_of
+from store.importers.endings import UnfinishedRuns
+from store.importers.foreign import (
+    MAX_HPARAMS,
+    MAX_METRICS,
+    MAX_TEXT_CHARS,
+    ForeignRun,
+    Progress,
+    RunSource,
+    SkippedRecord,
+    SourceNote,
+    number_of,
+)
 from store.importers.mapping import (
     ImportOptions,
     NameMapping,
@@ -30,10 +40,11 @@ from store.importers.mapping import (
     map_hyperparameters,
     map_objective,
     n_devices_of,
-    shortened,
     stored_names,
     unit_of,
+    with_objectives,
 )
+from store.importers.task_names import joining_notes
 from store.names import resolve_direction
 from store.privacy import redact, redact_text
 from store.records import RunStatus
@@ -44,7 +55,6 @@ if TYPE_CHECKING:
     from store.history import History
 
 _EXAMPLES = 3
-_NOT_ENDED = "is still running; import it again once it has ended"
 MAX_RUNS = 200_000
 
 
@@ -120,7 +130,9 @@ def import_source(
     show = progress or (lambda share, text: None)
     skipped = _Skipped()
     cut: Counter[str] = Counter()
-    runs = list(_collected(source, options, skipped, cut, show))
+    notes: list[str] = []
+    runs = list(_collected(source, options, skipped, cut, notes, show))
+    options = with_objectives(options, runs)
     mapping = map_hyperparameters(runs, options)
     finished = _finished_runs(runs, mapping, history, (source.kind, redact_text(source.place)), skipped)
     if mapping.questions and not dry_run:
@@ -129,6 +141,11 @@ def import_source(
     n_new = sum(run.id not in known for run in finished)
     n_known = sum(run.id in known and known[run.id] in {None, origin_digest(run.description)} for run in finished)
     is_written = history is not None and not dry_run
+    if history is not None:
+        ids_by_task: dict[str, set[str]] = {}
+        for run in finished:
+            ids_by_task.setdefault(run.task, set()).add(run.id)
+        mapping.notes.extend(joining_notes(history, ids_by_task, source.kind, redact_text(source.place)))
     n_values = 0
     if history is not None and is_written:
         show(0.95, "writing")
@@ -148,7 +165,7 @@ def import_source(
         left_out=skipped.listed(),
         names=mapping.names,
         questions=mapping.questions,
-        notes=[*(f"left out: {count} {what}" for what, count in cut.items() if count), *mapping.notes],
+        notes=[*(f"left out: {count} {what}" for what, count in cut.items() if count), *notes, *mapping.notes],
         is_written=is_written,
     )
 
@@ -183,15 +200,21 @@ class _Skipped:
         return sorted(listed, key=lambda item: -item[1])
 
 
-def _collected(source: RunSource, options: ImportOptions, skipped: _Skipped, cut: Counter[str], progress: Progress) -> Iterator[ForeignRun]:
+def _collected(
+    source: RunSource, options: ImportOptions, skipped: _Skipped, cut: Counter[str], notes: list[str], progress: Progress
+) -> Iterator[ForeignRun]:
+    unfinished = UnfinishedRuns(options.unfinished)
     keys: set[tuple[str, ...]] = set()
     for record in source.read(lambda share, text: progress(0.9 * min(1.0, share), text)):
+        if isinstance(record, SourceNote):
+            notes.append(record.text)
+            continue
+        if isinstance(record, ForeignRun):
+            record = unfinished.ended(record)
         if isinstance(record, SkippedRecord):
             skipped.add(record)
         elif record.key in keys:
             skipped.add(SkippedRecord("is the same run as another one of the source", "/".join(record.key), is_bad=False))
-        elif record.status is RunStatus.RUNNING:
-            skipped.add(SkippedRecord(_NOT_ENDED, "/".join(record.key), is_bad=False))
         elif len(keys) >= MAX_RUNS:
             skipped.add(SkippedRecord(f"is beyond the first {MAX_RUNS} runs", "/".join(record.key)))
         else:
@@ -199,12 +222,13 @@ def _collected(source: RunSource, options: ImportOptions, skipped: _Skipped, cut
             if options.task is not None:
                 record.facts.setdefault("task", record.task)
                 record.task = options.task
-            _cut(record, cut)
+            _cut(record, options, cut)
             yield record
+    notes.extend(filter(None, [unfinished.note()]))
     skipped.n_unread = skipped.count
 
 
-def _cut(run: ForeignRun, cut: Counter[str]) -> None:
+def _cut(run: ForeignRun, options: ImportOptions, cut: Counter[str]) -> None:
     """Redact a run, cut what is too much of anything, and count what was cut."""
     long = [name for name, value in run.hparams.items() if len(str(value)[: MAX_TEXT_CHARS + 1]) > MAX_TEXT_CHARS or len(name) > 200]
     for name in long:
@@ -215,8 +239,11 @@ def _cut(run: ForeignRun, cut: Counter[str]) -> None:
     run.hparams = dict(list(run.hparams.items())[:MAX_HPARAMS])
     if len(run.curves) > MAX_METRICS:
         cut[f"metrics beyond the first {MAX_METRICS} of a run"] += len(run.curves) - MAX_METRICS
-        kept = list(run.curves.items())
-        run.curves = dict([*[item for item in kept if item[0] == run.objective], *kept][:MAX_METRICS])
+        given = options.objective or ""
+        deciding = {run.objective, given, *(part.partition("=")[2] for part in given.split(",")), *given.split(",")}
+        ordered = sorted(run.curves, key=lambda name: name not in deciding)  # stable: else as they were recorded
+        run.more_metrics += tuple(ordered[MAX_METRICS:])
+        run.curves = {name: run.curves[name] for name in ordered[:MAX_METRICS]}
 
 
 def _finished_runs(
@@ -226,13 +253,13 @@ def _finished_runs(
     by_task: dict[str, list[ForeignRun]] = {}
     for run in runs:
         by_task.setdefault(run.task, []).append(run)
-    _check_objective(runs, mapping.options.objective)
     finished: list[FinishedRun] = []
     for task, group in by_task.items():
         objective = map_objective(task, group, mapping)
-        if objective is None:
-            for run in group if not any(run.curves for run in group) else []:
-                skipped.add(SkippedRecord("has no metric", "/".join(run.key), is_bad=False))
+        if objective is None or isinstance(objective, str):
+            has_none = objective is None and not any(run.curves for run in group)
+            for run in group if objective is not None or has_none else []:
+                skipped.add(SkippedRecord(objective or "has no metric", "/".join(run.key), is_bad=False))
             continue
         ranges = [(min(values), max(values)) for run in group if (values := _finite(run.curves.get(objective[0])))]
         unit = unit_of(task, objective[0], ranges, mapping)
@@ -246,16 +273,23 @@ def _finished_runs(
                 skipped.add(done)
             else:
                 finished.append(done)
+        _note_better_values(task, objective, [run for run in finished if run.task == task], mapping)
     return finished
 
 
-def _check_objective(runs: Sequence[ForeignRun], objective: str | None) -> None:
-    logged = list(dict.fromkeys(name for run in runs for name in run.curves))
-    if objective is not None and logged and objective not in logged:
-        close = difflib.get_close_matches(objective, logged, 1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        raise InvalidArgumentError(
-            f"An objective must be a metric that was recorded, but there is no {objective!r}; recorded were: {shortened(logged)}.{meant}"
+def _note_better_values(task: str, objective: tuple[str, str], runs: Sequence[FinishedRun], mapping: SourceMapping) -> None:
+    """Note where a tool gives another outcome than the best value of the curve."""
+    if mapping.options.outcome is not None:
+        return
+    best = max if objective[1] == "max" else min
+    n_better = 0
+    for run in runs:
+        values, given = _finite(run.curves.get(objective[0])), _finite(run.outcome)
+        n_better += bool(values and given and best(values + given) != given[-1])
+    if n_better:
+        mapping.notes.append(
+            f"task {task!r}: the outcome is what the tool gives; {n_better} of {len(runs)} runs had a better {objective[0]!r} on the way, "
+            "which --outcome best takes"
         )
 
 
@@ -290,8 +324,10 @@ def _finished_run(
         return SkippedRecord(f"has no value of {metric!r}", where, is_bad=False)
     if unit == "fraction" and any(value > 1 for value in _finite(curves.get(metric))):
         return SkippedRecord(f"has values of {metric!r} above 1, which is set to be a fraction", where)
+    outcome = _outcome_of(run, metric, mapping.options.outcome)
     if factor != 1.0 and metric in curves:
-        curves[metric] = with_fields(curves[metric], values=[value * factor for value in curves[metric].values])
+        curves[metric] = _scaled(curves[metric], factor)
+        outcome = None if outcome is None else _scaled(outcome, factor)
     hparams, names = stored_hparams(run, mapping)
     done = FinishedRun(
         id=run_id(kind, run),
@@ -311,9 +347,22 @@ def _finished_run(
         error=run.error,
         model_class=run.model_class,
         n_parameters=run.n_parameters,
+        outcome=outcome,
     )
     facts = {"importer": kind, "place": place, "run": where, **run.facts, **({} if unit is None else {"unit": unit})}
     return with_fields(done, description={"origin": {**facts, "digest": _digest_of(done)}})
+
+
+def _outcome_of(run: ForeignRun, metric: str, given: str | None) -> Curve | None:
+    """Return what the outcome is taken of, None for the objective's curve."""
+    curve = run.curves.get(metric)
+    if given == "last" and curve is not None:
+        return Curve(curve.steps[-1:], curve.values[-1:])
+    return run.outcomes.get(metric) if given is None else None
+
+
+def _scaled(curve: Curve, factor: float) -> Curve:
+    return with_fields(curve, values=[value * factor for value in curve.values])
 
 
 def stored_hparams(run: ForeignRun, mapping: SourceMapping) -> tuple[dict[str, Any], dict[str, str]]:
@@ -349,7 +398,10 @@ def run_id(kind: str, run: ForeignRun) -> str:
 
 def _digest_of(run: FinishedRun) -> str:
     curves = {name: [*map(list, (curve.steps, map(repr, curve.values)))] for name, curve in sorted(run.curves.items())}
-    values = [run.task, run.objective, run.direction, str(run.status), run.error, run.epochs_reached, sorted(run.names.items()), curves]
+    values: list[Any] = [run.task, run.objective, run.direction, str(run.status), run.error, run.epochs_reached]
+    values += [sorted(run.names.items()), curves]
+    if run.outcome is not None:
+        values.append([*map(list, (run.outcome.steps, map(repr, run.outcome.values)))])
     hparams = {name: encode_value(value, name) for name, value in sorted(run.hparams.items())}
     return hashlib.sha256(json.dumps([values, hparams]).encode()).hexdigest()[:16]
 

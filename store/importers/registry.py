@@ -53,7 +53,7 @@ class About:
     extra: str = ""
 
 
-def option(flag: str, metavar: str, help: str, *, parse: Callable[[str], Any] = str, default: Any = None) -> Any:
+def option(flag: str, metavar: str, help: str, *, parse: Callable[[str], Any] = str, default: Any = None, is_repeated: bool = False) -> Any:
     """Return a field of a source that is an option of its command.
 
     Args:
@@ -62,8 +62,9 @@ def option(flag: str, metavar: str, help: str, *, parse: Callable[[str], Any] = 
         help: What it does, in a sentence.
         parse: Makes the value of its text.
         default: The value without it.
+        is_repeated: Whether it may be given several times; the value is then a tuple.
     """
-    return field(default=default, metadata={"flag": flag, "metavar": metavar, "help": help, "parse": parse})
+    return field(default=default, metadata={"flag": flag, "metavar": metavar, "help": help, "parse": parse, "is_repeated": is_repeated})
 
 
 def options_of(source: Any) -> Iterator[Field[Any]]:

@@ -63,6 +63,7 @@ class FinishedRun:
         model_class: Class name of the model.
         model_family: ``mlp cnn rnn transformer other``.
         n_parameters: Number of the model's parameters.
+        outcome: What its tool gives as the outcome, in the place of the best value of its curve; empty: it gives none.
     """
 
     id: str
@@ -84,6 +85,7 @@ class FinishedRun:
     model_class: str | None = None
     model_family: str | None = None
     n_parameters: int | None = None
+    outcome: Curve | None = None
 
 
 def write_finished_runs(
@@ -194,7 +196,8 @@ def _run_row(run: FinishedRun, original_task_id: str, task_id: str) -> dict[str,
         )
     last, best, best_step = float(curve.values[-1]), None, None
     is_max = run.direction == Direction.MAX
-    for step, value in zip(curve.steps, curve.values, strict=True):
+    deciding = curve if run.outcome is None else run.outcome
+    for step, value in zip(deciding.steps, deciding.values, strict=True):
         # `value - value` is 0 for finite numbers only; a call for each of millions of values would take most of the time.
         if value - value == 0 and (best is None or (value > best if is_max else value < best)):
             best, best_step = float(value), int(step)

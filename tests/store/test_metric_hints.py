@@ -28,4 +28,5 @@ def test_only_names_that_work_are_offered_and_the_nearest_comes_first(
 
 
 def test_a_name_that_says_no_direction_is_offered_with_one() -> None:
-    assert (as_arguments("val_acc"), as_arguments("quux")) == ("'val_acc'", "'quux', direction='max'")
+    assert as_arguments("val_acc") == "objective='val_acc'"
+    assert as_arguments("quux") == "objective='quux' with direction='min' or 'max'"

@@ -155,3 +155,11 @@ def test_what_defines_the_objective_is_not_tuned_for_it(history: History) -> Non
     by_itself = recommend(history, PLAIN, {"label_smoothing_factor": [0.0, 0.1, 0.2]})[0]
     assert by_itself.decision is Decision.ABSTAIN
     assert by_itself.reason == "label_smoothing_factor: it changes what val_loss means, so its values cannot be compared"
+
+
+def test_a_task_that_was_split_off_by_hand_is_no_sibling(history: History) -> None:
+    kept, moved = train(history, PLAIN, RATES[:2])
+    history.split_task([moved], "cleaned")
+    assert [task.name for task in learning_table(history).tasks if task.run_ids == (moved,)] == ["cleaned"]
+    assert asked(history).run_ids == (kept,)
+    assert not recommend(history, "cleaned", SPACE)[0].evidence.n_siblings

@@ -33,3 +33,23 @@ def fixture(tmp_path: Path) -> Callable[[str], Path]:
         return target
 
     return unpacked
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an empty database of MLflow; making one takes it seconds."""
+    tracking = pytest.importorskip("mlflow.tracking", reason="mlflow is an extra")
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    tracking.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def new_mlflow(empty_mlflow: Path, tmp_path: Path) -> Callable[[str], Path]:
+    """Return what makes an empty database of MLflow under a name."""
+
+    def made(name: str) -> Path:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        return shutil.copy(empty_mlflow, tmp_path / name)
+
+    return made

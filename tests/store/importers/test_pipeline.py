@@ -161,7 +161,7 @@ def test_percent_is_converted_where_the_task_has_fractions_already(history: Hist
     with history.start_run(task="t", hparams={"lr": 0.1}, objective="val_acc") as own:
         own.log(val_acc=0.8)
     report = import_source(history, Listed([run(1, 90.0), run(2, 70.0)]))
-    assert report.notes == ["task 't': 'val_acc' is percent here and fraction in the history: converted to fraction"]
+    assert report.notes[0] == "task 't': 'val_acc' is percent here and fraction in the history: converted to fraction"
     assert sorted(found.objective_best or 0.0 for found in history.runs()) == pytest.approx([0.7, 0.8, 0.9])
     again = import_source(history, Listed([run(1, 90.0), run(2, 70.0)]))
     assert (again.n_new, again.n_updated) == (0, 0)

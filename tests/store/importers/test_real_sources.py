@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Callable
@@ -81,6 +82,9 @@ CASES = [
     ),
 ]
 
+FIRST_IDS = json.loads((Path(__file__).resolve().parents[2] / "fixtures" / "importers" / "ids.json").read_text())
+"""Fixture -> the ids its runs got from the first version: a source imported by it is known, and never imported a second time."""
+
 
 def needs(case: Case) -> None:
     if case.make is TensorBoardSource:
@@ -98,6 +102,7 @@ def test_a_source_is_imported_as_it_ended_and_twice_adds_nothing(history: Histor
     if case.learning_rates:
         assert sorted(run.hparams["learning_rate"] for run in history.runs()) == list(case.learning_rates)
     before = (history.state(), repr(history.runs()))
+    assert sorted(run.id for run in history.runs()) == FIRST_IDS[case.name]
     again = import_source(history, source, case.options)
     assert (again.n_new, again.n_updated, again.n_known, again.n_values) == (0, 0, report.n_new, 0)
     assert (history.state(), repr(history.runs())) == before
@@ -214,7 +219,7 @@ def test_mlflow_parameters_get_their_types_and_credentials_stay_outside(history:
     assert math.isnan(history.metrics(of(history, run_name="run-1").id, "val/acc")[-1].value)
     assert math.isinf(history.metrics(of(history, run_name="run-3").id, "train_loss")[-1].value)
     assert sorted(reason for reason, _, _ in report.left_out) == [
-        "is still running; import it again once it has ended",
+        "did not end, and wrote nothing for a day or more",
         "was deleted in MLflow",
     ]
 
@@ -306,10 +311,11 @@ def test_hyperparameterhunter_experiments_have_their_scores_and_the_leaderboard_
 
 def test_a_tracking_uri_gives_what_its_file_gives(history: History, fixture: Unpack, tmp_path: Path) -> None:
     pytest.importorskip("mlflow", reason="mlflow is an extra")
-    from store.importers.mlflow_tracking import _server_runs
+    from store.importers.mlflow_tracking import _Experiments, _server_runs
 
     path = fixture("mlflow.db.gz")
-    asked = {record.key: record for record in _server_runs(f"sqlite:///{path}", lambda share, text: None) if isinstance(record, ForeignRun)}
+    records = _server_runs(f"sqlite:///{path}", _Experiments(()), lambda share, text: None)
+    asked = {record.key: record for record in records if isinstance(record, ForeignRun)}
     read = {record.key: record for record in MlflowSource(str(path)).read(lambda share, text: None) if isinstance(record, ForeignRun)}
     assert len(read) == 5
     for key, record in read.items():
