@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metahp_tuning.host import Host, TuningRequest, setting_name
+from metahp_tuning.ineffective import found_ineffective
 from metahp_tuning.lazy_history import LazyHistory, PendingRecommendation
 from metahp_tuning.limits import batch_limits
 from metahp_tuning.messages import nothing_changed, nothing_left_message, start_message
 from metahp_tuning.other_tasks import runs_of_near_task
 from metahp_tuning.precedence import Change, Kept, Setting, rewritable
-from metahp_tuning.recommendation_query import TuningProblem, earlier_objective, planned_changes, query_meta_model
+from metahp_tuning.recommendation_query import TuningProblem, earlier_objective, planned_changes, query_meta_model, with_earlier_definition
 from metahp_tuning.resumption import plan_resumption
 from metamodel.evidence_floor import without_history
 from metamodel.recommendation import Decision, Recommendation, load_recommendation, save_recommendation
@@ -179,6 +180,14 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
             return TuningDecision(message=nothing_changed(f"the objective is not known. {host.unknown_objective_hint}"))
         description = description.with_objective(found[0], found[1].value)
         notes.insert(0, f"The objective {found[0]} ({found[1].value}) is that of earlier runs of this task.")
+    if not history.is_new:
+        description = with_earlier_definition(history.history, description, host.unknown_definition)
+    variant = host.variant()
+    if not pinned and not history.is_new and request.space is None:
+        kept += found_ineffective(history.history, description, variant, allowed)
+        allowed = {name: setting for name, setting in allowed.items() if name not in {item.name for item in kept}}
+        if not allowed:
+            return TuningDecision(message=nothing_left_message("", kept))
     layout = host.layout()
     limits = [] if layout is None else batch_limits(history, description, layout.world_size, host.precision)
     problem = TuningProblem(
@@ -189,7 +198,7 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
         layout=layout,
         current={raw: plain_value(value) for raw, value in host.current().items()},
         mode=request.query_mode,
-        variant=host.variant(),
+        variant=variant,
         max_fit_s=max(_MIN_FIT_S, request.max_startup_s - (time.monotonic() - started)),
         planned_epochs=host.planned_epochs(description),
     )
