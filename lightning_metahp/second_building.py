@@ -31,7 +31,8 @@ from torch import nn
 from lightning_metahp.settings import hparams_of
 from lightning_metahp.source_reads import is_framework_class, later_reads
 from metahp_tuning.class_source import class_tree, is_library_class
-from metahp_tuning.task_description import parameter_count, preserved_rng
+from metahp_tuning.random_states import preserved_rng
+from metahp_tuning.task_description import parameter_count
 from store.values import same_value
 
 MAX_BUILDING_S = 0.5

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import loaders_in
 from lightning_metahp.trainer_internals import overrides, validation_source
-from metahp_tuning.task_description import preserved_generators, preserved_rng
+from metahp_tuning.random_states import preserved_generators, preserved_rng
 from metamodel.data.task import TaskDescription
 
 _log = logging.getLogger(__name__)
