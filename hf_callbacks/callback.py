@@ -19,7 +19,8 @@ from hf_callbacks.arguments import RecordedHParams, read_arguments
 from hf_callbacks.checkpoint_note import note_of_run, stored_run_at, stored_run_of
 from hf_callbacks.divergence_watch import DivergenceWatch
 from hf_callbacks.in_force import InForce, not_applied, optimizer_maker, put_in_force, read_back
-from hf_callbacks.objective import EVALUATION_PREFIX, EvaluationObjective, check_objective, find_objective_or_none
+from hf_callbacks.loss_settings import LOSS, loss_of
+from hf_callbacks.objective import EVALUATION_PREFIX, EvaluationObjective, as_evaluated, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Provenance, Target, provenance_of, write_provenance
 from hf_callbacks.setfit_arguments import named_as_setfit, pass_note_on, recorded_of_setfit
 from hf_callbacks.setfit_watch import setfit_objective, watch_setfit
@@ -33,7 +34,7 @@ from metahp_tuning.model_description import describe_model, describe_variant
 from metahp_tuning.resumption import StoredRun, start_or_continue
 from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
 from store.recording.exception_hook import ExceptionHook, last_caught_exception
-from store.statuses import RunStatus
+from store.statuses import RunStatus, Source
 from store.switches import is_off
 from store.user_warnings import warn_user
 
@@ -215,6 +216,9 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             model=model,
         )
         hyperparameters = put_in_force(found, args, read_model_config(model, read_arguments(args)), state)
+        loss = None if trainer is None or setfit_args is not None else loss_of(trainer)
+        if loss is not None:
+            hyperparameters.put(LOSS, loss, Source.USER)
         observed = found.observed
         if setfit_args is not None:
             hyperparameters, observed = recorded_of_setfit(setfit_args, hyperparameters), named_as_setfit(observed)
@@ -328,6 +332,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
 
         target = self._target(args)
         objective = setfit_objective(target) or find_objective_or_none(args, target.objective, target.direction)
+        objective = objective if target.objective else as_evaluated(objective, trainer)
         given, train_dataset, eval_dataset = task_inputs(trainer, args, loader)
         description = describe_task(
             given,
@@ -406,7 +411,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         if self._recorder is None:
             return
         self._watch.see(values)
-        metrics = {name: value for name, value in values.items() if name not in _PROGRESS_NAMES}
+        metrics = self._objective.completed({name: value for name, value in values.items() if name not in _PROGRESS_NAMES})
         # eval_on_start looks at a model that was not trained yet: stored, but no outcome of these hyperparameters.
         is_outcome = state.global_step > 0
         self._has_outcome |= is_outcome and self._recorder.objective in metrics
@@ -417,7 +422,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         after = self._after
         if after is None or after.state() is not state or not metrics:
             return
-        found = {name: value for name, value in metrics.items() if name not in _PROGRESS_NAMES}
+        found = after.objective.completed({name: value for name, value in metrics.items() if name not in _PROGRESS_NAMES})
         if after.recorder.objective is None and after.objective.is_late and after.objective.name in found:
             after.recorder.update(objective=after.objective.name, direction=after.objective.direction)
         is_outcome = not after.has_outcome and after.recorder.objective in found

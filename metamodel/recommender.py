@@ -174,7 +174,7 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
     if space is None and request.candidates is None:
         seen = (*sources.tasks, *sources.starter_tasks)
         allowed = None if request.allowed is None else {canonical_name(name) for name in request.allowed}
-        found, not_advised = space_from_history(target, seen, current, allowed)
+        found, not_advised = space_from_history(target, seen, current if request.current else {}, allowed)
         space = limited(found, request.limits)
         sources = select_sources(table, target, siblings, frozenset(space), description, current, kind)
     if target is not None and space is not None:
@@ -277,10 +277,7 @@ def _task_id(history: History, task: str | TaskDescription | None) -> str | None
     try:
         return history.task(task if isinstance(task, str) else task_id_of(identity)).id
     except UnknownTaskError as error:
-        known = [known.name for known in history.tasks()] if isinstance(task, str) else []
-        if isinstance(task, str) and known.count(task) > 1:
-            raise
-        if isinstance(task, str) and nearest(task, known):
+        if isinstance(task, str) and nearest(task, [known.name for known in history.tasks()]):
             warn_user(f"{error} Until then the answer is for a new task; TaskDescription(name={task!r}) means one.")
         return task_id_of(identity)
 

@@ -92,6 +92,27 @@ def find_run_id(connection: sqlite3.Connection, run_id: str) -> str:
     raise UnknownRunError(f"The history has no run {run_id!r}; {known}. Use an id from 'metahp runs'.")
 
 
+def read_last_rewrite(connection: sqlite3.Connection, task_id: str, variant: str | None, name: str) -> tuple[str, Any, Any] | None:
+    """Return the newest run of a task and a model's source in which a recommendation rewrote a hyperparameter.
+
+    Returns:
+        Id of the run, the value that was written, and the one that was in force; None where there is no such run. What a checkpoint or a
+        limit decided instead does not count.
+    """
+    row = connection.execute(
+        "SELECT runs.id, recommendations.changes_json, COALESCE(hparams.observed_json, hparams.value_json) AS observed_json FROM runs "
+        "JOIN recommendations ON recommendations.id = runs.recommendation_id "
+        "JOIN json_each(recommendations.changes_json) AS change ON json_extract(change.value, '$.name') = ?3 "
+        "JOIN hparams ON hparams.run_id = runs.id AND hparams.name = ?3 "
+        "WHERE runs.task_id = ?1 AND runs.variant IS ?2 AND hparams.source NOT IN ('resume', 'constraint') ORDER BY runs.id DESC LIMIT 1",
+        (task_id, variant, name),
+    ).fetchone()
+    if row is None:
+        return None
+    written = next(change["new"] for change in decode_value(row["changes_json"]) if change["name"] == name)
+    return row["id"], written, decode_value(row["observed_json"])
+
+
 def find_task_id(connection: sqlite3.Connection, name_or_id: str, *, follow: bool = True) -> str:
     """Return the id of the one task that an id, a name or the beginning of an id names, after merges.
 
