@@ -23,6 +23,7 @@ from compare_baselines.methods.metahp import MetaHP
 from compare_baselines.replay.protocol import Benchmark
 from compare_baselines.replay.scenarios import with_scenario
 from metamodel import recommend
+from metamodel.data.run_groups import RunGroups
 from metamodel.gp.calibration import LEVELS, N_TARGET_RUNS
 from metamodel.recommendation import Decision
 from store.hyperparameters import GLOBAL_BATCH_SIZE
@@ -104,7 +105,7 @@ def _predict(method: MetaHP, configs: Sequence[Mapping[str, Any]], values: np.nd
     for n_own in N_TARGET_RUNS:
         rng = np.random.default_rng([seed, n_own])
         own = rng.choice(len(values), n_own, replace=False)
-        posterior = model.posterior(TargetTaskData(inputs[own], values[own], np.ones(n_own, dtype=bool)), method._task, 0, None)
+        posterior = model.posterior(TargetTaskData(inputs[own], values[own], RunGroups.asked(n_own)), method._task, 0, None)
         rest = np.setdiff1d(np.arange(len(values)), own)
         asked = rng.choice(rest, min(len(rest), CANDIDATES_OF_INTERVALS), replace=False)
         mean, variance = posterior.predict(inputs[asked]).mixture()

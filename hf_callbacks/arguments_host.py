@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_callbacks.arguments import (
     argument_values,
@@ -25,10 +25,14 @@ from hf_callbacks.arguments import (
 )
 from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import EVERY_FIELD, fixed_fields
-from hf_callbacks.objective import EvaluationObjective, find_objective
+from hf_callbacks.loss_settings import LOSS
+from hf_callbacks.model_path import without_weights
+from hf_callbacks.objective import EvaluationObjective, as_evaluated, find_objective
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
 from hf_callbacks.space_checks import WARM_UP_NAMES, check_names, check_values, with_warm_up_named
 from hf_callbacks.trainer_description import describe_task, read_model_config
+from hf_callbacks.trainer_inputs import given_arguments
+from hf_callbacks.trainer_kind import library_of
 from metahp_tuning.configured_values import model_settings
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import PlainHost, TuningRequest
@@ -52,9 +56,10 @@ class ArgumentsHost(PlainHost):
         args: The arguments as they would be without us.
         request: What the user asks for.
         explicit: Fields passed as keywords.
-        model: The model, None if it does not exist yet.
+        model: The model or the path of its weights, None if it does not exist yet.
         train_dataset: Training data, None if unknown.
         eval_dataset: Validation data, None if unknown.
+        trainer: The Trainer, None before there is one.
 
     Attributes:
         result: The arguments that were made; None where the user's own stay as they are.
@@ -72,20 +77,33 @@ class ArgumentsHost(PlainHost):
         request: TuningRequest,
         *,
         explicit: frozenset[str] = frozenset(),
-        model: nn.Module | None = None,
+        model: nn.Module | str | None = None,
         train_dataset: object = None,
         eval_dataset: object = None,
+        trainer: Trainer | None = None,
     ) -> None:
         self.args = args
         self.result: TrainingArguments | None = None
         self._request = request
         self._explicit = explicit
-        self._model = model
+        self._model = without_weights(model, args)
+        self._trainer = trainer
         self._datasets = (train_dataset, eval_dataset)
         self._objective: EvaluationObjective = find_objective(args, request.objective, request.direction)
+        if request.objective is None and trainer is not None:
+            self._objective = as_evaluated(self._objective, trainer)
+        elif request.objective is None and eval_dataset is None and self._is_by_evaluator():
+            self._objective = EvaluationObjective()
+            self.unknown_objective_hint = "Pass eval_dataset= as for the Trainer, or as objective= the metric of its evaluator."
+        # Before there is a Trainer, a loss that it is given is unknown.
+        self.unknown_definition = () if trainer is not None else (LOSS,)
         self._stored: StoredRun | None = None
         missing = [f"{name}=" for name, value in (("model", model), ("train_dataset", train_dataset)) if value is None]
         self.unknown_task_hint = f"Pass {' and '.join(missing) or 'task='} so that the task can be recognised."
+
+    def _is_by_evaluator(self) -> bool:
+        """Say whether the Trainer may evaluate by an evaluator only, which then tells the objective."""
+        return library_of(self.args) == "sentence_transformers" and self.args.metric_for_best_model is None
 
     def check(self, request: TuningRequest) -> TuningRequest:
         """Check names and values against the fields, with the warm-up under the name of what is meant: a share or steps."""
@@ -134,12 +152,13 @@ class ArgumentsHost(PlainHost):
         """Describe what is trained."""
         train_dataset, eval_dataset = self._datasets
         return describe_task(
-            self.args,
+            self.args if self._trainer is None else given_arguments(self._trainer),
             model=self._model,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             task=self._request.task,
             objective=self._objective,
+            trainer=self._trainer,
         )
 
     def layout(self) -> BatchLayout | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -19,20 +18,25 @@ from transformers.trainer_callback import ExportableState
 from hf_callbacks.arguments import RecordedHParams, read_arguments
 from hf_callbacks.checkpoint_note import note_of_run, stored_run_at, stored_run_of
 from hf_callbacks.divergence_watch import DivergenceWatch
-from hf_callbacks.in_force import InForce, not_applied, put_in_force, read_back
-from hf_callbacks.objective import EVALUATION_PREFIX, EvaluationObjective, check_objective, find_objective_or_none
+from hf_callbacks.in_force import InForce, not_applied, optimizer_maker, put_in_force, read_back
+from hf_callbacks.loss_settings import LOSS, loss_of
+from hf_callbacks.objective import EVALUATION_PREFIX, EvaluationObjective, as_evaluated, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Provenance, Target, provenance_of, write_provenance
+from hf_callbacks.setfit_arguments import named_as_setfit, pass_note_on, recorded_of_setfit
+from hf_callbacks.setfit_watch import setfit_objective, watch_setfit
 from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
 from hf_callbacks.trainer_description import describe_task, read_model_config
 from hf_callbacks.trainer_host import TrainerHost
+from hf_callbacks.trainer_inputs import note_inputs, note_prepared, task_inputs
 from metahp_tuning.host import check_request, check_task
 from metahp_tuning.lazy_history import PendingRecommendation
 from metahp_tuning.model_description import describe_model, describe_variant
 from metahp_tuning.resumption import StoredRun, start_or_continue
 from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
 from store.recording.exception_hook import ExceptionHook, last_caught_exception
-from store.statuses import RunStatus
+from store.statuses import RunStatus, Source
 from store.switches import is_off
+from store.user_warnings import warn_user
 
 if TYPE_CHECKING:
     import os
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
     from store import History, RunRecorder
 
 logger = logging.getLogger(__name__)
+
+note_inputs()
 
 _PROGRESS_NAMES = frozenset({"epoch", "step"})
 AFTER = "after_training/"
@@ -53,6 +59,8 @@ def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(hook)
     def guarded(self: MetaHPCallback, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         try:
+            if "st_args" in kwargs:  # SetFit shows its own arguments and model, and those of its first phase beside
+                args, kwargs = kwargs["st_args"], {**kwargs, "model": kwargs.get("st_model"), "setfit_args": args}
             hook(self, args, state, control, **kwargs)
         except Exception as error:
             self._complain(hook.__name__, error)
@@ -103,6 +111,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self.resumed_from: dict[str, Any] = {}
         self._has_own_optimizer = False
         self._has_complained = False
+        self._has_phases = False
         self._after: _AfterTraining | None = None
         self._beginning: tuple[Any] | None = None
         self._clear()
@@ -174,8 +183,10 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Note whether the user passed an optimizer: later the Trainer's own one cannot be distinguished from it. Watch the Trainer."""
         self._has_own_optimizer = kwargs.get("optimizer") is not None
-        if not is_off():
-            _watch_caller()
+        trainer = None if is_off() else _watch_caller()
+        if trainer is not None:
+            note_prepared(trainer)
+            watch_setfit()
 
     @_guarded
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -190,6 +201,10 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             return
         # auto_find_batch_size begins anew after exceptions, so that there only what leaves train() is an end.
         trainer = _watch_caller(is_training=not args.auto_find_batch_size)
+        setfit_args = kwargs.get("setfit_args")
+        if setfit_args is not None:
+            watch_setfit()
+            pass_note_on(setfit_args, args)
         model = kwargs.get("model")
         found = read_back(
             args,
@@ -197,10 +212,16 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             optimizer=kwargs.get("optimizer"),
             scheduler=kwargs.get("lr_scheduler"),
             loader=kwargs.get("train_dataloader"),
-            has_own_optimizer=self._has_own_optimizer,
+            optimizer_maker=optimizer_maker(trainer, self._has_own_optimizer),
             model=model,
         )
         hyperparameters = put_in_force(found, args, read_model_config(model, read_arguments(args)), state)
+        loss = None if trainer is None or setfit_args is not None else loss_of(trainer)
+        if loss is not None:
+            hyperparameters.put(LOSS, loss, Source.USER)
+        observed = found.observed
+        if setfit_args is not None:
+            hyperparameters, observed = recorded_of_setfit(setfit_args, hyperparameters), named_as_setfit(observed)
         self.resumed_from = note_of_run(args, self._run_id)
         if not state.is_world_process_zero:
             return
@@ -211,16 +232,15 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         else:
             if self._recorder is not None:
                 self._close_abandoned()
-            eval_dataset = getattr(trainer, "eval_dataset", None)
-            self._open(args, state, model, (_dataset_of(kwargs.get("train_dataloader")), eval_dataset), hyperparameters, stored)
+            self._open(args, state, model, trainer, hyperparameters, stored, loader=kwargs.get("train_dataloader"))
             if self._objective.problem is not None:
-                _warn(self._objective.problem, ObjectiveWarning)
+                warn_user(self._objective.problem, ObjectiveWarning)
         self._loaded = state.train_batch_size
         if self._recorder is not None:
-            self._recorder.observe(found.observed)
+            self._recorder.observe(observed)
             self.resumed_from = note_of_run(args, self._recorder.id)
         for sentence in not_applied(args, provenance_of(args), found):
-            _warn(sentence, NotAppliedWarning)
+            warn_user(sentence, NotAppliedWarning)
 
     @_guarded
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -260,9 +280,38 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         elif state.global_step < state.max_steps:
             status = RunStatus.STOPPED  # early stopping, or a search that pruned its trial
         self._record_length(args, state)
+        if self._has_phases:
+            self._ended_as = status
+        else:
+            self._end(state, status)
+
+    def phases_begin(self) -> None:
+        """Keep the run of the first phase open until the last one is over."""
+        self._has_phases = True
+
+    def phases_end(self, trainer: Trainer, error: BaseException | None) -> None:
+        """Close the run with what became of its phases."""
+        self._has_phases = False
+        try:
+            if self._recorder is not None and error is None:
+                self._end(trainer.state, self._ended_as)
+            elif self._recorder is not None:
+                self._close(error=error)
+        except Exception as problem:
+            self._complain("the end of the training", problem)
+
+    def evaluated(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Add what was evaluated outside of the Trainer to the run that it has trained."""
+        try:
+            self._log_after_end(trainer.args, trainer.state, metrics)
+        except Exception as problem:
+            self._complain("an evaluation", problem)
+
+    def _end(self, state: TrainerState, status: RunStatus | None) -> None:
         recorder, objective, has_outcome = self._recorder, self._objective, self._has_outcome
         self._close(status=status)
-        self._after = _AfterTraining(recorder, weakref.ref(state), objective, has_outcome)
+        if recorder is not None:
+            self._after = _AfterTraining(recorder, weakref.ref(state), objective, has_outcome)
 
     def _clear(self) -> None:
         vars(self).update(_fresh_state())
@@ -272,19 +321,27 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         args: TrainingArguments,
         state: TrainerState,
         model: nn.Module | None,
-        datasets: tuple[object, object],
+        trainer: Trainer | None,
         hyperparameters: RecordedHParams,
         stored: StoredRun | None,
         *,
+        loader: object = None,
         may_continue: bool = True,
     ) -> None:
         from store import History, open_history
 
         target = self._target(args)
-        objective = find_objective_or_none(args, target.objective, target.direction)
-        train_dataset, eval_dataset = datasets
+        objective = setfit_objective(target) or find_objective_or_none(args, target.objective, target.direction)
+        objective = objective if target.objective else as_evaluated(objective, trainer)
+        given, train_dataset, eval_dataset = task_inputs(trainer, args, loader)
         description = describe_task(
-            args, model=model, train_dataset=train_dataset, eval_dataset=eval_dataset, task=target.task, objective=objective
+            given,
+            model=model,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            task=target.task,
+            objective=objective,
+            trainer=trainer,
         )
         history = open_history(self.history, for_recording=True)
         self._opened = None if isinstance(self.history, History) else history
@@ -335,7 +392,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         args, model, state = trainer.args, trainer.model, TrainerState()
         hyperparameters = put_in_force(InForce(), args, read_model_config(model, read_arguments(args)), state)
         stored = stored_run_at(resume_from_checkpoint, args.output_dir)
-        self._open(args, state, model, (trainer.train_dataset, trainer.eval_dataset), hyperparameters, stored, may_continue=False)
+        self._open(args, state, model, trainer, hyperparameters, stored, may_continue=False)
 
     def _target(self, args: TrainingArguments) -> Target:
         """Return what this run is for: by the callback's own arguments first, else by those of ``autoconfig``."""
@@ -354,7 +411,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         if self._recorder is None:
             return
         self._watch.see(values)
-        metrics = {name: value for name, value in values.items() if name not in _PROGRESS_NAMES}
+        metrics = self._objective.completed({name: value for name, value in values.items() if name not in _PROGRESS_NAMES})
         # eval_on_start looks at a model that was not trained yet: stored, but no outcome of these hyperparameters.
         is_outcome = state.global_step > 0
         self._has_outcome |= is_outcome and self._recorder.objective in metrics
@@ -365,7 +422,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         after = self._after
         if after is None or after.state() is not state or not metrics:
             return
-        found = {name: value for name, value in metrics.items() if name not in _PROGRESS_NAMES}
+        found = after.objective.completed({name: value for name, value in metrics.items() if name not in _PROGRESS_NAMES})
         if after.recorder.objective is None and after.objective.is_late and after.objective.name in found:
             after.recorder.update(objective=after.objective.name, direction=after.objective.direction)
         is_outcome = not after.has_outcome and after.recorder.objective in found
@@ -410,7 +467,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         logger.debug("metahp failed in %s:", where, exc_info=error)
         if not self._has_complained:
             self._has_complained = True
-            _warn(
+            warn_user(
                 f"metahp could not log in {where}: {type(error).__name__}: {str(error).rstrip('.')}. "
                 "Training goes on; this run's record is incomplete.",
                 MetaHPWarning,
@@ -437,20 +494,6 @@ def _watch_caller(*, is_training: bool = False) -> Trainer | None:
 
 def _fresh_state() -> dict[str, Any]:
     """What a callback knows between two runs."""
-    nothing = dict.fromkeys(("_recorder", "_opened", "_hook", "_loaded", "_before", "_run_id", "_beginning"))
+    nothing = dict.fromkeys(("_recorder", "_opened", "_hook", "_loaded", "_before", "_run_id", "_beginning", "_ended_as"))
     watch, logged = DivergenceWatch(), (-1, frozenset[str]())
     return {**nothing, "_objective": EvaluationObjective(), "_has_outcome": False, "_started": 0.0, "_watch": watch, "_logged": logged}
-
-
-def _dataset_of(loader: Any) -> object:
-    """Return the data set behind a loader, unwrapped from the shard Accelerate makes of a stream."""
-    dataset = getattr(loader, "dataset", None)
-    return getattr(dataset, "dataset", dataset) if type(dataset).__name__ == "IterableDatasetShard" else dataset
-
-
-def _warn(sentence: str, category: type[Warning]) -> None:
-    """Warn; where warnings are errors, log instead: nothing of ours may end a training."""
-    try:
-        warnings.warn(sentence, category, stacklevel=4)
-    except Warning:
-        logger.warning("%s", sentence)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import TrainerState, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 
 from hf_callbacks.arguments import (
     WARM_UP,
@@ -19,8 +19,9 @@ from hf_callbacks.arguments import (
     warm_up_ratio,
 )
 from hf_callbacks.provenance import Provenance, provenance_of
+from hf_callbacks.trainer_kind import is_users_class
 from metahp_tuning.configured_values import read_model_value
-from metahp_tuning.task_description import read_optimizer, read_scheduler
+from metahp_tuning.optimizer_description import group_values, read_optimizer, read_scheduler, value_in_force
 from metamodel.explanation import format_value
 from store.hyperparameters import PER_DEVICE_BATCH_SIZE, REGISTRY, TRANSFORMERS, trainer_fields
 from store.statuses import Source
@@ -56,7 +57,7 @@ def read_back(
     optimizer: Any,
     scheduler: Any,
     loader: Any,
-    has_own_optimizer: bool,
+    optimizer_maker: str | None = None,
     model: Any = None,
 ) -> InForce:
     """Read what is in force at the start of training.
@@ -67,7 +68,7 @@ def read_back(
         optimizer: The optimizer, None if there is none.
         scheduler: The schedule, None if there is none.
         loader: The training loader, None if unknown.
-        has_own_optimizer: Whether the user passed the optimizer, so that the arguments do not describe it.
+        optimizer_maker: Who made the optimizer where not the Trainer did from the arguments, as a sentence; None where it did.
         model: The model, None if unknown; what was rewritten in it is read back from its modules.
     """
     observed: dict[str, Any] = {}
@@ -75,11 +76,12 @@ def read_back(
     sources: dict[str, Source] = {}
     details = _optimizer_details(optimizer)
     for row in (item for item in REGISTRY if item.group_key is not None and item.name in FIELDS_OF_TRAINER):
-        name, reading = FIELDS_OF_TRAINER[row.name], f"optimizer.{row.group_key}"
-        if isinstance(details.get(reading), int | float):
-            observed[name] = details[reading]
-        if has_own_optimizer:
-            reasons[name] = "the Trainer uses an optimizer you passed"
+        name = FIELDS_OF_TRAINER[row.name]
+        value = _setting_in_force(args, name, _group_values(optimizer, row.name))
+        if value is not None:
+            observed[name] = value
+        if optimizer_maker is not None:
+            reasons[name] = optimizer_maker
         elif state.global_step > 0:
             reasons[name] = "the optimizer's state comes from a checkpoint"
             sources[name] = Source.RESUME
@@ -96,7 +98,37 @@ def read_back(
         reasons[BATCH_FIELD] = "the loader was created with a different value"
         if args.auto_find_batch_size:
             reasons[BATCH_FIELD], sources[BATCH_FIELD] = "auto_find_batch_size lowered it", Source.CONSTRAINT
-    return InForce(details, observed, reasons, sources, details.get("optimizer.class") if has_own_optimizer else None)
+    return InForce(details, observed, reasons, sources, None if optimizer_maker is None else details.get("optimizer.class"))
+
+
+def optimizer_maker(trainer: Trainer | None, has_own_optimizer: bool) -> str | None:
+    """Return who made a Trainer's optimizer, as a sentence; None where the Trainer did, from its arguments."""
+    if has_own_optimizer:
+        return "the Trainer uses an optimizer you passed"
+    if trainer is None:
+        return None
+    if getattr(trainer, "optimizer_cls_and_kwargs", None) is not None:
+        return "the Trainer uses the optimizer_cls_and_kwargs you passed"
+    made_by = (cls for cls in type(trainer).__mro__ if not {"create_optimizer", "get_optimizer_cls_and_kwargs"}.isdisjoint(vars(cls)))
+    owner = next(made_by, Trainer)
+    return f"{owner.__name__} makes the optimizer in a method of its own" if is_users_class(owner) else None
+
+
+def _setting_in_force(args: TrainingArguments, name: str, values: list[float]) -> float | None:
+    """Return the argument where the parameter groups have it or follow from it, else what the first of them has."""
+    setting = getattr(args, name)
+    if len(set(values)) <= 1 or not isinstance(setting, int | float):
+        return values[0] if values else None
+    rewrite = provenance_of(args).rewrite_in_force(name, setting)
+    before = None if rewrite is None else rewrite.requested
+    return value_in_force(values, setting, before if isinstance(before, int | float) else None)
+
+
+def _group_values(optimizer: Any, name: str) -> list[float]:
+    """Return the values of the parameter groups that have parameters; biases and norms, exempt from decay, tell nothing of its setting."""
+    groups = getattr(getattr(optimizer, "optimizer", optimizer), "param_groups", [])  # Accelerate wraps the optimizer
+    values = group_values([group for group in groups if group.get("params")] or groups, name)
+    return [value for value in values if value] or values if name == "weight_decay" else values
 
 
 def _schedule_readings(args: TrainingArguments, state: TrainerState, details: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transformers import Trainer
@@ -37,6 +37,15 @@ class TrainWatcher:
 
     def train_failed(self, trainer: Trainer, error: BaseException) -> None:
         """Take note of the exception that is about to leave ``train()``, whose loop may not have begun."""
+
+    def phases_begin(self) -> None:
+        """Take note that the next ``train()`` is the first phase of a longer training."""
+
+    def phases_end(self, trainer: Trainer, error: BaseException | None) -> None:
+        """Take note that all phases are over, or which exception is about to leave them."""
+
+    def evaluated(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Take note of what was evaluated outside of the Trainer, after its training."""
 
 
 def calling_trainer() -> Trainer | None:
@@ -77,17 +86,24 @@ def _watched_class(base: type[Trainer]) -> type[Trainer]:
     def train(self: Any, *args: Any, **kwargs: Any) -> Any:
         resume = args[0] if args else kwargs.get("resume_from_checkpoint")
         trial = args[1] if len(args) > 1 else kwargs.get("trial")
-        for watcher in _watchers(self):
+        for watcher in watchers_of(self):
             watcher.before_train(self, resume, trial)
         try:
             return base.train(self, *args, **kwargs)
         except BaseException as error:
-            for watcher in _watchers(self):  # asked again: a resumed training may have restored its callbacks
+            for watcher in watchers_of(self):  # asked again: a resumed training may have restored its callbacks
                 watcher.train_failed(self, error)
             raise
 
+    return like(base, {"__reduce_ex__": reduced_as(base), "train": train})
+
+
+def reduced_as(base: type[Any]) -> Callable[..., Any]:
+    """Return a ``__reduce_ex__`` for a subclass of ours, so that pickles name the user's own class."""
+    reduce_base: Any = base.__reduce_ex__
+
     def reduce(self: Any, protocol: Any) -> Any:
-        reduced = base.__reduce_ex__(self, protocol)
+        reduced = reduce_base(self, protocol)
         if not isinstance(reduced, tuple):
             return reduced
         make, arguments, *rest = reduced
@@ -95,7 +111,7 @@ def _watched_class(base: type[Trainer]) -> type[Trainer]:
         make = object.__new__ if make is copyreg.__newobj__ else make  # type: ignore[attr-defined]
         return (make, tuple(base if item is type(self) else item for item in arguments), *rest)
 
-    return _like(base, {"__reduce_ex__": reduce, "train": train})
+    return reduce
 
 
 def _late_class(watched: type[Trainer]) -> type[Trainer]:
@@ -107,7 +123,7 @@ def _late_class(watched: type[Trainer]) -> type[Trainer]:
         return self.train(*args, **kwargs)
 
     methods = {name: getattr(watched, name) for name in _CALLED_BY_LOOP if hasattr(watched, name)}
-    return _like(watched, {"train": train, **{name: _reporting(method) for name, method in methods.items()}})
+    return like(watched, {"train": train, **{name: _reporting(method) for name, method in methods.items()}})
 
 
 def _reporting(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,19 +136,20 @@ def _reporting(method: Callable[..., Any]) -> Callable[..., Any]:
             # several data sets calls itself: who called the outer one decides.
             caller = sys._getframe(1)
             if caller.f_globals.get("__name__") == Trainer.__module__ and caller.f_code.co_name != method.__name__:
-                for watcher in _watchers(self):
+                for watcher in watchers_of(self):
                     watcher.train_failed(self, error)
             raise
 
     return call
 
 
-def _like(base: type[Trainer], namespace: dict[str, Any]) -> type[Trainer]:
+def like(base: type[Any], namespace: dict[str, Any]) -> type[Any]:
     """Return a subclass that looks like its base."""
     looks = {"__doc__": base.__doc__, "__module__": base.__module__, "__qualname__": base.__qualname__}
-    made: type[Trainer] = type(base.__name__, (base,), {**looks, **namespace})
+    made: type[Any] = type(base.__name__, (base,), {**looks, **namespace})
     return made
 
 
-def _watchers(trainer: Any) -> list[TrainWatcher]:
+def watchers_of(trainer: Any) -> list[TrainWatcher]:
+    """Return those of a Trainer's callbacks that are called around ``train()``."""
     return [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, TrainWatcher)]

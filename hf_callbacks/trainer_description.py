@@ -6,31 +6,31 @@ recommendation was made for.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from hf_callbacks.arguments import RecordedHParams
+from hf_callbacks.loss_settings import loss_settings
+from hf_callbacks.model_path import without_weights
 from hf_callbacks.objective import EvaluationObjective
-from metahp_tuning.configured_values import default_config
+from hf_callbacks.trainer_kind import kind_of_training
+from metahp_tuning.configured_values import base_model, default_config
+from metahp_tuning.data_description import describe_dataset
+from metahp_tuning.data_parts import data_sets, sample_count
+from metahp_tuning.data_schema import model_schema
 from metahp_tuning.model_description import adapter_settings, label_count, trainable_share
-from metahp_tuning.task_description import (
-    data_sets,
-    describe_dataset,
-    describe_module,
-    preserved_generators,
-    preserved_rng,
-    sample_count,
-)
+from metahp_tuning.objective_definition import objective_definition
+from metahp_tuning.random_states import preserved_generators, preserved_rng
+from metahp_tuning.task_description import describe_module
 from metamodel.data.task import TaskDescription
 from store.statuses import Source
+from store.values import same_value
 
-_LABEL_COLUMNS = frozenset({"label", "label_ids"})
 _N_SAMPLES = 8
 """Samples whose sequence length is looked at."""
 _CONFIG_NOISE = frozenset({"transformers_version", "name_or_path", "torch_dtype"})
@@ -39,21 +39,23 @@ _CONFIG_NOISE = frozenset({"transformers_version", "name_or_path", "torch_dtype"
 def describe_task(
     args: TrainingArguments,
     *,
-    model: nn.Module | None,
+    model: nn.Module | str | None,
     train_dataset: object,
     eval_dataset: object = None,
     task: str | TaskDescription | None = None,
     objective: EvaluationObjective,
+    trainer: Trainer | None = None,
 ) -> TaskDescription:
     """Describe what is trained.
 
     Args:
-        args: The training arguments; by them columns the model does not take are dropped or not.
-        model: The model, None if it does not exist yet.
-        train_dataset: The training data, as given to the Trainer or as its loader holds them.
+        args: The training arguments, as the user passed them; their class tells what kind of training it is.
+        model: The model, or the path of its weights; None if it does not exist yet.
+        train_dataset: The training data, as the user passes them to the Trainer.
         eval_dataset: The validation data; describe, do not identify.
         task: Explicit name or description; its identity wins.
         objective: The objective found.
+        trainer: The Trainer, None before there is one; tells more of the loss.
 
     Returns:
         The description; what could not be read is absent.
@@ -62,14 +64,26 @@ def describe_task(
         if task.objective is not None or objective.name is None:
             return task
         return task.with_objective(objective.name, objective.direction)
-    used = _used(args, train_dataset, model)
-    known = {**describe_dataset(used), "n_val": sample_count(eval_dataset)}
-    features = _sequence_length(data_sets(used)[0]) if known.get("input_shape") == (-1,) else {}
+    known = {**describe_dataset(train_dataset), "n_val": sample_count(eval_dataset)}
+    features = _sequence_length(data_sets(train_dataset)[0]) if known.get("input_shape") == (-1,) else {}
+    model = without_weights(model, args)
     if model is not None:
-        known |= {**describe_module(model), "n_classes": known.get("n_classes") or label_count(model)}
+        known |= {**describe_module(base_model(model) or model), "n_classes": known.get("n_classes") or label_count(model)}
         features |= {"trainable_share": trainable_share(model)}
     known["features"] = features
+    kind = kind_of_training(args)
+    of_model = {} if model is None else model_schema(model)
+    known["schema"] = {**of_model, **known.get("schema", {}), **({} if kind is None else {"training": kind})}
+    if isinstance(train_dataset, Mapping):
+        known["schema"]["sets"] = sorted(map(str, train_dataset))
+    known["comparability"] = {**_loss_in_model(model, objective), **loss_settings(args, trainer, objective.name)}
     return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
+
+
+def _loss_in_model(model: nn.Module | None, objective: EvaluationObjective) -> dict[str, Any]:
+    with suppress(Exception):  # a user's module may be anything
+        return objective_definition(objective.name, module=model)
+    return {}
 
 
 def read_model_config(model: nn.Module | None, into: RecordedHParams) -> RecordedHParams:
@@ -86,7 +100,7 @@ def read_model_config(model: nn.Module | None, into: RecordedHParams) -> Recorde
     for name, value in config.to_dict().items():
         if name.startswith("_") or name in _CONFIG_NOISE or not isinstance(value, bool | int | float | str):
             continue
-        source = Source.DEFAULT if name in defaults and defaults[name] == value else Source.USER
+        source = Source.DEFAULT if name in defaults and same_value(defaults[name], value) else Source.USER
         into.put(f"config.{name}" if name in into.values else name, value, source)
     return into
 
@@ -103,23 +117,3 @@ def _sequence_length(dataset: Any) -> dict[str, float]:
     except Exception:  # a user's data set may be anything
         return {}
     return {"sequence_length": float(max(lengths))} if lengths else {}
-
-
-def _used(args: TrainingArguments, dataset: Any, model: nn.Module | None) -> Any:
-    """Drop unused columns, in each data set of a dictionary."""
-    if isinstance(dataset, Mapping) and data_sets(dataset)[0] is not dataset:
-        return {name: _used_columns(args, part, model) for name, part in dataset.items()}
-    return _used_columns(args, dataset, model)
-
-
-def _used_columns(args: TrainingArguments, dataset: Any, model: nn.Module | None) -> Any:
-    """Drop the columns the Trainer will drop, from data sets that have columns: what remains is what its loader shows later."""
-    columns = getattr(dataset, "column_names", None)
-    if model is None or not args.remove_unused_columns or not isinstance(columns, list) or not hasattr(dataset, "remove_columns"):
-        return dataset
-    inner: Any = model.get_base_model() if hasattr(model, "peft_config") and hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    used = set(inspect.signature(inner.forward).parameters) | _LABEL_COLUMNS | set(args.label_names or ())
-    unused = [name for name in columns if name not in used]
-    with suppress(Exception):  # a user's data set may only look as if it could do this
-        return dataset.remove_columns(unused) if unused else dataset
-    return dataset

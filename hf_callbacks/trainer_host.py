@@ -17,6 +17,7 @@ from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.model_values import fixed_model_values, set_model_values, trainer_model_settings
 from hf_callbacks.provenance import Provenance, provenance_of, rewrites_of, write_provenance
+from hf_callbacks.trainer_inputs import given_datasets
 from metahp_tuning.configured_values import base_model
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import TuningRequest
@@ -43,15 +44,18 @@ class TrainerHost(ArgumentsHost):
 
     def __init__(self, trainer: Trainer, request: TuningRequest) -> None:
         # What a recommendation wrote before is no longer the default, so it is treated as user-set; one recommendation per run.
+        train_dataset, eval_dataset = given_datasets(trainer)
         super().__init__(
             trainer.args,
             request,
             explicit=provenance_of(trainer.args).explicit,
             model=trainer.model,
-            train_dataset=trainer.train_dataset,
-            eval_dataset=trainer.eval_dataset,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            trainer=trainer,
         )
-        self._trainer = trainer
+
+    _trainer: Trainer
 
     def resumed_run(self) -> StoredRun | None:
         """Return none: ``train()`` is told of a checkpoint, and then gives the values back."""
@@ -108,12 +112,12 @@ class TrainerHost(ArgumentsHost):
     @cached_property
     def _fixed(self) -> Mapping[str, str]:
         trainer = self._trainer
-        fixed = {**fixed_fields(trainer.args, is_built=True), **dict.fromkeys(_CONSUMED, "the Trainer used it when it was built")}
+        fixed = {**fixed_fields(trainer.args, is_built=True), **dict.fromkeys(_CONSUMED, "the Trainer used it when it was built; autoconfig() rewrites it before that")}
         if trainer.model is not None:
             fixed |= fixed_model_values(trainer.model, trainer.model_init, pretrained_name(trainer.model))
         # With model_init every train() makes a fresh optimizer from the arguments; without it an optimizer that exists stays.
         if trainer.optimizer is not None and trainer.model_init is None:
-            fixed |= dict.fromkeys(names_made_with_optimizer(), "the Trainer already has an optimizer")
+            fixed |= dict.fromkeys(names_made_with_optimizer(), "the Trainer already has an optimizer; call apply() before that is made")
         elif trainer.optimizer_cls_and_kwargs is not None:
             fixed |= dict.fromkeys(names_made_with_optimizer(), "you passed optimizer_cls_and_kwargs")
         return fixed

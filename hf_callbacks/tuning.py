@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -14,6 +15,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from hf_callbacks.arguments import restored, rewritten
 from hf_callbacks.arguments_host import ArgumentsHost
 from hf_callbacks.provenance import plain_class, provenance_of
+from hf_callbacks.setfit_arguments import is_setfit, is_setfit_class, restored_setfit
+from hf_callbacks.setfit_host import SetFitHost
 from hf_callbacks.train_watch import watch
 from hf_callbacks.trainer_host import TrainerHost
 from metahp_tuning.decision import tune
@@ -31,7 +34,7 @@ def autoconfig(
     args: TrainingArguments | None = None,
     /,
     *,
-    model: nn.Module | None = None,
+    model: nn.Module | str | None = None,
     train_dataset: object = None,
     eval_dataset: object = None,
     task: str | TaskDescription | None = None,
@@ -85,8 +88,9 @@ def autoconfig(
         return given
     request = check_request(space, task, objective, direction, history, keep, mode)
     earlier = provenance_of(given)
-    host = ArgumentsHost(
-        restored(given, earlier),  # a second call starts from the user's own values again, not from those of the first
+    restore: Callable[..., Any] = restored_setfit if is_setfit(given) else restored
+    host = (SetFitHost if is_setfit(given) else ArgumentsHost)(
+        restore(given, earlier),  # a second call starts from the user's own values again, not from those of the first
         request,
         explicit=earlier.explicit | frozenset(training_arguments),
         model=model,
@@ -134,10 +138,10 @@ def apply(
         MetaHPError: As ``autoconfig``.
     """
     if not isinstance(trainer, Trainer):
-        raise InvalidArgumentError(
-            f"apply needs a built transformers.Trainer, but got {type(trainer).__name__}. "
-            "Before there is one, use autoconfig on its arguments."
-        )
+        instead = "Before there is one, use autoconfig on its arguments."
+        if hasattr(type(trainer), "train_classifier"):
+            instead = "SetFit's is none; use trainer.args = autoconfig(trainer.args, model=..., train_dataset=...)."
+        raise InvalidArgumentError(f"apply needs a built transformers.Trainer, but got {type(trainer).__name__}. {instead}")
     if is_off():
         return None
     beside = _callback_beside(trainer)
@@ -150,14 +154,16 @@ def apply(
 
 def _build(args: TrainingArguments | None, args_class: type[TrainingArguments], keywords: dict[str, Any]) -> TrainingArguments:
     if args is not None:
-        if not isinstance(args, TrainingArguments):
+        if not isinstance(args, TrainingArguments) and not is_setfit(args):
             raise InvalidArgumentError(
                 f"The arguments to rewrite must be TrainingArguments or a subclass, but got {type(args).__name__}: {args!r:.80}. "
                 "Pass TrainingArguments(...), or only keywords: autoconfig(output_dir='out', model=model, train_dataset=data)."
             )
         _check_keywords(type(args), keywords)
+        if is_setfit(args):
+            return dataclasses.replace(args, **keywords) if keywords else args
         return rewritten(args, keywords) if keywords else args
-    if not (isinstance(args_class, type) and issubclass(args_class, TrainingArguments)):
+    if not (isinstance(args_class, type) and issubclass(args_class, TrainingArguments)) and not is_setfit_class(args_class):
         raise InvalidArgumentError(
             f"args_class must be TrainingArguments or a subclass, but got {args_class!r}. Pass the class, not an instance."
         )

@@ -11,15 +11,20 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_metahp.objective import Objective
-from lightning_metahp.settings import TRAINER_FIELDS
+from lightning_metahp.objective import Objective, named_objective
+from lightning_metahp.settings import TRAINER_FIELDS, plain_hparams, unchanged_hparams
+from metahp_tuning.data_description import describe_dataset, named_by_hparams
+from metahp_tuning.data_schema import model_schema
+from metahp_tuning.objective_definition import objective_definition
 from metahp_tuning.precedence import Setting
-from metahp_tuning.task_description import data_identity_hparams, describe_dataset, model_family, names_data, parameter_count, preserved_rng
+from metahp_tuning.random_states import preserved_rng
+from metahp_tuning.task_description import model_family, parameter_count
 from metamodel.data.task import TaskDescription
 from store.hyperparameters import names_in_optimizer_state
-from store.names import canonical_name, infer_direction, resolve_direction
+from store.names import canonical_name, infer_direction
 from store.statuses import Source
 
 _log = logging.getLogger(__name__)
@@ -126,23 +131,31 @@ def describe_config(
     """
     if isinstance(task, TaskDescription):
         return task
-    model_class, arguments = _resolved(config.get("model"), model_class)
-    hparams = data_identity_hparams({name: value for name, value in arguments.items() if names_data(name)}, tunable)
+    model_class, model_hparams = _resolved(config.get("model"), model_class)
+    model_hparams = plain_hparams(model) if isinstance(model, LightningModule) else model_hparams
     known: dict[str, Any] = {}
+    data_hparams: dict[str, Any] = {}
+    datamodule: Any = None
     namespace = config.get("data")
     if namespace is not None and data_class is not None:
         data_class, arguments = _resolved(namespace, data_class)
         with preserved_rng():
-            datamodule: Any = data_class(**{name: _made(value) for name, value in arguments.items()})
+            datamodule = data_class(**{name: _made(value) for name, value in arguments.items()})
             datamodule.prepare_data()
             datamodule.setup("fit")
             loader = datamodule.train_dataloader()
-        known = describe_dataset(getattr(loader, "dataset", loader))
-        hparams |= data_identity_hparams(dict(datamodule.hparams), tunable)
+        data_hparams = plain_hparams(datamodule)
+        known = describe_dataset(getattr(loader, "dataset", loader), {**model_hparams, **data_hparams}, tunable)
+    named = named_by_hparams(model_hparams, data_hparams, tunable, () if model is None else (model, datamodule))
     return TaskDescription(
-        **{key: value for key, value in known.items() if value is not None},
+        **{
+            **known,
+            "data_names": {**known.get("data_names", {}), **named["data_names"]},
+            "schema": {**({} if model is None else model_schema(model)), **known.get("schema", {})},
+            "fold": named["fold"],
+        },
         name=task,
-        data_hparams=hparams,
+        comparability=objective_definition(None, module=model, hparams=model_hparams, unchanged=unchanged_hparams(model_class)),
         model_class=model_class.__qualname__,
         model_family=None if model is None else model_family(model),
         n_parameters=None if model is None else parameter_count(model),
@@ -180,12 +193,12 @@ def monitored_in(config: Any) -> Objective | None:
         arguments = _argument(item, "init_args")
         monitor = _argument(arguments, "monitor")
         if kind in ("ModelCheckpoint", "EarlyStopping") and isinstance(monitor, str):
-            found.setdefault(kind, Objective(monitor, resolve_direction(monitor, _argument(arguments, "mode"))))
+            found.setdefault(kind, named_objective(monitor, _argument(arguments, "mode")))
         objective = _argument(arguments, "objective")
         if kind == "MetaHPCallback" and isinstance(objective, str):
             direction = _argument(arguments, "direction")
             if direction is not None or infer_direction(objective) is not None:
-                return Objective(objective, resolve_direction(objective, direction))
+                return named_objective(objective, direction)
     return found.get("ModelCheckpoint") or found.get("EarlyStopping")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 
+from lightning_metahp.second_building import UnrepeatableError, driven_numbers, forget
 from store.names import canonical_name
 from store.values import same_value
 
@@ -42,30 +43,45 @@ def layers_at(module: nn.Module, rate: Any) -> list[tuple[nn.Module, str]]:
     return [(layer, name) for layer, name in rate_holders(module) if same_value(float(getattr(layer, name)), rate)]
 
 
-def why_not(module: nn.Module, raw_name: str, rate: Any, others: Mapping[str, Any], *, is_attribute: bool) -> str | None:
-    """Say why the layers that hold a rate cannot be told, or None where they can.
-
-    Args:
-        module: The module, its layers made.
-        raw_name: Name of the rate.
-        rate: Its present value.
-        others: The module's other hyperparameters; one with the same rate makes its layers indistinguishable.
-        is_attribute: Whether the module has a hyperparameter of this name.
-    """
+def why_several(module: nn.Module) -> str | None:
+    """Say why layers that no hyperparameter made cannot be told apart, or None where they all have one rate."""
     known = rates(module)
-    if not is_attribute and len(known) > 1:
-        shown = ", ".join(f"{value:g}" for value in known)
+    shown = ", ".join(f"{value:g}" for value in known)
+    if len(known) > 1:
         return f"the layers have several rates ({shown}) and no hyperparameter says which one is meant; give the module an argument for it"
-    twins = sorted(
-        name for name, value in others.items() if name != raw_name and is_rate_name(name) and _is_number(value) and same_value(value, rate)
-    )
-    if twins:
-        return f"{' and '.join([raw_name, *twins])} have the same value, so their layers cannot be told apart"
-    if layers_at(module, rate):
-        return None
-    shown = ", ".join(f"{value:g}" for value in known) or "none"
-    return f"no layer drops with this rate (rates of the layers: {shown}); make the layers in configure_model(), or read it in forward()"
+    return None if known else "no layer drops; make the layers in configure_model(), or read it in forward()"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+_OTHER_RATE = 0.12345678901
+"""A rate that no module has by itself."""
+
+
+def driven_rates(
+    module: LightningModule, raw_name: str, old: Any, new: Any, *, is_built: bool
+) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return where in a module's layers a rate ended up: path and attribute -> what is there, and what belongs there for another rate.
+
+    Raises:
+        UnrepeatableError: If that cannot be known.
+    """
+    found = driven_numbers(module, raw_name, old, _OTHER_RATE, is_built=is_built)
+    if not found or same_value(new, _OTHER_RATE):
+        return found
+    try:
+        return driven_numbers(module, raw_name, old, new, is_built=is_built)
+    except UnrepeatableError:
+        # Without dropout many a module makes no layer for it; a layer with a rate of zero does the same.
+        if not all(same_value(there / old, other / _OTHER_RATE) for there, other in found.values()):
+            raise
+        return {place: (there, there / old * new) for place, (there, _) in found.items()}
+
+
+def why_unknown(module: LightningModule, raw_name: str, rate: Any, *, is_built: bool) -> str | None:
+    """Say why the layers that a rate made cannot be told, empty where it made none, None where they are known."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float):
+        return f"a rate is a number, and it is a {type(rate).__name__}"
+    forget(module)
+    try:
+        return None if driven_rates(module, raw_name, rate, _OTHER_RATE, is_built=is_built) else ""
+    except UnrepeatableError as error:
+        return f"which layers it made cannot be known: {error}"

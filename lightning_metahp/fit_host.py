@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
+from types import FunctionType
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp import dropout
 from lightning_metahp.fixed_settings import FitContext, why_fixed
-from lightning_metahp.guard import report, say, warn
+from lightning_metahp.guard import report, say
 from lightning_metahp.objective import Objective
 from lightning_metahp.ranks import agree, all_equal
-from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, loaded_batch_size, trainer_settings
+from lightning_metahp.run_length import planned_epochs
+from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, held_optimizers, loaded_batch_size, trainer_settings
 from lightning_metahp.sweeps import running_sweep
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
 from lightning_metahp.trainer_internals import Resume, loaders_passed_to_fit, optimizer_is_replaced
+from lightning_metahp.validation import comparable, planned_limit
 from lightning_metahp.write_targets import WriteTarget, apply_changes, fingerprint, undo
 from lightning_metahp.written_optimizer import written_optimizer
 from metahp_tuning.decision import TuningDecision
 from metahp_tuning.host import PlainHost, TuningRequest
 from metahp_tuning.messages import nothing_changed
+from metahp_tuning.optimizer_description import optimizer_name
 from metahp_tuning.precedence import Setting, check_names
 from metahp_tuning.resumption import StoredRun
 from metamodel.data.task import TaskDescription
 from metamodel.space.batch import BatchLayout
-from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, conservative_names
+from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, conservative_names, names_in_optimizer_state
 from store.names import canonical_name, canonical_names
+from store.user_warnings import warn_user
 
 _Answer = TypeVar("_Answer")
 
@@ -97,6 +102,8 @@ class FitHost(PlainHost):
         advice = "Use one of these names, or save_hyperparameters() with it."
         if optimizer_is_replaced(self._module):
             advice = "LightningCLI builds the optimizer itself, before any callback: use MetaHPCLI, which rewrites its arguments."
+        elif self._hidden_arguments:
+            advice = self._hidden_arguments
         is_reached = PER_DEVICE_BATCH_SIZE in settings
         names = [raw for raw in request.tunable if not (canonical_name(raw) == GLOBAL_BATCH_SIZE and is_reached)]
         check_names(names, available, where, advice)
@@ -152,9 +159,10 @@ class FitHost(PlainHost):
     def describe(self) -> TaskDescription:
         """Describe the task from a look at the data."""
         request = self._request
-        return describe_task(
+        description = describe_task(
             self._trainer, self._module, self._loaders, task=request.task, objective=self._objective, tunable=request.tunable
         )
+        return comparable(description, planned_limit(self._trainer, self._module), self._objective)
 
     @cached_property
     def _loaders(self) -> Any:
@@ -174,10 +182,15 @@ class FitHost(PlainHost):
         # Read anew: making the loaders may have set a seed.
         of_trainer = {name: setting.value for name, setting in trainer_settings(self._trainer).items()}
         written = {} if optimizer_is_replaced(self._module) else written_optimizer(self._module)
-        taken = {canonical_name(raw) for raw in own}
+        taken = {canonical_name(raw) for raw, value in own.items() if value is not None}
         written = {name: value for name, value in written.items() if name not in taken}
         layout = self.layout()
+        own = {raw: value for raw, value in own.items() if canonical_name(raw) not in written}
         return {**of_trainer, **written, **own, **({} if layout is None else {GLOBAL_BATCH_SIZE: layout.global_size})}
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return how many full passes the Trainer's limits of epochs, steps and batches come to."""
+        return planned_epochs(self._trainer, self._module, self._loaders)
 
     @property
     def precision(self) -> str | None:
@@ -197,9 +210,28 @@ class FitHost(PlainHost):
                 "no tunable hyperparameter remains (LightningCLI builds the optimizer itself, before any callback; MetaHPCLI rewrites its "
                 "arguments)"
             )
+        if self._hidden_arguments:
+            return f"no tunable hyperparameter remains. {self._hidden_arguments}"
         if not self._settings:
             return f"{type(self._module).__name__} has no hyperparameters; call self.save_hyperparameters() in its __init__"
         return ""
+
+    @property
+    def notes(self) -> Collection[str]:
+        """What would have the optimizer's values tuned."""
+        return [self._hidden_arguments] if self._hidden_arguments else []
+
+    @property
+    def _hidden_arguments(self) -> str:
+        """What to do where the arguments of the optimizer stand inside a function; empty where they do not."""
+        if names_in_optimizer_state() & self._settings.keys():
+            return ""
+        held = held_optimizers(self._module)
+        name = next((raw for raw, value in held.items() if isinstance(value, FunctionType)), None)
+        if name is None:
+            return ""
+        way = f"functools.partial(torch.optim.{optimizer_name(held[name])}, lr=...)"
+        return f"The values of the optimizer stand inside the function {name}: pass {way} to have them tuned."
 
     def broadcast(self, compute: Callable[[], _Answer]) -> _Answer:
         """Compute on rank zero and return the same answer on every rank."""
@@ -217,7 +249,7 @@ class FitHost(PlainHost):
             self.targets = []
             decision = TuningDecision(is_failed=True)
             if failure is None:
-                warn(nothing_changed("ranks computed different values; check that every rank runs the same code"))
+                warn_user(nothing_changed("ranks computed different values; check that every rank runs the same code"))
         if failure is not None:
             raise failure
         return decision

@@ -8,11 +8,12 @@ from functools import cached_property
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, own_settings, trainer_settings
+from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, optimizer_holding, own_settings, trainer_settings
 from lightning_metahp.source_reads import Reads, later_reads
 from lightning_metahp.trainer_internals import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
+from metahp_tuning.optimizer_description import optimizer_arguments
 from metahp_tuning.precedence import Setting
-from store.hyperparameters import PER_DEVICE_BATCH_SIZE, names_that_keep_shapes
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE, Role, names_that_keep_shapes, names_with_role
 from store.names import canonical_name
 from store.values import same_value
 
@@ -68,6 +69,11 @@ def mark_built(module: LightningModule) -> None:
     object.__setattr__(module, _BUILT, True)
 
 
+def is_built(module: LightningModule) -> bool:
+    """Say whether an earlier stage of some Trainer has made a module's layers."""
+    return bool(getattr(module, _BUILT, False))
+
+
 def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
     """Say why one value cannot be changed now, or None where it can."""
     for field, owner in context.set_by_others.items():
@@ -75,14 +81,29 @@ def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
             return f"{owner} sets it"
     if name in TRAINER_FIELDS:
         return _why_trainer_fixed(context, name)
+    if name == PER_DEVICE_BATCH_SIZE and loaders_passed_to_fit(context.trainer) is not None:
+        return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
     spellings = sorted(raw for raw in context.own if canonical_name(raw) == name)
     if len(spellings) > 1:
         return f"{' and '.join(spellings)} both mean {name}, and it is unclear which one a recommendation is for; rename one"
-    if name == PER_DEVICE_BATCH_SIZE and loaders_passed_to_fit(context.trainer) is not None:
-        return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
     if dropout.is_rate_name(setting.raw_name):
         return _why_rate_fixed(context, setting)
+    optimizer = optimizer_holding(context.module, setting.raw_name)
+    if optimizer is not None:
+        return _why_argument_fixed(context, optimizer, setting)
     return _why_unread(context, name, setting)
+
+
+def _why_argument_fixed(context: FitContext, optimizer: str, setting: Setting) -> str | None:
+    """An argument inside a partial or dictionary is in time where the module makes its optimizer of just that, later."""
+    module = context.module
+    reads = later_reads(module, context.out_of_reach)
+    attributes = {optimizer, *reads.aliases.get(optimizer, ())} & vars(module).keys()
+    if any(setting.raw_name not in optimizer_arguments(vars(module)[name]) for name in attributes):
+        return "LightningCLI has made a function of the optimizer already; use MetaHPCLI, which rewrites the configuration"
+    if optimizer in reads.used and optimizer not in module.hparams and not attributes:
+        return f"{reads.where} has already run and built with {optimizer}; read self.hparams.{optimizer} in configure_optimizers()"
+    return _why_unread(context, setting.name, Setting(optimizer, setting.value, setting.source))
 
 
 def _why_trainer_fixed(context: FitContext, name: str) -> str | None:
@@ -98,13 +119,18 @@ def _why_trainer_fixed(context: FitContext, name: str) -> str | None:
 
 
 def _why_rate_fixed(context: FitContext, setting: Setting) -> str | None:
-    module = context.module
-    is_attribute = setting.raw_name in context.own
-    is_used = setting.raw_name in context.reads()[0].used
-    if is_attribute and (not dropout.rate_holders(module) or not (is_used or dropout.layers_at(module, setting.value))):
+    module, raw = context.module, setting.raw_name
+    if raw not in context.own:
+        return dropout.why_several(module)
+    reads = context.reads()[0]
+    if not reads.may_have_made(raw):
         return _why_unread(context, setting.name, setting)  # layers that are made later, or a function
-    others = {raw: item.value for raw, item in context.own.items()}
-    return dropout.why_not(module, setting.raw_name, setting.value, others, is_attribute=is_attribute)
+    reason = dropout.why_unknown(module, raw, setting.value, is_built=is_built(module))
+    if reason == "" and raw not in reads.used:
+        return _why_unread(context, setting.name, setting)
+    if reason == "":
+        return f"{reads.where} has already run and no layer shows what it made of it{_way(context, raw)}"
+    return reason
 
 
 def _why_unread(context: FitContext, name: str, setting: Setting) -> str | None:
@@ -119,7 +145,7 @@ def _why_unread(context: FitContext, name: str, setting: Setting) -> str | None:
         return None
     if name == PER_DEVICE_BATCH_SIZE and len(reads) == 2:
         return f"only {reads[1].where} reads it, which has already run; read self.hparams.{raw} in train_dataloader()"
-    if optimizer_is_replaced(context.module):
+    if optimizer_is_replaced(context.module) and name in names_with_role(Role.OPTIMIZER):
         return "LightningCLI builds the optimizer itself, before any callback; use MetaHPCLI, which rewrites the configuration"
     return f"only {reads[0].where} reads it, which has already run{_way(context, raw)}"
 
@@ -127,7 +153,7 @@ def _why_unread(context: FitContext, name: str, setting: Setting) -> str | None:
 def _why_shaped(context: FitContext, reads: list[Reads], raw: str) -> str | None:
     if not context.is_resume_known:
         return "whether this run resumes another cannot be known in this release of Lightning, and it may change a shape"
-    if getattr(context.module, _BUILT, False) and raw in context.module.hparams:
+    if is_built(context.module) and raw in context.module.hparams:
         return "an earlier fit() or validate() has built this module with it; make a new one to have it tuned"
     user = next((found for found in reads if raw in found.used), None)
     if user is not None:

@@ -5,23 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from store.errors import MetaHPWarning
+from store.user_warnings import warn_user
 
 _log = logging.getLogger(__name__)
 
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
-
-
-def warn(message: str, category: type[Warning] = MetaHPWarning) -> None:
-    """Issue a warning that cannot stop the program, not even where warnings are turned into errors."""
-    try:
-        warnings.warn(message, category, stacklevel=3)
-    except Warning:
-        _log.warning(message)
 
 
 def say(message: str) -> None:
@@ -35,7 +26,7 @@ def report(owner: object, doing: str, error: BaseException) -> None:
     if getattr(owner, "_has_reported", False):
         return
     object.__setattr__(owner, "_has_reported", True)
-    warn(
+    warn_user(
         f"metahp: {doing} failed with {type(error).__name__}: {str(error).rstrip('.')}. "
         "Training goes on; what is recorded of this run may be "
         "incomplete. Set METAHP=off to switch metahp off."

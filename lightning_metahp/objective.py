@@ -7,15 +7,16 @@ two are known only after the first validation. Else there is none, with one warn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightning.pytorch import Trainer
 
 from lightning_metahp.trainer_internals import is_kind
 from store.errors import ObjectiveError
-from store.names import Direction, infer_direction, resolve_direction
+from store.metric_hints import as_arguments, listed, usable_metrics
+from store.names import Direction, base_metric_name, infer_direction, resolve_direction
 
 _CLOCKS = frozenset({"step", "epoch", "global_step"})
 """Monitored to keep the newest checkpoint; no measure of quality."""
@@ -27,11 +28,41 @@ PER_LOADER = "/dataloader_idx_"
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A metric and which way is better; ``doubt`` says what the user should look at."""
+    """A metric and which way is better.
+
+    Attributes:
+        name: Its base name: ``val_loss`` of ``val_loss_epoch`` and ``val_loss/dataloader_idx_0``.
+        direction: Which way is better.
+        doubt: What the user should look at.
+        spelling: The name that was asked for or logged.
+        monitor: Class of the callback that monitors it, None where it was found otherwise.
+    """
 
     name: str
     direction: Direction
     doubt: str | None = None
+    spelling: str | None = None
+    monitor: str | None = None
+
+    @property
+    def further_loader(self) -> str | None:
+        """Which validation loader measures it, where another than the first was asked for."""
+        _, found, number = (self.spelling or "").partition(PER_LOADER)
+        return f"dataloader_idx_{number}" if found and number != "0" else None
+
+    def among(self, names: Iterable[str]) -> str | None:
+        """Return the name whose value is this objective's, None where none is.
+
+        The fork or loader that was asked for comes first, then the mean of an epoch, the name itself, the first loader, a single step.
+        """
+        loader = self.further_loader
+        found = [name for name in names if base_metric_name(name) == self.name and (loader is None or name.endswith(f"/{loader}"))]
+        return min(found, key=self._rank, default=None)
+
+    def _rank(self, name: str) -> tuple[bool, bool, bool, bool, int, str]:
+        stem, _, number = name.partition(PER_LOADER)
+        is_asked = self.spelling != self.name and name == self.spelling
+        return not is_asked, stem.endswith("_step"), not stem.endswith("_epoch"), stem != self.name, int(number or 0), name
 
 
 def objective_before_training(trainer: Trainer, objective: str | None, direction: str | None) -> Objective | None:
@@ -50,8 +81,17 @@ def objective_before_training(trainer: Trainer, objective: str | None, direction
         if not monitored:
             return None
         found = monitored[0]
-        return found if direction is None else Objective(found.name, resolve_direction(found.name, direction))
-    return Objective(objective, resolve_direction(objective, direction))
+        return found if direction is None else replace(found, direction=resolve_direction(found.name, direction), doubt=None)
+    return named_objective(objective, direction)
+
+
+def named_objective(name: str, direction: str | None) -> Objective:
+    """Return the objective that somebody named.
+
+    Raises:
+        ObjectiveError: If the direction is not a direction, or cannot be known.
+    """
+    return Objective(base_metric_name(name), resolve_direction(name, direction), spelling=name)
 
 
 def objective_from_logged(logged: Mapping[str, Any], direction: str | None = None) -> Objective | None:
@@ -66,11 +106,11 @@ def objective_from_logged(logged: Mapping[str, Any], direction: str | None = Non
     """
     logged = {name: metric for name, metric in logged.items() if PER_LOADER not in name or name.endswith(f"{PER_LOADER}0")}
     measured = {
-        name: _direction(metric.higher_is_better)
+        base_metric_name(name): _direction(metric.higher_is_better)
         for name, metric in logged.items()
         if isinstance(getattr(metric, "higher_is_better", None), bool)
     }
-    known = {name: found for name in logged if (found := infer_direction(name)) is not None}
+    known = {base: found for base in map(base_metric_name, logged) if (found := infer_direction(base)) is not None}
     name = _only(measured) or _best_known(known)
     if name is None:
         return None
@@ -78,12 +118,37 @@ def objective_from_logged(logged: Mapping[str, Any], direction: str | None = Non
 
 
 def no_objective_message(logged: Mapping[str, Any]) -> str:
-    """Say that a run has no objective, with what could be one."""
-    names = ", ".join(sorted(logged)) or "nothing"
+    """Say that a run has no objective, with what could be one, or how one is logged."""
+    names = usable_metrics(logged)
+    lost = "the run is kept, but nothing can be learned from it"
+    if not names:
+        return f"metahp: nothing was logged that a run can be judged by; {lost}. {_HOW_TO_LOG}"
     return (
-        f"metahp: an objective could not be found among what was logged ({names}); the run is kept, but nothing can be learned "
-        "from it. Pass one of these names: MetaHPCallback('val_loss') or MetaHPCallback('my_metric', 'max')."
+        f"metahp: an objective could not be found among what was logged ({listed(names)}); {lost}. "
+        f"Name the one that decides: {as_arguments(names[0])}."
     )
+
+
+def missing_objective_message(objective: Objective, logged: Mapping[str, Any], when: str) -> str:
+    """Say that the objective was not logged, with the metrics that were.
+
+    Args:
+        objective: The objective.
+        logged: Names logged so far, with their values.
+        when: Until when it was not, e.g. ``by the end of the first validation``.
+    """
+    asked = objective.spelling or objective.name
+    names = usable_metrics(logged, None if objective.further_loader else objective.name)
+    start = f"metahp: the objective {asked!r} was not logged {when}"
+    if not names:
+        return f"{start}, nor anything else that a run can be judged by. {_HOW_TO_LOG}"
+    way = as_arguments(names[0])
+    if objective.monitor is not None:
+        way = f"monitor={names[0]!r} for {objective.monitor}, or {way}"
+    return f"{start}; logged so far: {listed(names)}. Log it, or choose another: {way}."
+
+
+_HOW_TO_LOG = "Call self.log('val_loss', loss) in validation_step, or self.log('train_loss', loss, on_epoch=True) in training_step."
 
 
 def _best_known(known: Mapping[str, Direction]) -> str | None:
@@ -93,10 +158,8 @@ def _best_known(known: Mapping[str, Direction]) -> str | None:
     return _only(quality) or _only(losses)
 
 
-def _only(names: Any) -> str | None:
-    """Return the single name; a metric logged under two forks (``acc`` and ``acc_epoch``) is one."""
-    roots = sorted({name for name in names if not (name.endswith("_epoch") and name.removesuffix("_epoch") in names)})
-    return roots[0] if len(roots) == 1 else None
+def _only(names: Collection[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 else None
 
 
 def _monitored(trainer: Trainer) -> list[Objective]:
@@ -118,7 +181,8 @@ def _monitored(trainer: Trainer) -> list[Objective]:
                 f"which {inferred.value!r} would be right; {callback.mode!r} is used. Set mode={inferred.value!r}, or pass direction "
                 "to metahp."
             )
-        found.append(Objective(callback.monitor, direction, doubt))
+        kind = type(callback).__name__
+        found.append(Objective(base_metric_name(callback.monitor), direction, doubt, spelling=callback.monitor, monitor=kind))
     return found
 
 

@@ -9,10 +9,12 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.settings import TRAINER_FIELDS, loaded_batch_size, read_trainer_field
+from lightning_metahp.settings import TRAINER_FIELDS, loaded_batch_size, numbers, rates_of, read_trainer_field, values_in_optimizers
+from lightning_metahp.write_targets import written_in_layers
+from metahp_tuning.optimizer_description import value_in_force
 from metahp_tuning.precedence import Change
 from metamodel.explanation import format_value
-from store.hyperparameters import PER_DEVICE_BATCH_SIZE
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE, names_in_optimizer_state
 from store.values import same_value
 
 
@@ -69,11 +71,14 @@ def _in_force(change: Change, trainer: Trainer, module: LightningModule) -> tupl
         size = loaded_batch_size(trainer.train_dataloader)
         return ([] if size is None else [size]), "the training loader"
     if dropout.is_rate_name(change.raw_name):
+        written = written_in_layers(module, change.name)
+        if written:
+            overwritten = [target.read() for target in written if not same_value(target.read(), target.new)]
+            return (overwritten or [change.new]), "the dropout layers"
         held = dropout.rates(module)
         # Layers with neither value belong to something else; without any, dropout is a function and shows nothing.
-        is_shown = any(same_value(rate, value) for rate in held for value in (change.old, change.new))
-        stale = [rate for rate in held if same_value(rate, change.old)]
-        return (stale or held if is_shown else []), "the dropout layers"
+        shown = [value for value in (change.new, change.old) if any(same_value(rate, value) for rate in held)]
+        return shown[:1], "the dropout layers"
     found, where = _in_optimizers(change, trainer)
     if found:
         return found, where
@@ -82,35 +87,18 @@ def _in_force(change: Change, trainer: Trainer, module: LightningModule) -> tupl
     return [], ""
 
 
-def _in_optimizers(change: Change, trainer: Trainer) -> tuple[list[float], str]:
-    """Look for a value in optimizers and schedules; of a name that need not be there, only the new value says anything."""
+def _in_optimizers(change: Change, trainer: Trainer) -> tuple[list[Any], str]:
+    """Look for a value in optimizers and schedules; of a name that need not be there, only the new value tells anything."""
     groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
     where = type(trainer.optimizers[0]).__name__ if trainer.optimizers else ""
-    if not groups:
-        return [], where
-    if change.name == "learning_rate":
-        # The value before any schedule, or the peak of a schedule that has one of its own.
-        values = [group.get(key) for key in ("initial_lr", "max_lr") for group in groups]
-        values += [rate for config in trainer.lr_scheduler_configs for rate in _rates_of(config.scheduler)]
-        values += [group["lr"] for group in groups if "initial_lr" not in group]
-        return _numbers(values), where
-    if change.name == "weight_decay":
-        return _numbers([group.get("weight_decay") for group in groups]), where
-    if change.name == "momentum":
-        betas = [group["betas"][0] for group in groups if "betas" in group]
-        return _numbers([*(group.get("max_momentum", group.get("momentum")) for group in groups), *betas]), where
-    anywhere = _numbers([value for group in groups for value in group.values()])
-    anywhere += [rate for config in trainer.lr_scheduler_configs for rate in _rates_of(config.scheduler)]
     is_number = isinstance(change.new, int | float) and not isinstance(change.new, bool)
+    if change.name in names_in_optimizer_state() and is_number:
+        old = change.old if isinstance(change.old, int | float) else None
+        found = value_in_force(values_in_optimizers(trainer, change.name), change.new, instead_of=old)
+        return ([] if found is None else [found]), where
+    held = [group[change.raw_name] for group in groups if change.raw_name in group]
+    if held:
+        return held, where
+    anywhere = numbers([value for group in groups for value in group.values()])
+    anywhere += [rate for config in trainer.lr_scheduler_configs for rate in rates_of(config.scheduler)]
     return [value for value in anywhere if is_number and same_value(value, change.new)][:1], where
-
-
-def _rates_of(schedule: Any) -> list[float]:
-    """Return the learning rates a schedule starts from or rises to, its parts' included."""
-    parts = getattr(schedule, "_schedulers", [])
-    own = [*getattr(schedule, "base_lrs", []), *getattr(schedule, "max_lrs", [])]
-    return _numbers([*own, *(rate for part in parts for rate in _rates_of(part))])
-
-
-def _numbers(values: Sequence[Any]) -> list[float]:
-    return [float(value) for value in values if isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1)]

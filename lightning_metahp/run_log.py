@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.fresh_metrics import FreshMetrics
-from lightning_metahp.guard import report, say, warn
-from lightning_metahp.objective import PER_LOADER, Objective, no_objective_message, objective_before_training, objective_from_logged
-from lightning_metahp.settings import EffectiveHParams, loaders_in, read_in_force
+from lightning_metahp.guard import report
+from lightning_metahp.objective import objective_before_training
+from lightning_metahp.objective_watch import ObjectiveWatch
+from lightning_metahp.run_length import PassCounter
+from lightning_metahp.settings import EffectiveHParams, read_in_force
 from lightning_metahp.task_readout import describe_task, forget_look
-from lightning_metahp.trainer_internals import is_kind, logged_in_this_loop
+from lightning_metahp.trainer_internals import ends_epoch, is_kind, logged_in_this_loop, names_in_training, overrides
+from lightning_metahp.validation import comparable, limit_in_force, validates
 from metahp_tuning.class_source import model_variant
 from metahp_tuning.precedence import Change
 from metahp_tuning.resumption import start_or_continue
@@ -26,8 +29,10 @@ from metahp_tuning.task_description import model_class_name, model_family, param
 from metamodel.data.task import TaskDescription
 from store.errors import NotAppliedWarning, ObjectiveWarning
 from store.hyperparameters import GLOBAL_BATCH_SIZE, REGISTRY, names_in_optimizer_state
+from store.metric_hints import usable_metrics
 from store.names import canonical_name
 from store.statuses import RunStatus, Source
+from store.user_warnings import warn_user
 from store.values import same_value
 
 if TYPE_CHECKING:
@@ -56,6 +61,17 @@ class AppliedRecommendation:
     pending: PendingRecommendation | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _TrainedRun:
+    """The run that was just trained, for a validation of the same module that follows."""
+
+    recorder: RunRecorder
+    module: weakref.ref[LightningModule]
+    watch: ObjectiveWatch
+    description: TaskDescription
+    has_outcome: bool
+
+
 class RunLog:
     """Records the fits of one callback, one run after the other.
 
@@ -69,7 +85,7 @@ class RunLog:
 
     Attributes:
         recorder: The open run, None outside training.
-        found: The objective, None as long as it is not known.
+        watch: The objective, and whether it is logged.
         advice: What was done before the start.
         reading: What was in force at the start.
         last_loss: Loss of the last step, as the Trainer returned it.
@@ -77,7 +93,7 @@ class RunLog:
     """
 
     recorder: RunRecorder | None
-    found: Objective | None
+    watch: ObjectiveWatch
     advice: AppliedRecommendation
     reading: EffectiveHParams
     last_loss: Any
@@ -86,8 +102,9 @@ class RunLog:
     _metrics: FreshMetrics
     _last_values: dict[str, Any]
     _validated: set[str]
-    _is_settled: bool
-    _has_chosen: bool
+    _has_validated: bool
+    _has_outcome: bool
+    _length: PassCounter
     _position: tuple[int, int]
     _last_step: int
     _started: float
@@ -106,6 +123,7 @@ class RunLog:
         self.history = history
         self.run_id: str | None = None
         self.resumed_from: StoredRun | None = None
+        self._trained: _TrainedRun | None = None
         self._forget_run()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -115,13 +133,14 @@ class RunLog:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the settings, without a run."""
-        vars(self).update(state)
+        vars(self).update(state, _trained=None)
         self._forget_run()
 
     def prepare(self, trainer: Trainer) -> None:
         """Get ready for a fit: find the objective as far as it is known."""
         self._forget_run()
-        self.found = objective_before_training(trainer, self.objective, self.direction)
+        self._trained = None
+        self.watch = ObjectiveWatch(objective_before_training(trainer, self.objective, self.direction), self.direction)
 
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Open the run. A second call does nothing."""
@@ -129,7 +148,9 @@ class RunLog:
             return
         from store import History, open_history
 
-        self.reading = reading = self._attempt("reading the hyperparameters", read_in_force, trainer, module, otherwise=EffectiveHParams())
+        loaded = {} if self.resumed_from is None else self.resumed_from.hparams
+        reading = self._attempt("reading the hyperparameters", read_in_force, trainer, module, loaded, otherwise=EffectiveHParams())
+        self.reading = reading
         self._follow(reading)
         self._description = self._attempt(
             "the description of the task",
@@ -138,11 +159,12 @@ class RunLog:
             module,
             trainer.train_dataloader,
             task=self.task,
-            objective=self.found,
+            objective=self.watch.found,
             tunable=self.advice.tunable,
             is_second_look=True,
             otherwise=TaskDescription(name=self.task if isinstance(self.task, str) else None, model_class=model_class_name(module)),
         )
+        self._measure(trainer)
         history = open_history(self.history, for_recording=True)
         self._opened = None if isinstance(self.history, History) else history
         if self.advice.pending is not None:
@@ -153,8 +175,9 @@ class RunLog:
         self._world_size = trainer.world_size
         self._started = time.monotonic()
         self._metrics.take(trainer)  # what a former fit of this trainer left behind
-        if self.found is not None and self.found.doubt is not None:
-            warn(self.found.doubt, ObjectiveWarning)
+        self._length.start(trainer)
+        if self.watch.found is not None and self.watch.found.doubt is not None:
+            warn_user(self.watch.found.doubt, ObjectiveWarning)
 
     def _open(self, history: History, module: LightningModule, reading: EffectiveHParams) -> RunRecorder:
         """Start the row, or go on with that of the run which was interrupted."""
@@ -163,8 +186,8 @@ class RunLog:
         fields: dict[str, Any] = {
             "task": self._description,
             "hparams": reading.values,
-            "objective": None if self.found is None else self.found.name,
-            "direction": None if self.found is None else self.found.direction,
+            "objective": self.watch.name,
+            "direction": None if self.watch.found is None else self.watch.found.direction,
             "sources": reading.sources,
             "requested": {raw: old for raw, old in {**reading.requested, **asked}.items() if raw in reading.values},
             "framework": "lightning",
@@ -193,10 +216,10 @@ class RunLog:
             raw = raw_names.get(item.change.name, item.change.raw_name)
             if item.observed is not None:
                 self.recorder.observe({raw: item.observed})
-                if item.is_ignored:
+                if not item.is_applied:
                     self.recorder.set_hparams({raw: item.observed}, sources={raw: "user"})
             if not item.is_applied:
-                warn(item.describe(), NotAppliedWarning)
+                warn_user(item.describe(), NotAppliedWarning)
 
     def state(self) -> dict[str, Any]:
         """Return what a run that resumes this one must know, as plain text; empty where no run is open."""
@@ -221,55 +244,73 @@ class RunLog:
         is_mapping = type(outputs) is dict or isinstance(outputs, Mapping)  # the first is what the Trainer gives, and costs nothing
         self.last_loss = outputs.get("loss") if is_mapping else outputs
         self._position = (trainer.current_epoch, batch_idx + 1)
+        self._length.n_batches += 1
         step, every = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and step and step % every == 0 and step != self._last_step:
             self._last_step = step
-            # A value of one batch is no outcome, even where a training metric is the objective.
-            values = self._metrics.take_step(trainer, self._objective_name)
+            values = self._metrics.take_step(trainer, self.watch.name)
             self._last_values.update(values)
-            recorder.log_given(values, step, self._epochs(trainer), is_partial=self._objective_name in values)
+            # A value of one batch is no outcome, even where a training metric is the objective.
+            recorder.log_given(values, step, self._length.passes, is_partial=True)
 
     def epoch(self, trainer: Trainer) -> None:
         """Log what the last training epoch came to."""
         if self.recorder is None or self._position[1] == 0:
             return
-        values = self._metrics.take(trainer, wanted=self._objective_name)
-        name = self._objective_name
-        if name is not None and name not in self._validated and name in trainer.callback_metrics:
-            values[name] = trainer.callback_metrics[name]  # perhaps seen with the last step already, but there it was no outcome
-        if not _validates(trainer):
-            self._settle_objective(trainer, dict.fromkeys(values))
-        self._write(trainer, values, is_partial=False)
+        self._length.end_epoch(trainer, self._position[1])
+        values = self._metrics.take(trainer)
+        # What a step has logged was seen with it, but there it was no outcome.
+        of_training = {name: value for name, value in trainer.callback_metrics.items() if name not in self._validated}
+        if self.watch.found is None:
+            values = {**of_training, **values}
+            if not validates(trainer) or (self._has_validated and not usable_metrics(self._validated)):
+                self._settle(trainer, dict.fromkeys(of_training))
+        if self.watch.name in self._validated:
+            values.pop(str(self.watch.name), None)  # training and validation log one name: the validation's value stands
+        else:
+            self.watch.put_value(values, of_training)
+        self._write(trainer, values)
+        if not self._has_outcome and (self._has_validated or not validates(trainer)):
+            when = f"by the end of the first {'validation' if self._has_validated else 'epoch'}"
+            self._warn_once({**trainer.logged_metrics, **trainer.callback_metrics}, when)
 
     def validation(self, trainer: Trainer) -> None:
         """Log what a validation came to, once."""
         if self.recorder is None or trainer.sanity_checking:
+            self._validate_trained(trainer)
             return
         logged = logged_in_this_loop(trainer)
-        values = self._metrics.take(trainer, only=logged, wanted=self._objective_name)
-        self._choose_loader(values)
-        self._validated |= set(values)
-        self._settle_objective(trainer, {name: (logged or {}).get(name) for name in values})
-        self._write(trainer, values, is_partial=_is_partial_validation(trainer))
+        values = self._metrics.take(trainer, only=logged)
+        self._has_validated = True
+        self._validated |= set(values if logged is None else logged)
+        self._settle(trainer, {name: (logged or {}).get(name) for name in values})
+        self.watch.put_value(values, values)
+        self._write(trainer, values)
+        is_late = ends_epoch(trainer) and overrides(trainer.lightning_module, "on_train_epoch_end")  # which may log it
+        if not self._has_outcome and not is_late:
+            known = {**dict.fromkeys(names_in_training(trainer)), **trainer.logged_metrics, **trainer.callback_metrics}
+            if not self.watch.is_among(known) and (self.watch.found is not None or usable_metrics(self._validated)):
+                self._warn_once(known if self.watch.found is not None else values, "by the end of the first validation")
 
     def finish(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Close the run and everything we opened for it."""
         recorder, opened = self.recorder, self._opened
         try:
             if recorder is not None:
-                if self._objective_name is None and error is None:
-                    self._settle_objective(trainer, self._last_values)
+                if self.watch.found is None and error is None and not usable_metrics(self._validated):
+                    self._settle(trainer, dict.fromkeys(self._last_values))
+                    if self.watch.found is None and self._position[1]:
+                        self._warn_once(self._last_values, "")
                 self._reach(trainer)
                 recorder.finish(None if error is not None else self._status(trainer), error)
+                if error is None:
+                    module = weakref.ref(trainer.lightning_module)
+                    self._trained = _TrainedRun(recorder, module, self.watch, self._description, self._has_outcome)
         finally:
             forget_look(trainer)
             self._forget_run()
             if opened is not None:
                 opened.close()
-
-    @property
-    def _objective_name(self) -> str | None:
-        return None if self.found is None else self.found.name
 
     def _attempt(self, doing: str, function: Callable[..., Any], *args: Any, otherwise: Any, **kwargs: Any) -> Any:
         """Call a reading of ours; where it fails, the run is recorded without it."""
@@ -299,55 +340,57 @@ class RunLog:
                 # The optimizer's state came with the checkpoint, and trains on whatever the script says.
                 reading.requested[raw], reading.values[raw], reading.sources[raw] = reading.values[raw], observed, Source.RESUME
 
-    def _write(self, trainer: Trainer, values: Mapping[str, Any], *, is_partial: bool) -> None:
+    def _write(self, trainer: Trainer, values: Mapping[str, Any]) -> None:
         if self.recorder is None or not values:
             return
+        self._has_outcome |= self.watch.name in values
         self._last_values.update(values)
-        self.recorder.log(values, step=trainer.global_step, epoch=self._epochs(trainer), is_partial=is_partial)
+        self.recorder.log(values, step=trainer.global_step, epoch=self._length.passes)
 
-    def _choose_loader(self, values: dict[str, Any]) -> None:
-        """With several validation loaders the objective is logged once for each; the first one's value is the outcome."""
-        name = self._objective_name
-        if name is None or name in values:
+    def _settle(self, trainer: Trainer, logged: Mapping[str, Any]) -> None:
+        """Find the objective among what was logged, if it is not known yet, and make it that of the run."""
+        if self.recorder is None or not self.watch.settle(logged) or self.watch.found is None:
             return
-        found = sorted((key for key in values if key.startswith(f"{name}{PER_LOADER}")), key=lambda key: (len(key), key))
-        if not found:
-            return
-        values[name] = values[found[0]]
-        if not self._has_chosen:
-            self._has_chosen = True
-            others = f"; pass objective={found[1]!r} for the next one" if len(found) > 1 else ""
-            say(f"metahp: {name} is logged once for each validation loader, and {found[0]} is used as the objective{others}")
+        self._description = self._description.with_objective(self.watch.found.name, self.watch.found.direction.value)
+        self._measure(trainer)
+        description = self._description.to_dict()
+        found = {"objective": self.watch.found.name, "direction": self.watch.found.direction}
+        self.recorder.update(**found, task=self._description, description=description)
 
-    def _settle_objective(self, trainer: Trainer, logged: Mapping[str, Any]) -> None:
-        """Find the objective among what was logged, or warn once that there is none."""
-        if self.recorder is None or self.found is not None or self._is_settled or not logged:
-            return
-        self._is_settled = True
-        self.found = objective_from_logged(logged, self.direction)
-        if self.found is None:
-            warn(no_objective_message(logged), ObjectiveWarning)
-            return
-        self._description = self._description.with_objective(self.found.name, self.found.direction.value)
-        self.recorder.update(
-            objective=self.found.name,
-            direction=self.found.direction,
-            task=self._description,
-            description=self._description.to_dict(),
-        )
+    def _measure(self, trainer: Trainer) -> None:
+        """Note in the description how the objective is measured."""
+        limit = self._attempt("reading the limit of the validation", limit_in_force, trainer, otherwise=None)
+        self._description = comparable(self._description, limit, self.watch.found)
 
-    def _epochs(self, trainer: Trainer) -> float:
-        """Return the epochs trained so far, fractional inside one where its length is known."""
-        epoch, n_batches = self._position
-        total = trainer.num_training_batches
-        return epoch + (min(n_batches / total, 1.0) if total and math.isfinite(total) else 0.0)
+    def _warn_once(self, logged: Mapping[str, Any], when: str) -> None:
+        self.watch.warn_once(logged, when)
+        if self.recorder is not None:
+            self.recorder.has_warned = True
+
+    def _validate_trained(self, trainer: Trainer) -> None:
+        """Make ``trainer.validate`` after the fit the outcome of a run whose training had none."""
+        trained = self._trained
+        is_validation = getattr(trainer.state.fn, "value", None) == "validate"
+        if trained is None or trained.has_outcome or not is_validation or trained.module() is not trainer.lightning_module:
+            return
+        logged = logged_in_this_loop(trainer)
+        values = FreshMetrics().take(trainer, only=logged)
+        trained.watch.settle({name: (logged or {}).get(name) for name in values})
+        trained.watch.put_value(values, values)
+        found = trained.watch.found
+        if found is None or found.name not in values:
+            return
+        limit = self._attempt("reading the limit of the validation", limit_in_force, trainer, otherwise=None)
+        description = comparable(trained.description.with_objective(found.name, found.direction.value), limit, found)
+        known = {"objective": found.name, "direction": found.direction}
+        trained.recorder.update(**known, task=description, description=description.to_dict())
+        trained.recorder.log_after_end(values, trainer.global_step, is_partial=False)
+        self._trained = replace(trained, has_outcome=True)
 
     def _reach(self, trainer: Trainer) -> None:
         if self.recorder is None:
             return
-        reached: dict[str, Any] = {"epochs_reached": self._epochs(trainer), "steps_reached": trainer.global_step}
-        if not math.isfinite(trainer.num_training_batches):
-            reached["epochs_reached"] = float(trainer.current_epoch)
+        reached: dict[str, Any] = {"epochs_reached": self._length.passes, "steps_reached": trainer.global_step}
         if trainer.strategy.root_device.type != "cpu":
             reached["gpu_s"] = (time.monotonic() - self._started) * trainer.world_size
         self.recorder.update(**reached)
@@ -361,7 +404,7 @@ class RunLog:
         reasons = {str(getattr(getattr(callback, "stopping_reason", None), "name", "")) for callback in stoppers}
         from store.outcome import is_divergence  # nothing that only the end of a run needs makes its start longer
 
-        if is_divergence(last, self._objective_name) or reasons & {"NON_FINITE_METRIC", "DIVERGENCE_THRESHOLD"}:
+        if is_divergence(last, self.watch.name) or reasons & {"NON_FINITE_METRIC", "DIVERGENCE_THRESHOLD"}:
             return RunStatus.DIVERGED
         is_complete = trainer.max_epochs not in (None, -1) and trainer.current_epoch >= (trainer.max_epochs or 0)
         is_complete |= trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
@@ -369,7 +412,7 @@ class RunLog:
 
     def _forget_run(self) -> None:
         self.recorder = None
-        self.found = None
+        self.watch = ObjectiveWatch()
         self.advice = AppliedRecommendation()
         self.reading = EffectiveHParams()
         self.last_loss = None
@@ -378,27 +421,10 @@ class RunLog:
         self._metrics = FreshMetrics()
         self._last_values = {}
         self._validated = set()
-        self._is_settled = False
-        self._has_chosen = False
+        self._has_validated = False
+        self._has_outcome = False
+        self._length = PassCounter()
         self._position = (0, 0)
         self._last_step = -1
         self._started = 0.0
         self._world_size = 1
-
-
-def _validates(trainer: Trainer) -> bool:
-    return trainer.limit_val_batches != 0 and any(trainer.num_val_batches or [])
-
-
-def _is_partial_validation(trainer: Trainer) -> bool:
-    """Say whether a limit cut the validation short."""
-    limit = trainer.limit_val_batches
-    if (isinstance(limit, float) and limit == 1.0) or limit is None:
-        return False
-    for used, loader in zip(trainer.num_val_batches, loaders_in(trainer.val_dataloaders), strict=False):
-        try:
-            if used < len(loader):
-                return True
-        except TypeError:  # a stream: only a limit can have ended it
-            return True
-    return False

@@ -5,19 +5,28 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from functools import cache
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from lightning_metahp.source_reads import later_reads
+from lightning_metahp.source_reads import is_framework_class, later_reads
+from metahp_tuning.optimizer_description import (
+    group_values,
+    optimizer_arguments,
+    optimizer_name,
+    read_optimizer,
+    read_scheduler,
+    value_in_force,
+)
 from metahp_tuning.precedence import Setting
-from metahp_tuning.task_description import read_optimizer, read_scheduler
 from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, trainer_fields
 from store.names import canonical_name
 from store.statuses import Source
-from store.values import same_value
+from store.values import read_item, same_value
 
 _MAX_EPOCHS_DEFAULT = 1000
 """What Lightning trains for where neither epochs nor steps are given."""
@@ -53,10 +62,13 @@ def own_settings(module: LightningModule, datamodule: LightningDataModule | None
     """Return the hyperparameters of the user's own code by raw name.
 
     These are the ``hparams`` of module and datamodule, defaults included, and arguments of ``__init__`` that were kept as plain
-    attributes instead. Of a name that both have, a batch size is the datamodule's and anything else the module's; the other
-    one is called ``data.<name>`` or ``model.<name>`` if it differs.
+    attributes instead. An optimizer counts by its name, and what a partial or dictionary of it holds is there, too. Of a name that
+    both have, a batch size is the datamodule's and anything else the module's; the other one is called ``data.<name>`` or
+    ``model.<name>`` if it differs.
     """
     found = _settings_of(module)
+    for raw, setting in _in_optimizers(module, found).items():
+        found.setdefault(raw, setting)
     if datamodule is None:
         return found
     for raw, setting in _settings_of(datamodule).items():
@@ -76,14 +88,63 @@ def _settings_of(holder: LightningModule | LightningDataModule) -> dict[str, Set
     parameters = _init_parameters(type(holder))
     defaults = {name: item.default for name, item in parameters.items() if item.default is not inspect.Parameter.empty}
     found: dict[str, Setting] = {}
-    for raw, value in dict(holder.hparams).items():
-        if isinstance(raw, str) and not raw.startswith("_") and not isinstance(value, torch.nn.Module):
-            found[raw] = Setting(raw, value, _source(raw, value, defaults))
+    for raw, value in hparams_of(holder).items():
+        if not raw.startswith("_") and not isinstance(value, torch.nn.Module):
+            found[raw] = Setting(raw, optimizer_name(value) or value, _source(raw, value, defaults))
     for raw, attribute in _kept_arguments(holder, parameters):
         value = vars(holder).get(attribute)
-        if raw not in found and isinstance(value, bool | int | float | str):
-            found[raw] = Setting(raw, value, _source(raw, value, defaults))
+        name = optimizer_name(value)
+        if raw not in found and (name is not None or isinstance(value, bool | int | float | str)):
+            found[raw] = Setting(raw, name or value, _source(raw, value, defaults))
     return found
+
+
+def hparams_of(holder: LightningModule | LightningDataModule) -> dict[str, Any]:
+    """Return what a module or datamodule has saved; an entry that cannot be read (OmegaConf's ``???``) comes as the reason."""
+    saved = holder.hparams
+    return {raw: read_item(saved, raw) for raw in saved if isinstance(raw, str)}
+
+
+def held_optimizers(module: LightningModule) -> dict[str, Any]:
+    """Return the hyperparameters and kept arguments of a module that stand for an optimizer: raw name -> class, partial, dictionary."""
+    kept = {raw: vars(module)[attribute] for raw, attribute in _kept_arguments(module, _init_parameters(type(module)))}
+    return {raw: value for raw, value in {**kept, **hparams_of(module)}.items() if not raw.startswith("_") and optimizer_name(value)}
+
+
+def optimizer_holding(module: LightningModule, argument: str) -> str | None:
+    """Return the raw name of the module's only optimizer whose partial or dictionary holds an argument, None where there is none."""
+    holders = [raw for raw, value in held_optimizers(module).items() if argument in optimizer_arguments(value)]
+    return holders[0] if len(holders) == 1 and argument not in module.hparams else None
+
+
+def _in_optimizers(module: LightningModule, known: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Return what partials and dictionaries hold for an optimizer; what several hold is called by the optimizer's name as well."""
+    held = {raw: optimizer_arguments(value) for raw, value in held_optimizers(module).items()}
+    taken = {canonical_name(raw) for raw in known}
+    found: dict[str, Setting] = {}
+    for raw, arguments in held.items():
+        for name, value in arguments.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number or (isinstance(value, tuple | list) and name == "betas"):
+                is_shared = canonical_name(name) in taken or sum(name in other for other in held.values()) > 1
+                full = f"{raw}.{name}" if is_shared else name
+                found[full] = Setting(full, value, known[raw].source if raw in known else Source.USER)
+    return found
+
+
+def plain_hparams(holder: LightningModule | LightningDataModule) -> dict[str, Any]:
+    """Return the hyperparameters of a module or datamodule, and the arguments that it kept as attributes, by raw name."""
+    found = {raw: setting.value for raw, setting in _settings_of(holder).items()}
+    for raw, attribute in _kept_arguments(holder, _init_parameters(type(holder))):
+        if isinstance(vars(holder)[attribute], PurePath | Enum | list | tuple):
+            found.setdefault(raw, vars(holder)[attribute])
+    return found
+
+
+def unchanged_hparams(cls: type) -> dict[str, Any]:
+    """Return the defaults of the arguments of a class's ``__init__``."""
+    parameters = _init_parameters(cls).items()
+    return {name: item.default for name, item in parameters if item.default is not inspect.Parameter.empty}
 
 
 def _kept_arguments(holder: LightningModule | LightningDataModule, parameters: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -96,7 +157,7 @@ def _kept_arguments(holder: LightningModule | LightningDataModule, parameters: I
 def _init_parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
-        if base.__module__.startswith(("lightning.pytorch", "pytorch_lightning")):
+        if is_framework_class(base):
             break
         if "__init__" in vars(base):
             for name, parameter in inspect.signature(base.__init__).parameters.items():  # type: ignore[misc]
@@ -109,10 +170,7 @@ def _source(name: str, value: Any, defaults: Mapping[str, Any]) -> Source:
     """A value that equals the default may have been typed, but nobody can tell."""
     if name not in defaults:
         return Source.USER
-    try:
-        is_default = type(value) is type(defaults[name]) and bool(value == defaults[name])
-    except (ValueError, TypeError, RuntimeError):  # arrays and tensors compare element by element
-        is_default = value is defaults[name]
+    is_default = type(value) is type(defaults[name]) and same_value(value, defaults[name])
     return Source.DEFAULT if is_default else Source.USER
 
 
@@ -176,15 +234,21 @@ def write_trainer_field(trainer: Trainer, field: str, value: Any) -> None:
         setattr(trainer, field, value)
 
 
-def read_in_force(trainer: Trainer, module: LightningModule) -> EffectiveHParams:
-    """Read every hyperparameter really in force. To be called once optimizers and loaders exist."""
+def read_in_force(trainer: Trainer, module: LightningModule, loaded: Mapping[str, Any] | None = None) -> EffectiveHParams:
+    """Read every hyperparameter really in force. To be called once optimizers and loaders exist.
+
+    Args:
+        trainer: The trainer.
+        module: The module.
+        loaded: Hyperparameters of the run that this one resumes, whose optimizer state was loaded.
+    """
     reading = EffectiveHParams()
     for setting in own_settings(module, datamodule_of(trainer)).values():
         reading.add(setting.raw_name, setting.value, setting.source)
     for setting in trainer_settings(trainer).values():
         if not reading.has(setting.name):
             reading.add(setting.raw_name, setting.value, setting.source)
-    _read_optimizers(trainer, reading)
+    _read_optimizers(trainer, module, reading, loaded or {})
     _read_loader(trainer, reading)
     return reading
 
@@ -194,7 +258,7 @@ def datamodule_of(trainer: Trainer) -> LightningDataModule | None:
     return getattr(trainer, "datamodule", None)
 
 
-def _read_optimizers(trainer: Trainer, reading: EffectiveHParams) -> None:
+def _read_optimizers(trainer: Trainer, module: LightningModule, reading: EffectiveHParams, loaded: Mapping[str, Any]) -> None:
     for index, optimizer in enumerate(trainer.optimizers):
         defaults = {name: item.default for name, item in inspect.signature(type(optimizer).__init__).parameters.items()}
         for name, value in read_optimizer(optimizer).items():
@@ -215,9 +279,46 @@ def _read_optimizers(trainer: Trainer, reading: EffectiveHParams) -> None:
         if value is None:
             continue
         source = Source.USER if value == peak else reading.sources[f"optimizer.{key}"]
-        if not reading.has(canonical):
+        setting = next(((raw, held) for raw, held in reading.values.items() if canonical_name(raw) == canonical), None)
+        if setting is None:
             reading.add(canonical, value, source)
-        reading.observed[canonical] = value
+            reading.observed[canonical] = value
+            continue
+        raw, held = setting
+        held = loaded.get(raw, held)  # the optimizer's state came with the checkpoint, whatever this call says
+        reading.observed[canonical] = _setting_in_force(trainer, module, canonical, (raw, held), value)
+
+
+def _setting_in_force(trainer: Trainer, module: LightningModule, canonical: str, setting: tuple[str, Any], found: Any) -> Any:
+    """Return the user's setting where the groups have it or follow from it, else what was found in the first one."""
+    raw, value = setting
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return found
+    values = [found, *values_in_optimizers(trainer, canonical)]
+    if any(same_value(item, value) for item in values):
+        return value
+    return value_in_force(values, value) if later_reads(module).reads(optimizer_holding(module, raw) or raw) else found
+
+
+def values_in_optimizers(trainer: Trainer, canonical: str) -> list[float]:
+    """Return the values of a hyperparameter in the parameter groups of all optimizers, a learning rate's in the schedules as well."""
+    values = group_values((group for optimizer in trainer.optimizers for group in optimizer.param_groups), canonical)
+    if values and canonical == "learning_rate":
+        starts = [group.get("initial_lr") for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        values += numbers([*starts, *(rate for config in trainer.lr_scheduler_configs for rate in rates_of(config.scheduler))])
+    return values
+
+
+def rates_of(schedule: Any) -> list[float]:
+    """Return the learning rates a schedule starts from or rises to, its parts' included."""
+    parts = getattr(schedule, "_schedulers", [])
+    own = [*getattr(schedule, "base_lrs", []), *getattr(schedule, "max_lrs", [])]
+    return numbers([*own, *(rate for part in parts for rate in rates_of(part))])
+
+
+def numbers(values: Iterable[Any]) -> list[float]:
+    """Return those of some values that are one number, as floats."""
+    return [float(value) for value in values if isinstance(value, int | float) or (hasattr(value, "numel") and value.numel() == 1)]
 
 
 def _read_loader(trainer: Trainer, reading: EffectiveHParams) -> None:

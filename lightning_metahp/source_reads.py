@@ -17,7 +17,7 @@ from functools import lru_cache
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from lightning_metahp.trainer_internals import is_kind
-from metahp_tuning.class_source import class_tree, is_library_class
+from metahp_tuning.class_source import class_tree, is_standard_class
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +46,10 @@ class Reads:
     used: frozenset[str] = frozenset()
     has_source: bool = True
 
+    def may_have_made(self, name: str) -> bool:
+        """Say whether methods that have run made, or may have made, something of a hyperparameter."""
+        return name in self.used or not self.has_source
+
     def reads(self, name: str) -> bool:
         """Say whether a hyperparameter is, or may be, read later."""
         return self.is_opaque or name in self.names or bool(self.aliases.get(name, frozenset()) & self.names)
@@ -60,6 +64,14 @@ def later_reads(holder: LightningModule | LightningDataModule, also_finished: tu
     """
     finished = _ALREADY_RUN_DATA if is_kind(holder, "LightningDataModule") else _ALREADY_RUN_MODULE
     return _reads_of(type(holder), (*finished, *also_finished))  # type: ignore[arg-type]
+
+
+def is_framework_class(cls: type) -> bool:
+    """Say whether a class is a base of every module or datamodule; any other one may be what a user reads hyperparameters in."""
+    return cls.__module__.startswith(_BASES) or is_standard_class(cls)
+
+
+_BASES = ("lightning.pytorch.core.", "pytorch_lightning.core.", "lightning.fabric.", "lightning_fabric.", "torch.")
 
 
 class _Method:
@@ -97,7 +109,7 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
     is_opaque = False
     has_source = True
     for base in cls.__mro__:
-        if is_library_class(base):
+        if is_framework_class(base):
             continue
         try:
             tree = class_tree(base)

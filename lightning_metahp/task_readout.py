@@ -6,7 +6,7 @@ Both go through ``describe_task`` with the same data set, so that a recommendati
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,16 +14,13 @@ from weakref import WeakKeyDictionary
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.objective import Objective
-from lightning_metahp.settings import datamodule_of, loaders_in
+from lightning_metahp.settings import datamodule_of, loaders_in, plain_hparams, unchanged_hparams
 from lightning_metahp.trainer_internals import loaders_passed_to_fit, overrides
-from metahp_tuning.task_description import (
-    data_identity_hparams,
-    describe_dataset,
-    describe_module,
-    names_data,
-    preserved_generators,
-    preserved_rng,
-)
+from metahp_tuning.data_description import describe_dataset, named_by_hparams
+from metahp_tuning.data_schema import model_schema
+from metahp_tuning.objective_definition import objective_definition
+from metahp_tuning.random_states import preserved_generators, preserved_rng
+from metahp_tuning.task_description import describe_module
 from metamodel.data.task import TaskDescription
 
 _log = logging.getLogger(__name__)
@@ -57,18 +54,22 @@ def describe_task(
     if isinstance(task, TaskDescription):
         return task if task.objective is not None or name is None else task.with_objective(name, direction)
     datamodule = datamodule_of(trainer)
+    module_hparams, data_hparams = plain_hparams(module), {} if datamodule is None else plain_hparams(datamodule)
     seen = _looks.pop(trainer, None) if is_second_look else None
-    known = dict(seen or _describe_data(train_loaders))
+    known = dict(seen or _describe_data(train_loaders, {**module_hparams, **data_hparams}, tunable))
     if not is_second_look:
         _looks[trainer] = dict(known)
-    known["n_val"] = _size(trainer.val_dataloaders)
+    named = named_by_hparams(module_hparams, data_hparams, tunable, (module, datamodule))
     return TaskDescription(
         name=task,
-        **{key: value for key, value in known.items() if value is not None},
-        data_hparams={
-            **data_identity_hparams({key: value for key, value in module.hparams.items() if names_data(key)}, tunable),
-            **({} if datamodule is None else data_identity_hparams(dict(datamodule.hparams), tunable)),
+        **{
+            **known,
+            "n_val": _size(trainer.val_dataloaders),
+            "data_names": {**known.get("data_names", {}), **named["data_names"]},
+            "schema": {**model_schema(module), **known.get("schema", {})},
+            "fold": named["fold"],
         },
+        comparability=objective_definition(name, module=module, hparams=module_hparams, unchanged=unchanged_hparams(type(module))),
         **describe_module(module),
         objective=name,
         direction=direction,
@@ -80,11 +81,11 @@ def forget_look(trainer: Trainer) -> None:
     _looks.pop(trainer, None)
 
 
-def _describe_data(train_loaders: Any) -> dict[str, Any]:
+def _describe_data(train_loaders: Any, hparams: Mapping[str, Any], tunable: Collection[str]) -> dict[str, Any]:
     loaders = loaders_in(train_loaders)
     if not loaders:
         return {}
-    return describe_dataset(getattr(loaders[0], "dataset", loaders[0]))
+    return describe_dataset(getattr(loaders[0], "dataset", loaders[0]), hparams, tunable)
 
 
 def _size(loaders: Any) -> int | None:

@@ -159,6 +159,55 @@ def logged_in_this_loop(trainer: Trainer) -> dict[str, Any] | None:
         return None
 
 
+def names_in_training(trainer: Trainer) -> set[str]:
+    """Return the names that training steps have logged in this epoch, also those whose value comes with its end."""
+    try:
+        return {item.meta.name for item in results_of_training(trainer).values()}
+    except AttributeError as error:
+        _log.debug("the results of the training loop could not be read: %s", error)
+        return set()
+
+
+def training_loader(trainer: Trainer) -> Any:
+    """Return what holds the training loaders together, or where this release keeps it elsewhere the loaders themselves."""
+    combined = getattr(trainer.fit_loop, "_combined_loader", None)
+    return trainer.train_dataloader if combined is None else combined
+
+
+def combination_mode(loaders: Any) -> str:
+    """Return how several training loaders are combined; as Lightning does it by itself where nobody has said it."""
+    return str(getattr(loaders, "_mode", "max_size_cycle"))
+
+
+def batches_trained(trainer: Trainer) -> int:
+    """Return how many batches this trainer has trained with so far, those before a checkpoint included."""
+    try:
+        total: Any = trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(total.processed)
+    except AttributeError as error:
+        _log.debug("the progress of the training loop could not be found: %s", error)
+        return 0
+
+
+def has_read_all(trainer: Trainer) -> bool:
+    """Say whether the last batch trained with was the last one that the training loaders had, or that a limit left."""
+    try:
+        return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+    except AttributeError as error:
+        _log.debug("the progress of the training loop could not be found: %s", error)
+        return False
+
+
+def ends_epoch(trainer: Trainer) -> bool:
+    """Say whether a validation that runs now is followed by the end of its training epoch."""
+    return has_read_all(trainer) or trainer.should_stop
+
+
+def validation_source(trainer: Trainer) -> Any | None:
+    """Return where the validation loaders come from (``is_defined()``, ``is_module()``, ``instance``, ``name``), None where unknown."""
+    return getattr(getattr(trainer.fit_loop.epoch_loop, "val_loop", None), "_data_source", None)
+
+
 def set_initial_hparam(holder: Any, name: str, value: Any) -> None:
     """Make the hyperparameters that loggers receive say what is in force: they get a copy made in ``__init__``."""
     initial = getattr(holder, "_hparams_initial", None)

@@ -11,13 +11,15 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.settings import TRAINER_FIELDS, read_trainer_field, write_trainer_field
+from lightning_metahp.fixed_settings import is_built
+from lightning_metahp.settings import TRAINER_FIELDS, optimizer_holding, own_settings, read_trainer_field, write_trainer_field
 from lightning_metahp.source_reads import later_reads
 from lightning_metahp.trainer_internals import set_initial_hparam
+from metahp_tuning.optimizer_description import optimizer_arguments, with_argument
 from metahp_tuning.precedence import Change
 from store.hyperparameters import names_that_keep_shapes
 from store.names import canonical_name
-from store.values import same_value
+from store.values import read_item, same_value
 
 _WRITTEN_ATTRIBUTE = "_metahp_written"
 """Attribute in which an object keeps what was written into it, for the next fit; a module goes through many of them."""
@@ -34,6 +36,7 @@ class WriteTarget:
         hyperparameter: Canonical name of the hyperparameter.
         old: What it held.
         new: What was written.
+        argument: Argument of the partial or dictionary that the target holds, None where it holds the value itself.
     """
 
     holder: Any
@@ -42,15 +45,23 @@ class WriteTarget:
     hyperparameter: str
     old: Any
     new: Any
+    argument: str | None = None
 
     def read(self) -> Any:
         """Return the value that the target holds now."""
+        held = self._held
+        return held if self.argument is None else optimizer_arguments(held).get(self.argument)
+
+    @property
+    def _held(self) -> Any:
         if self.kind == "hparam":
             return self.holder.hparams[self.name]
         return read_trainer_field(self.holder, self.name) if self.kind == "trainer" else getattr(self.holder, self.name)
 
     def write(self, value: Any) -> None:
         """Write a value; the copy that loggers receive follows."""
+        if self.argument is not None:
+            value = with_argument(self._held, self.argument, value)
         if self.kind == "hparam":
             self.holder.hparams[self.name] = value
             set_initial_hparam(self.holder, self.name, value)
@@ -74,14 +85,14 @@ def apply_changes(
     try:
         for change in changes:
             for target in list(_targets_of(change, module, datamodule, trainer)):
-                target.write(change.new)
+                target.write(target.new)
                 written.append(target)
     except Exception:
         undo(written)
         raise
     for target in written:
         vars(target.holder).setdefault(_WRITTEN_ATTRIBUTE, []).append(
-            (target.name, target.kind, target.hyperparameter, target.old, target.new)
+            (target.name, target.kind, target.hyperparameter, target.old, target.new, target.argument)
         )
     return written
 
@@ -110,6 +121,13 @@ def take_back(module: LightningModule, datamodule: LightningDataModule | None, t
         )
 
 
+def written_in_layers(module: LightningModule, hyperparameter: str) -> list[WriteTarget]:
+    """Return what was written into the layers of a module for a hyperparameter."""
+    marks = [(layer, *mark) for layer in module.modules() for mark in vars(layer).get(_WRITTEN_ATTRIBUTE, ())]
+    targets = [WriteTarget(*mark) for mark in marks]
+    return [target for target in targets if target.hyperparameter == hyperparameter and target.kind == "attribute"]
+
+
 def fingerprint(targets: Sequence[WriteTarget]) -> str:
     """Return a text that is equal on two processes if the same values were written in the same targets."""
     written = [(type(target.holder).__name__, target.kind, target.name, repr(target.read())) for target in targets]
@@ -120,8 +138,7 @@ def _targets_of(change: Change, module: LightningModule, datamodule: LightningDa
     if change.name in TRAINER_FIELDS:
         yield WriteTarget(trainer, TRAINER_FIELDS[change.name], "trainer", change.name, change.old, change.new)
     if dropout.is_rate_name(change.raw_name):
-        for layer, attribute in dropout.layers_at(module, change.old):
-            yield WriteTarget(layer, attribute, "attribute", change.name, change.old, float(change.new))
+        yield from _rate_targets(change, module)
     for holder in (module, datamodule):
         if holder is None:
             continue
@@ -130,17 +147,41 @@ def _targets_of(change: Change, module: LightningModule, datamodule: LightningDa
             spellings = {raw for raw in holder.hparams if canonical_name(raw) == change.name}
         for raw in sorted(spellings):
             yield from _targets_in(holder, raw, change)
+    optimizer = optimizer_holding(module, change.raw_name)
+    if optimizer is not None:
+        yield from _targets_in(module, optimizer, change, change.raw_name)
 
 
-def _targets_in(holder: LightningModule | LightningDataModule, raw: str, change: Change) -> Iterator[WriteTarget]:
+def _rate_targets(change: Change, module: LightningModule) -> Iterator[WriteTarget]:
+    """Yield the layers that a dropout rate made; where the module has no such hyperparameter, all that have the rate."""
+    if change.raw_name not in own_settings(module, None):
+        for layer, attribute in dropout.layers_at(module, change.old):
+            yield WriteTarget(layer, attribute, "attribute", change.name, change.old, float(change.new))
+        return
+    reads = later_reads(module)
+    if not reads.may_have_made(change.raw_name):
+        return
+    kept = {change.raw_name, *reads.aliases.get(change.raw_name, ())}
+    found = dropout.driven_rates(module, change.raw_name, change.old, change.new, is_built=is_built(module))
+    for (path, attribute), (old, new) in found.items():
+        if path or attribute not in kept:
+            yield WriteTarget(module.get_submodule(path), attribute, "attribute", change.name, old, float(new))
+
+
+def _targets_in(
+    holder: LightningModule | LightningDataModule, raw: str, change: Change, argument: str | None = None
+) -> Iterator[WriteTarget]:
     for name in sorted({raw, *later_reads(holder).aliases.get(raw, ())}):
         own = getattr(type(holder), name, None)
         is_settable = name in vars(holder) or (isinstance(own, property) and own.fset is not None)
-        if is_settable and _holds(getattr(holder, name, None), change.old):
-            yield WriteTarget(holder, name, "attribute", change.name, change.old, change.new)
-    if raw in holder.hparams and _holds(holder.hparams[raw], change.old):
-        yield WriteTarget(holder, raw, "hparam", change.name, change.old, change.new)
+        if is_settable and _holds(getattr(holder, name, None), change.old, argument):
+            yield WriteTarget(holder, name, "attribute", change.name, change.old, change.new, argument)
+    if raw in holder.hparams and _holds(read_item(holder.hparams, raw), change.old, argument):
+        yield WriteTarget(holder, raw, "hparam", change.name, change.old, change.new, argument)
 
 
-def _holds(value: Any, old: Any) -> bool:
+def _holds(value: Any, old: Any, argument: str | None) -> bool:
+    if argument is not None:
+        arguments = optimizer_arguments(value)
+        return argument in arguments and same_value(arguments[argument], old)
     return isinstance(value, bool | int | float | str | None) and same_value(value, old)

@@ -18,13 +18,18 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
+from lightning_metahp.settings import held_optimizers
 from metahp_tuning.class_source import class_tree, covers
+from metahp_tuning.optimizer_description import optimizer_name
 
 _log = logging.getLogger(__name__)
 
 
 def written_optimizer(module: LightningModule) -> dict[str, Any]:
     """Return ``optimizer``, the name of its class, and the ``momentum`` of SGD where that is written down; empty where it is not clear."""
+    held = {optimizer_name(value) for value in held_optimizers(module).values()}
+    if held:
+        return {"optimizer": held.pop()} if len(held) == 1 else {}
     return dict(_written(type(module), type(module).configure_optimizers))  # type: ignore[arg-type]
 
 

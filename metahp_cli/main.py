@@ -13,6 +13,9 @@ import typer
 from metahp_cli import advice, compact, doctor, exchange, imports, live, models, replay, report, runs, table_import, tasks
 from metahp_cli.options import ListingCommand
 
+INTERRUPTED = 128 + 2
+"""Exit code after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
 # Plain help texts: rich markup would cost start-up time and make the generated documentation depend on the terminal.
 app = typer.Typer(
     name="metahp",
@@ -76,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Words after ``metahp``; those of the process if None.
 
     Raises:
-        SystemExit: Always; code 0 for success, 1 for an expected error, 2 for wrong usage.
+        SystemExit: Always; code 0 for success, 1 for an expected error, 2 for wrong usage, 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
@@ -86,6 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         is_comparison = words[:1] == ["compare-baselines"]
         with needed_for(" ".join(["metahp", *words[:1]]), extra="bench" if is_comparison else None):
             app(args=words, prog_name="metahp")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            sys.stderr.write("Interrupted.\n")
+        raise
     except Exception as error:
         if "--debug" in words or not is_expected(error):
             raise

@@ -27,6 +27,12 @@ class Mode(StrEnum):
     EXPLORE = "explore"
 
 
+class GroupBy(StrEnum):
+    """What the runs of a list are put together by."""
+
+    CONFIG = "config"
+
+
 HistoryOption = Annotated[
     Path | None,
     typer.Option("--history", metavar="PATH", help="History file; default: $METAHP_HISTORY, else in your user data folder."),

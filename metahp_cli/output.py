@@ -77,7 +77,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
     """
     cells = [[show_value(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        sys.stdout.write("".join(f"{line}\n" for line in [*([] if title is None else [title]), *_plain_lines(columns, cells)]))
+        sys.stdout.write("".join(f"{line}\n" for line in [*([] if title is None else [title]), *plain_lines(columns, cells)]))
         return
     from rich import box
     from rich.table import Table
@@ -93,7 +93,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
     console.print(table)
 
 
-def _plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def plain_lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield a table for a file or a pipe, one line a row: grep works, and laying out a screen takes a third of a second."""
     lines = [[" ".join(cell.splitlines()) for cell in line] for line in ([*columns], *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -124,7 +124,7 @@ def show_value(value: Any) -> str:
     if isinstance(value, float) and math.isfinite(value):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={show_value(item)}" for key, item in value.items())
+        return ", ".join(f"{key}={'None' if item is None else show_value(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return "(" + ", ".join(show_value(item) for item in value) + ")"
     return str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,9 @@ import typer
 
 from metahp_cli import output
 from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, ListingCommand, split_list
+
+MIN_WAIT_S = 20.0
+"""Seconds still to wait from which on the table of the first seed is shown."""
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -36,9 +40,11 @@ def compare_baselines(
         from compare_baselines.replay import own_runs_protocol
 
         protocol = own_runs_protocol(opened)
-        output.note(f"{protocol.n_hist} past runs a task, {protocol.budget} evaluations; `metahp compare-baselines replay` sets others.")
-        report = replayed(opened, protocol, None, None)
-    print_report(report, format)
+        output.note(
+            f"{protocol.n_hist} to {protocol.max_hist} past runs a task, {protocol.budget} evaluations; "
+            "`metahp compare-baselines replay` sets others."
+        )
+        print_replay(opened, protocol, None, None, format=format, debug=debug)
 
 
 @app.command("replay", cls=ListingCommand)
@@ -81,8 +87,7 @@ def replay(
     tested = tuple(split_list(holdout) or ())
     protocol = Protocol(n_hist if starter is None else 1, budget, seeds, number_of_folds(folds), tested, objective)
     with History(history if history is not None else context.obj, create=False) as opened:
-        report = replayed(opened, protocol, methods, space, workers, scenario, starter)
-    print_report(report, format)
+        report = print_replay(opened, protocol, methods, space, workers, scenario, starter, format=format, debug=debug)
     if picture is not None:
         output.note(f"Drawn: {save_picture(report, picture)}")
 
@@ -102,7 +107,7 @@ def number_of_folds(text: str) -> int:
     return int(text)
 
 
-def replayed(
+def print_replay(
     history: Any,
     protocol: Any,
     methods: str | None,
@@ -110,13 +115,21 @@ def replayed(
     workers: int | None = None,
     scenario: str | None = None,
     starter: Path | None = None,
+    *,
+    format: Format,
+    debug: bool,
 ) -> dict[str, Any]:
-    """Carry a replay out, with a progress bar and each note on a line of stderr."""
+    """Carry a replay out and print it, with a progress bar and each note on a line of stderr.
+
+    Raises:
+        WorkerDiedError: If a process died; what was measured until then is printed.
+    """
     from compare_baselines.methods import DAY_ONE_METHODS, DEFAULT_METHODS, find_method
     from compare_baselines.replay import load_benchmark, run_replay
     from compare_baselines.replay.day_one import TableMapping, day_one
     from compare_baselines.replay.scenarios import find_scenario, with_scenario
     from metamodel.space.dimensions import load_space_file
+    from store import WorkerDiedError
 
     default = DEFAULT_METHODS if starter is None else DAY_ONE_METHODS
     names = list(default) if methods is None else split_list(methods) or []
@@ -131,8 +144,36 @@ def replayed(
         benchmark = day_one(benchmark, TableMapping.load(starter))
     for line in benchmark.notes:
         output.note(line)
-    with output.progress("replaying") as report:
-        return run_replay(benchmark, names, workers=workers, progress=report)
+    started = time.monotonic()
+
+    def show_first(report: Mapping[str, Any]) -> None:
+        n_more = benchmark.protocol.seeds - 1
+        if (remaining_s := n_more * (time.monotonic() - started)) > MIN_WAIT_S:
+            output.note("\n".join([f"First seed; {n_more} more to come, about {output.show_duration(remaining_s)}.", *first_lines(report)]))
+
+    try:
+        with output.progress("replaying") as progress:
+            report = run_replay(benchmark, names, workers=workers, progress=progress, first=show_first)
+    except WorkerDiedError as error:
+        if error.report is not None:
+            output.note("Measured before a process died:")
+            print_report(error.report, format)
+        raise
+    for name, failure in report.get("left_out", {}).items():
+        output.note(f"left out, {name}: it raised an error: {failure['reason']}{'' if debug else ' (--debug shows where)'}")
+        if debug:
+            output.note(failure["traceback"].rstrip())
+    print_report(report, format)
+    return report
+
+
+def first_lines(report: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a narrow table: regrets only."""
+    from compare_baselines.replay.report import regret_rows
+
+    columns, rows = regret_rows(report)
+    n_shown = 1 + sum(column.startswith("k=") for column in columns)
+    return list(output.plain_lines(columns[:n_shown], [row[:n_shown] for row in rows]))
 
 
 def print_report(report: Mapping[str, Any], format: Format) -> None:
@@ -144,7 +185,8 @@ def print_report(report: Mapping[str, Any], format: Format) -> None:
         return
     columns, rows = regret_rows(report)
     protocol = report["protocol"]
-    title = f"Normalised regret of {protocol['objective']}: {len(protocol['tasks'])} tasks, {protocol['seeds']} seeds; 0 is the best run."
+    seeds = f"{protocol['seeds']} seed{'s' if protocol['seeds'] > 1 else ''}"
+    title = f"Normalised regret of {protocol['objective']}: {len(protocol['tasks'])} tasks, {seeds}; 0 is the best run."
     output.print_table(columns, rows, title=title)
     if report.get("comparison"):
         output.print_table(*comparison_rows(report), title="\nDifference of regret, below 0 where metahp is better")

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from metahp_cli import output
-from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption, split_list
+from metahp_cli.options import DebugOption, Format, FormatOption, GroupBy, HistoryOption, split_list
 
 if TYPE_CHECKING:
     from store import MetricRecord, ResourceTotals, RunRecord
+    from store.repeats import Draws
 
 SHOWN_HPARAMS = ("learning_rate", "per_device_batch_size", "weight_decay", "dropout", "num_layers", "num_epochs", "optimizer")
-"""What the table of runs shows of a configuration: the most common ones. JSON has them all."""
+"""What the table of runs shows of a configuration: the most common ones, and what was tuned. JSON has them all."""
+MAX_TUNED = 6
+"""Further names shown of those that vary within a task."""
 
 
 def runs(
@@ -23,6 +26,9 @@ def runs(
         str | None, typer.Option("--status", metavar="LIST", help="Only runs of these statuses, e.g. completed,diverged.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most this many; 0 for all.")] = 20,
+    group_by: Annotated[
+        GroupBy | None, typer.Option("--group-by", help="config: runs that differ in the seed only are one row, with mean and spread.")
+    ] = None,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
@@ -32,16 +38,27 @@ def runs(
     Example: metahp runs --task digits --status completed --limit 5
     """
     from store import History
+    from store.repeats import pooled
 
     with History(history, create=False) as opened:
-        # One more than asked for shows whether there are more.
-        found = opened.runs(task, status=split_list(status), limit=limit + 1 if limit else None, newest_first=True)
+        # One more than asked for shows whether there are more; only all runs show which are draws of one configuration.
+        least = limit + 1 if limit and group_by is None else None
+        found = opened.runs(task, status=split_list(status), limit=least, newest_first=True)
         path = opened.path
-    print_runs(found[: limit or None], format)
+    draws = pooled(found)
+    n_found = len(found) if group_by is None else len(draws)
+    if group_by is None:
+        print_runs(found[: limit or None], format)
+    else:
+        print_configurations(draws[: limit or None], format)
     if not found:
         output.note(f"No such runs in {path}.")
-    elif limit and len(found) > limit:
+    elif limit and n_found > limit:
         output.note("There are more; --limit 0 lists all.")
+    n_repeated = sum(len(item) > 1 for item in draws)
+    if n_repeated and group_by is None and format is Format.TABLE:
+        what = "configuration was" if n_repeated == 1 else "configurations were"
+        output.note(f"{n_repeated} {what} run more than once, with another seed only; --group-by config shows mean and spread.")
 
 
 def show(
@@ -95,13 +112,52 @@ def print_runs(records: Sequence[RunRecord], format: Format) -> None:
     if format is Format.JSON:
         output.print_json([run_dict(record) for record in records])
         return
-    rows = []
+    rows, names = [], shown_names(records)
     for record in records:
-        config = {name: record.hparams[name] for name in SHOWN_HPARAMS if name in record.hparams}
+        config = {name: record.hparams[name] for name in names if name in record.hparams}
         started, took = output.show_time(record.started_utc), output.show_duration(record.wall_s)
         objective = f"{record.objective} ({record.direction})" if record.objective else None
         rows.append((record.id, record.task_name, record.status, objective, record.objective_best, started, took, config))
     output.print_table(("run", "task", "status", "objective", "best", "started (UTC)", "took", "hyperparameters"), rows)
+
+
+def shown_names(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """Return the hyperparameters that a table of runs shows: the most common ones, and those that vary within a task."""
+    from store.hyperparameters import is_of_run
+
+    values: dict[tuple[str, str], set[str]] = {}
+    for record in records:
+        for name, param in record.provenance.items():
+            if "." not in name and not is_of_run(name):
+                values.setdefault((name, record.task_id), set()).add(repr(param.value))
+    tuned: dict[str, int] = {}
+    for (name, _), seen in values.items():
+        if len(seen) > 1 and name not in SHOWN_HPARAMS:
+            tuned[name] = max(len(seen), tuned.get(name, 0))
+    return (*SHOWN_HPARAMS, *sorted(tuned, key=lambda name: (-tuned[name], name))[:MAX_TUNED])
+
+
+def print_configurations(draws: Sequence[Draws[RunRecord]], format: Format) -> None:
+    """Print configurations with what their draws came to."""
+    if format is Format.JSON:
+        output.print_json([draws_dict(item) for item in draws])
+        return
+    rows, names = [], shown_names([run for item in draws for run in item.runs])
+    for item in draws:
+        run = item.runs[0]
+        config = {name: run.hparams[name] for name in names if name in run.hparams}
+        objective = f"{run.objective} ({run.direction})" if run.objective else None
+        failed = item.n_failed or None
+        rows.append((run.id, run.task_name, objective, len(item), item.mean, item.spread, failed, config))
+    output.print_table(("newest run", "task", "objective", "draws", "mean", "spread", "failed", "hyperparameters"), rows)
+
+
+def draws_dict(item: Draws[RunRecord]) -> dict[str, Any]:
+    """Return a configuration and what its draws came to for JSON."""
+    run = item.runs[0]
+    found: dict[str, Any] = {"task_id": run.task_id, "task_name": run.task_name, "objective": run.objective, "direction": run.direction}
+    found |= {"mean": item.mean, "spread": item.spread, "n_draws": len(item), "n_failed": item.n_failed}
+    return {**found, "run_ids": [one.id for one in item.runs], "hparams": run.hparams}
 
 
 def print_run(
@@ -199,11 +255,12 @@ def show_hours(seconds: float | None, source: str | None) -> str | None:
 
 def advice_summary(record: RunRecord, advice: dict[str, Any]) -> dict[str, Any]:
     """Return what was recommended for a run and what came of it: name -> value."""
-    from metamodel.explanation import describe_evidence, describe_prediction, format_value
+    from metamodel.explanation import describe_evidence, describe_prediction, show_setting
     from metamodel.recommendation import Recommendation
 
     given = Recommendation.from_dict(advice["recommendation"])
-    changes = [f"{item['raw_name']} {format_value(item['old'])} -> {format_value(item['new'])}" for item in advice["changes"]]
+    changed = [(item["raw_name"], item) for item in advice["changes"]]
+    changes = [" ".join((name, show_setting(name, item["old"]), "->", show_setting(name, item["new"]))) for name, item in changed]
     return {
         "recommendation": given.id,
         "decision": given.decision,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,9 @@ from metahp_cli import output
 from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption
 
 if TYPE_CHECKING:
-    from store import TaskRecord
+    from store import History, TaskRecord
+    from store.learning_columns import LearningRun
+    from store.repeats import Draws
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -38,11 +40,12 @@ def tasks(
         return
     with History(history, create=False) as opened:
         found = opened.tasks()
-    shown = found
-    if limit and len(found) > limit and format is Format.TABLE:
-        latest = sorted(found, key=lambda task: task.last_run_utc or "", reverse=True)[:limit]
-        shown = [task for task in found if task in latest]
-    print_tasks(shown, format, why)
+        shown = found
+        if limit and len(found) > limit and format is Format.TABLE:
+            latest = sorted(found, key=lambda task: task.last_run_utc or "", reverse=True)[:limit]
+            shown = [task for task in found if task in latest]
+        best = best_of_repeated(opened, shown)
+    print_tasks(shown, format, why, best)
     if len(shown) < len(found):
         output.note(f"These are {len(shown)} of {len(found)} tasks; --limit 0 lists all.")
 
@@ -64,7 +67,8 @@ def merge(
 
     with History(chosen(context, history), create=False) as opened:
         opened.merge_tasks(into, *others)
-        print_tasks([opened.task(into)], format)
+        merged = [opened.task(into)]
+        print_tasks(merged, format, best=best_of_repeated(opened, merged))
 
 
 @app.command("split")
@@ -83,7 +87,8 @@ def split(
     from store import History
 
     with History(chosen(context, history), create=False) as opened:
-        print_tasks([opened.task(opened.split_task(runs, name))], format)
+        made = [opened.task(opened.split_task(runs, name))]
+        print_tasks(made, format, best=best_of_repeated(opened, made))
 
 
 def chosen(context: typer.Context, history: Path | None) -> Path | None:
@@ -92,16 +97,47 @@ def chosen(context: typer.Context, history: Path | None) -> Path | None:
     return history if history is not None else given
 
 
-def print_tasks(records: Sequence[TaskRecord], format: Format, why: bool = False) -> None:
-    """Print tasks; with ``why`` also the identity that decides which runs belong to each."""
+def best_of_repeated(history: History, records: Sequence[TaskRecord]) -> dict[str, Draws[LearningRun]]:
+    """Return the best configuration of each task in which one was run more than once, by task id: a single run may be a lucky draw."""
+    from store.learning_columns import learning_runs
+    from store.repeats import best_configuration, pooled
+
+    targets = {record.id: (record.objective, record.direction) for record in records}
+    by_task: dict[str, list[Draws[LearningRun]]] = {}
+    for draws in pooled(learning_runs(history, list(targets))):
+        run = draws.runs[0]
+        if targets.get(run.task_id) == (run.objective, run.direction):
+            by_task.setdefault(run.task_id, []).append(draws)
+    repeated = {task_id: found for task_id, found in by_task.items() if any(len(draws) > 1 for draws in found)}
+    return {task_id: best for task_id, found in repeated.items() if (best := best_configuration(found)) is not None}
+
+
+def print_tasks(
+    records: Sequence[TaskRecord], format: Format, why: bool = False, best: Mapping[str, Draws[LearningRun]] | None = None
+) -> None:
+    """Print tasks; with ``why`` also the identity that decides which runs belong to each.
+
+    Args:
+        records: The tasks.
+        format: A table or JSON.
+        why: Whether the identity is shown.
+        best: The best configuration of tasks with repeated ones, by task id; of the others the best run is shown.
+    """
+    from store.repeats import describe_draws
+
+    repeated = best or {}
     if format is Format.JSON:
-        output.print_json([output.record_dict(record) for record in records])
+        output.print_json(
+            [{**output.record_dict(record), "best_configuration": draws_facts(repeated.get(record.id))} for record in records]
+        )
         return
     columns = ["id", "task", "objective", "runs", "finished", "best", "best run", "last run (UTC)"]
     rows = []
     for record in records:
         objective = f"{record.objective} ({record.direction})" if record.objective else None
-        row = [record.id, record.name, objective, record.n_runs, record.n_finished, record.best, record.best_run_id]
+        draws = repeated.get(record.id)
+        shown = (record.best, record.best_run_id) if draws is None else (describe_draws(draws), draws.best_run().id)
+        row = [record.id, record.name, objective, record.n_runs, record.n_finished, *shown]
         row.append(output.show_time(record.last_run_utc))
         if why:
             known = {key: value for key, value in record.identity.items() if value not in (None, {}, [])}
@@ -109,3 +145,11 @@ def print_tasks(records: Sequence[TaskRecord], format: Format, why: bool = False
             row.append(", ".join(f"{key}={json.dumps(output.to_json(value))}" for key, value in known.items()) + merged)
         rows.append(row)
     output.print_table([*columns, "runs are of this task if they share"] if why else columns, rows)
+
+
+def draws_facts(draws: Draws[LearningRun] | None) -> dict[str, Any] | None:
+    """Return what a repeated configuration came to for JSON."""
+    if draws is None:
+        return None
+    ids = [run.id for run in draws.runs]
+    return {"mean": draws.mean, "spread": draws.spread, "n_draws": len(draws), "n_failed": draws.n_failed, "run_ids": ids}

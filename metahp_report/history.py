@@ -19,6 +19,7 @@ from metahp_report.importance_section import importance_section, ordered_names, 
 from metahp_report.parts import Report
 from metahp_report.runs_section import curves_section, runs_section, time_span, total_time
 from metahp_report.wording import NOTHING, clean, count, listed, show_energy, show_number, show_share
+from store.repeats import pooled
 
 if TYPE_CHECKING:
     from store import History
@@ -125,7 +126,10 @@ def _last_gain(facts: Facts) -> str:
         return ""
     day, task = max(best, key=lambda pair: pair[0])
     value = show_number(float(task.values[task.best or 0]))
-    return f"The newest record: {clean(task.objective)} {value} on {clean(task.name)}, {day[:10]}." if day[:4] != "1970" else ""
+    record, draws = task.runs[task.best or 0], pooled(task.runs)
+    n = next((len(item) for item in draws if any(run is record for run in item.runs)), 1)
+    luck = "" if all(len(item) == 1 for item in draws) else f", the best of {n} draws" if n > 1 else ", a single draw"
+    return f"The newest record: {clean(task.objective)} {value} on {clean(task.name)}, {day[:10]}{luck}." if day[:4] != "1970" else ""
 
 
 def _remarks(facts: Facts) -> list[str]:

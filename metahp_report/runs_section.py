@@ -11,6 +11,7 @@ import numpy as np
 from metahp_report.facts import BROKEN, OPEN, Facts, TaskFacts
 from metahp_report.parts import Gallery, Kind, Part, Plot, Prose, Section, Series, Table, Tone, slugs
 from metahp_report.wording import NOTHING, clean, count, moment, show_config, show_duration, show_number
+from store.repeats import best_configuration, describe_draws, pooled
 
 if TYPE_CHECKING:
     from store import History
@@ -159,10 +160,16 @@ def _hover(task: TaskFacts, i: int) -> str:
 
 def _best_table(facts: Facts, judged: Sequence[TaskFacts], names: Mapping[int, Sequence[str]]) -> Table:
     rows = []
+    has_repeats = False
     for task in judged[:MAX_BEST_ROWS]:
-        i = task.best
+        i, best = task.best, ""
         if i is None:
             continue
+        draws = pooled(task.runs)
+        top = best_configuration(draws)
+        if top is not None and any(len(item) > 1 for item in draws):
+            best, has_repeats = describe_draws(top), True
+            i = next(j for j, run in enumerate(task.runs) if run is top.best_run())
         run = task.runs[i]
         known = task.values[np.isfinite(task.values)]
         order = names.get(facts.tasks.index(task), task.names)
@@ -173,7 +180,7 @@ def _best_table(facts: Facts, judged: Sequence[TaskFacts], names: Mapping[int, S
                 f"{len(task):,}",
                 show_number(float(known[0])),
                 show_number(float(np.median(known))),
-                show_number(float(task.values[i])),
+                best or show_number(float(task.values[i])),
                 "recommended" if task.is_recommended[i] else "yours",
                 show_config(run.hparams, order, most=4) or "nothing varied",
                 run.id[-8:],
@@ -181,6 +188,8 @@ def _best_table(facts: Facts, judged: Sequence[TaskFacts], names: Mapping[int, S
         )
     more = f"{len(judged) - MAX_BEST_ROWS} tasks with fewer runs are left out. " if len(judged) > MAX_BEST_ROWS else ""
     without = len(facts.tasks) - len(judged)
+    if has_repeats:
+        more += "Where configurations were run more than once, the best is the one with the best mean, with the standard deviation. "
     more += f"{count(without, 'group')} of runs without a value of an objective not listed. " if without else ""
     return Table(
         "The best run of each task",

@@ -115,8 +115,16 @@ def is_library_class(cls: type) -> bool:
     file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     if file is None:
         return False
+    return any(part in _LIBRARY_FOLDERS for part in Path(file).parts) or is_standard_class(cls)
+
+
+def is_standard_class(cls: type) -> bool:
+    """Say whether a class is built in or part of Python's standard library."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if file is None:
+        return cls.__module__ in sys.builtin_module_names
     path = Path(file)
-    return any(part in _LIBRARY_FOLDERS for part in path.parts) or path.is_relative_to(_STANDARD_LIBRARY)
+    return path.is_relative_to(_STANDARD_LIBRARY) and not any(part in _LIBRARY_FOLDERS for part in path.parts)
 
 
 @lru_cache(maxsize=512)

@@ -11,13 +11,14 @@ import copy
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import nn
 
 from metahp_tuning.precedence import Setting
-from metahp_tuning.task_description import preserved_rng
+from metahp_tuning.random_states import preserved_rng
 from store.names import canonical_name, canonical_names
 from store.statuses import Source
 from store.values import same_value
@@ -65,11 +66,17 @@ def base_model(model: Any) -> Any:
 
 
 def default_config(config: Any) -> dict[str, Any]:
-    """Return the defaults of a configuration's class, empty where it cannot be made without arguments."""
-    try:
-        return dict(type(config)().to_dict())
-    except Exception:  # a user's own configuration may need arguments; then no value is known to be a default
-        return {}
+    """Return the defaults of a configuration: those of its class, and over them what the checkpoint holds that it was loaded from.
+
+    A class that cannot be made without arguments has none, nor has a checkpoint that does not lie on this machine.
+    """
+    found: dict[str, Any] = {}
+    with suppress(Exception):  # a user's own configuration may need arguments; then no value is known to be a default
+        found = dict(type(config)().to_dict())
+    name = getattr(config, "_name_or_path", "")
+    with suppress(Exception):  # a checkpoint may be gone
+        found |= type(config).get_config_dict(name, local_files_only=True)[0] if name else {}
+    return found
 
 
 def with_values(model: Any, values: Mapping[str, Any]) -> Any:

@@ -129,6 +129,7 @@ class Host(Protocol):
         needs_known_task: Whether nothing is recommended for a task that cannot be recognised.
         unknown_task_hint: What a user does so that the task can be recognised.
         unknown_objective_hint: What a user does so that the objective is known.
+        unknown_definition: Names of ``comparability`` that cannot be known yet; what the newest run of the task has there counts.
     """
 
     framework: str
@@ -136,6 +137,7 @@ class Host(Protocol):
     needs_known_task: bool
     unknown_task_hint: str
     unknown_objective_hint: str
+    unknown_definition: tuple[str, ...]
 
     def check(self, request: TuningRequest) -> TuningRequest:
         """Return the request with its names, and where the host knows them its values, checked against what the host has.
@@ -165,6 +167,13 @@ class Host(Protocol):
 
     def current(self) -> dict[str, Any]:
         """Return the configuration without us, as a run would record it."""
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return how many full passes over the training data this run is going to make, None where unknown.
+
+        Args:
+            description: What is trained, as ``describe`` gave it.
+        """
 
     @property
     def precision(self) -> str | None:
@@ -204,6 +213,7 @@ class PlainHost:
     needs_known_task = False
     unknown_task_hint = "Pass task='a name for it'."
     unknown_objective_hint = "Pass objective='val_loss'."
+    unknown_definition: tuple[str, ...] = ()
 
     def check(self, request: TuningRequest) -> TuningRequest:
         """Return the request as it is."""
@@ -219,6 +229,10 @@ class PlainHost:
 
     def why_fixed(self, name: str, setting: Setting) -> str | None:
         """Return that everything can be changed."""
+        return None
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return that it is unknown."""
         return None
 
     @property

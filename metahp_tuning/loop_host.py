@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 from metahp_tuning.decision import TuningDecision
 from metahp_tuning.host import PlainHost, TuningRequest
 from metahp_tuning.precedence import Setting, check_names
+from metahp_tuning.run_length import batches_in_pass, planned_passes
 from metamodel.data.task import TaskDescription
 from metamodel.space.batch import BatchLayout
+from metamodel.space.dimensions import is_number
 from store.errors import MetaHPError
 from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, Role, conservative_names, hyperparameter
 from store.names import canonical_name, canonical_names, resolve_direction
@@ -116,6 +118,14 @@ class LoopHost(PlainHost):
         if layout is None or self._is_batch_global:
             return dict(self._config)
         return {**self._config, GLOBAL_BATCH_SIZE: layout.global_size}
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return what the configuration says: epochs, or steps where the number of samples is known."""
+        known = {canonical_name(raw): _plain(value) for raw, value in self._config.items()}
+        epochs, steps = (known[name] if is_number(known.get(name)) and known[name] > 0 else None for name in ("num_epochs", "max_steps"))
+        layout = self.layout()
+        n_batches, accumulation = batches_in_pass(description.n_train, layout), 1 if layout is None else layout.accumulation
+        return planned_passes(epochs, steps, n_batches=n_batches, accumulation=accumulation)
 
     @property
     def precision(self) -> str | None:
@@ -232,7 +242,8 @@ def _described(model: Any, train_dataset: Any) -> dict[str, Any]:
     """Return what a model and a data set say of themselves. Without a torch module that is too little to recognise a task by."""
     known: dict[str, Any] = {}
     if _is_torch_module(model):
-        from metahp_tuning.task_description import describe_dataset, describe_module
+        from metahp_tuning.data_description import describe_dataset
+        from metahp_tuning.task_description import describe_module
 
         known = {**describe_dataset(_unbatched(train_dataset)), **describe_module(model)}
     else:

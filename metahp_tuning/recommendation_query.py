@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from metahp_tuning.batch_split import global_space, per_device_config, whole_numbers
 from metahp_tuning.precedence import Change, Constraint, Setting, plan_changes
+from metamodel.data.siblings import are_siblings
 from metamodel.data.task import TaskDescription
 from metamodel.recommendation import Recommendation
 from metamodel.space.batch import BatchLayout
 from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
+from store.ids import task_id_of
 from store.names import Direction, canonical_name
 from store.statuses import Source
 
 if TYPE_CHECKING:
-    from store import History
+    from store import History, TaskRecord
 
 MAX_ACCUMULATION = 64
 """Accumulated batches that a global batch named in a space may be split into."""
@@ -36,6 +38,7 @@ class TuningProblem:
         mode: ``best`` or ``explore``.
         variant: Version of the model's source.
         max_fit_s: Time for an automatic fit, in seconds.
+        planned_epochs: How many full passes over the training data the run is going to make, None where unknown.
     """
 
     description: TaskDescription
@@ -47,6 +50,7 @@ class TuningProblem:
     mode: str
     variant: str | None
     max_fit_s: float
+    planned_epochs: float | None = None
 
     @property
     def max_per_device(self) -> float | None:
@@ -64,17 +68,33 @@ class TuningProblem:
 
 
 def earlier_objective(history: History, description: TaskDescription) -> tuple[str, Direction] | None:
-    """Return the objective that the newest task of the same name, or of the same data and model, was trained for."""
-    wanted = _without_objective(description.identity())
-    tasks = [task for task in history.tasks() if task.objective is not None and _without_objective(task.identity) == wanted]
+    """Return the objective that the newest task of the same name, or of the same data and model, or a sibling, was trained for."""
+    wanted = description.with_objective(None, None)
+    tasks = [task for task in history.tasks() if task.objective is not None and _is_alike(task, wanted)]
     newest = max(tasks, key=lambda task: task.last_run_utc or "", default=None)
     if newest is None or newest.objective is None or newest.direction is None:
         return None
     return newest.objective, Direction(newest.direction)
 
 
-def _without_objective(identity: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in identity.items() if name not in ("objective", "direction")}
+def with_earlier_definition(history: History, description: TaskDescription, names: Sequence[str]) -> TaskDescription:
+    """Return a description completed by what the newest run of the task says of its objective's definition, under some names."""
+    task_id = task_id_of(description.identity())
+    if not names or task_id not in {task.id for task in history.tasks()}:
+        return description
+    newest = history.runs(task_id, limit=1, newest_first=True, with_hparams=False)
+    known = newest[0].description.get("comparability") or {} if newest else {}
+    found = {name: known[name] for name in names if name in known}
+    return replace(description, comparability={**found, **description.comparability})
+
+
+def _is_alike(task: TaskRecord, wanted: TaskDescription) -> bool:
+    """Say whether a task trains the same, or is a sibling of it, for whatever objective."""
+    if wanted.name is not None:
+        return dict(task.identity) == wanted.identity()
+    other = TaskDescription.from_dict(task.description).with_objective(None, None)
+    is_candidate = other.name is None and other.model_class == wanted.model_class
+    return is_candidate and (other.identity() == wanted.identity() or are_siblings(other, wanted))
 
 
 def query_meta_model(problem: TuningProblem, history: History, *, splits_by_accumulation: bool = False) -> Recommendation:
@@ -108,6 +128,7 @@ def query_meta_model(problem: TuningProblem, history: History, *, splits_by_accu
         allowed=list(problem.allowed),
         limits=limits,
         variant=problem.variant,
+        planned_epochs=problem.planned_epochs,
         max_fit_s=problem.max_fit_s,
     )[0]
     if layout is None or layout.factor == 1:

@@ -14,7 +14,7 @@ from metamodel.starter.scope import is_off, out_of_scope_message
 from store.ids import new_id
 
 MIN_TARGET_RUNS = 4
-"""Finished runs of the task itself from which a recommendation may be made without any other task."""
+"""Finished runs of the task and its siblings from which a recommendation may be made without any other task."""
 MIN_OTHER_TASKS = 2
 MIN_OTHER_RUNS = 8
 """Or: this many other tasks with this many finished runs each."""
@@ -22,13 +22,13 @@ MIN_OTHER_RUNS = 8
 
 def thin_evidence(evidence: Evidence) -> str | None:
     """Say why the evidence is below the floor; None where it is enough."""
-    n_own = evidence.n_runs + evidence.n_related
+    n_own = evidence.n_runs + evidence.n_related + evidence.n_sibling_runs
     if n_own >= MIN_TARGET_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS or evidence.n_starter_tasks:
         return None
     known = describe_evidence(evidence) if n_own + evidence.n_other_runs else "0 finished runs"
     return (
-        f"not enough history ({known}). Needed: {MIN_TARGET_RUNS} finished runs of this task, or {MIN_OTHER_RUNS} runs on each of "
-        f"{MIN_OTHER_TASKS} other tasks that tuned the same hyperparameters"
+        f"not enough history ({known}). Needed: {MIN_TARGET_RUNS} finished runs of this task or its siblings, or {MIN_OTHER_RUNS} runs "
+        f"on each of {MIN_OTHER_TASKS} other tasks that tuned the same hyperparameters"
     )
 
 

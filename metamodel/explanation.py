@@ -17,13 +17,22 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
+def show_setting(name: str, value: Any) -> str:
+    """Write a setting for reading: steps of warm-up below one are a share of all steps."""
+    is_share = name.rpartition(".")[2] == "warmup_steps" and isinstance(value, float) and 0 < value < 1
+    return f"{100 * value:.3g}% of the steps" if is_share else format_value(value)
+
+
 def describe_evidence(evidence: Evidence) -> str:
     """Say in half a sentence what a recommendation rests on."""
     parts = []
     if evidence.n_runs:
         parts.append(count(evidence.n_runs, "run") + " of this task")
     if evidence.n_related:
-        parts.append(count(evidence.n_related, "run") + " of it with other model code")
+        ways = evidence.related or {"with other model code": evidence.n_related}
+        parts += [f"{count(n, 'run')} of it {way}" for way, n in ways.items()]
+    if evidence.n_sibling_runs:
+        parts.append(f"{count(evidence.n_sibling_runs, 'run')} of {count(evidence.n_siblings, 'sibling task')}")
     if evidence.n_other_runs:
         parts.append(f"{count(evidence.n_other_runs, 'run')} of {count(evidence.n_tasks, 'other task')}")
     if not evidence.n_starter_tasks:

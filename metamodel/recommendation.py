@@ -29,7 +29,10 @@ class Evidence:
 
     Attributes:
         n_runs: Finished runs of this very task and model source.
-        n_related: Finished runs of this task whose model source differs.
+        n_related: Finished runs of this task whose model source, length or definition of the objective differs.
+        related: In which way these differ -> how many.
+        n_siblings: Sibling tasks: alike in all but size, fold, length or an uncertain sign of content.
+        n_sibling_runs: Their finished runs.
         n_tasks: Other tasks with finished runs.
         n_other_runs: Their finished runs.
         n_starter_tasks: Tasks of the starter history, which is not the user's own.
@@ -40,6 +43,7 @@ class Evidence:
         model_id: Meta-model file that answered, None if there was none.
         untuned: Names of the space that varied in no run: nothing is known about them.
         note: What happened to the meta-model on the way, e.g. that it was fitted just now.
+        not_advised: Where the query had no space: what the task's runs have tuned that the answer leaves out -> why.
     """
 
     n_runs: int = 0
@@ -54,6 +58,10 @@ class Evidence:
     note: str = ""
     n_starter_tasks: int = 0
     n_starter_runs: int = 0
+    related: Mapping[str, int] = field(default_factory=dict)
+    n_siblings: int = 0
+    n_sibling_runs: int = 0
+    not_advised: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,8 @@ class Recommendation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return every field, JSON-compatible but for the values of ``config``, which keep their types."""
-        evidence = {**_values(self.evidence), "left_out": dict(self.evidence.left_out)}
+        evidence = _values(self.evidence)
+        evidence |= {name: dict(evidence[name]) for name in ("left_out", "related", "not_advised")}
         return {**_values(self), "config": dict(self.config), "interval": list(self.interval), "evidence": evidence}
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import LearningTable
+from metamodel.data.observations import LENGTH, LearningTable, TaskRuns
 from metamodel.data.opened_history import opened_history
+from metamodel.data.siblings import siblings_of
+from metamodel.data.target_runs import target_runs
 from metamodel.data.task import TaskDescription
 from metamodel.evidence_floor import nothing_recommended, thin_evidence
 from metamodel.explanation import describe_evidence
@@ -21,18 +24,19 @@ from metamodel.gp.kernels import one_thread
 from metamodel.gp.meta_model import MIN_TASKS_TO_FIT
 from metamodel.kinds import check_kind
 from metamodel.recommendation import Decision, Evidence, Recommendation
-from metamodel.search.candidates import conservative_space
-from metamodel.search.maximizer import best_configs
+from metamodel.search.candidates import space_from_history
+from metamodel.search.distinct_configs import distinct_configs
 from metamodel.search.query import Query
 from metamodel.search.task_surrogate import CandidatePrediction, TaskSurrogate
 from metamodel.source_selection import Sources, combine_with_starter, drop_ineligible_tasks, select_sources
 from metamodel.space.batch import as_seen_by_model, name_in_model, with_global_batch
-from metamodel.space.dimensions import Space, limited, parse_space
+from metamodel.space.dimensions import Space, is_number, limited, parse_space
 from metamodel.space.run_configs import Config
 from store.errors import InvalidArgumentError, UnknownTaskError
 from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.ids import new_id, task_id_of
-from store.names import canonical_name
+from store.names import canonical_name, nearest
+from store.user_warnings import warn_user
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -57,6 +61,7 @@ def recommend(
     limits: Mapping[str, float] | None = None,
     pending: Sequence[Mapping[str, Any]] = (),
     variant: str | None = None,
+    planned_epochs: float | None = None,
     model: str | None = None,
     max_fit_s: float = 10.0,
     device: str = "auto",
@@ -71,17 +76,20 @@ def recommend(
 
     Args:
         history: A history, its path, or None for the default one.
-        task: Name, id or description of the task; a new one is answered from the other tasks.
-        space: What may be chosen; None for what is safe to change and varied in the history. The answer then has canonical names.
+        task: Name, id or description of the task. A new one is answered from the other tasks; a new name that is near to a known one is
+            warned about, a description (``TaskDescription(name="digits-2")``) is not.
+        space: What may be chosen; None for what the task's runs have tuned, within the values that finished, and what is safe to change
+            and varied in other tasks. The answer then has canonical names, and ``evidence.not_advised`` names what it leaves out and why.
         k: How many configurations, best first.
         mode: ``best`` maximises the expected outcome, ``explore`` the expected improvement.
         candidates: Choose among these configurations only; they replace ``space``.
         current: The user's own configuration, all hyperparameters of the run: the rest of it is context, and the gain is
             measured against it.
-        allowed: Canonical names that may be rewritten where no space is given.
+        allowed: Canonical names that a training may have rewritten where no space is given: then these only, of what is safe to change.
         limits: Canonical name -> largest value that is possible at all.
         pending: Configurations of the task that are being tried now, for example by other workers; ``explore`` looks elsewhere.
         variant: Source version of the model; runs of other versions count as related, not exact, evidence.
+        planned_epochs: Length of the run that is asked about, in full passes over the training data; None where unknown.
         model: Kind of meta-model that answers: ``metahp``, ``direct``, ``maml`` or ``reptile``; None for that of the last ``refit``.
         max_fit_s: Time for an automatic fit in seconds.
         device: Where an automatic fit runs.
@@ -93,14 +101,17 @@ def recommend(
 
     Raises:
         SpaceError: If the space is malformed.
-        InvalidArgumentError: If ``k``, ``mode``, ``model``, ``candidates`` or ``min_tasks`` is not possible.
+        InvalidArgumentError: If ``k``, ``mode``, ``model``, ``candidates``, ``planned_epochs`` or ``min_tasks`` is not possible.
     """
     _check_counts(k, mode, model, min_tasks)
+    _check_length(planned_epochs)
     _check_task_and_candidates(task, candidates)
     bounds = {name_in_model(canonical_name(name)): high for name, high in (limits or {}).items()}
     parsed = None if space is None else limited(with_global_batch(parse_space(space)), bounds)
     now, fit = _current(current or {}, parsed), _FitOptions(model, max_fit_s, device, seed, min_tasks)
-    request = _Request(task, parsed, candidates, now, allowed, bounds, pending, variant, mode, k, fit, _by_model_names(candidates or ()))
+    request = _Request(
+        task, parsed, candidates, now, allowed, bounds, pending, variant, planned_epochs, mode, k, fit, _by_model_names(candidates or ())
+    )
     with opened_history(history) as opened:
         query, active, nothing, thin = _resolved(opened, request)
     with one_thread():
@@ -130,6 +141,7 @@ class _Request:
     limits: Mapping[str, float]
     pending: Sequence[Mapping[str, Any]]
     variant: str | None
+    planned_epochs: float | None
     mode: str
     k: int
     fit: _FitOptions
@@ -145,22 +157,37 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
     table, task_id = learning_table(history), _task_id(history, request.task)
     # Runs of another objective than the one asked for would be incomparable.
     objective = request.task.objective if isinstance(request.task, TaskDescription) else None
-    target = None if task_id is None else table.of_task(task_id, objective)
-    description = target.description if target is not None else TaskDescription()
+    own = None if task_id is None else table.of_task(task_id, objective)
+    description = own.description if own is not None else TaskDescription()
     description = request.task if isinstance(request.task, TaskDescription) else description
+    if request.task == TaskDescription(name=description.name, objective=description.objective, direction=description.direction):
+        description = replace(own.description, **description.to_dict()) if own is not None else description  # only a name was given
     fit, space, current = request.fit, request.space, request.current
+    not_advised: dict[str, str] = {}
+    siblings = () if task_id is None else siblings_of(task_id, description, table.tasks)
+    planned_epochs = None if space is not None and LENGTH in space else request.planned_epochs
+    if planned_epochs is not None:
+        current = {**current, LENGTH: planned_epochs}
+    target = None if task_id is None else target_runs(history, task_id, own, siblings, description, request.variant, planned_epochs)
     kind = fit.model or active_kind(history)
-    sources = select_sources(table, target, _names(space, request.configs), description, current, kind)
+    sources = select_sources(table, target, siblings, _names(space, request.configs), description, current, kind)
     if space is None and request.candidates is None:
         seen = (*sources.tasks, *sources.starter_tasks)
         allowed = None if request.allowed is None else {canonical_name(name) for name in request.allowed}
-        space = limited(conservative_space(target, seen, current, allowed), request.limits)
-        sources = select_sources(table, target, frozenset(space), description, current, kind)
+        found, not_advised = space_from_history(target, seen, current if request.current else {}, allowed)
+        space = limited(found, request.limits)
+        sources = select_sources(table, target, siblings, frozenset(space), description, current, kind)
+    if target is not None and space is not None:
+        defining = [name for name, dimension in space.items() if not target.defining_names.isdisjoint({name, dimension.raw_name})]
+        not_advised |= {
+            space[name].name: f"it changes what {target.objective} means, so its values cannot be compared" for name in defining
+        }
+        space = {name: dimension for name, dimension in space.items() if name not in defining}
     active = ActiveModel(None)
     if sources.should_fit:
         least = sources.min_tasks_to_fit(fit.min_tasks, kind)
         active = active_model(history, table, fit.max_fit_s, fit.device, fit.seed, fit.model, least)
-    fitted = drop_ineligible_tasks(active.model, table, sources, description, task_id)
+    fitted = drop_ineligible_tasks(active.model, table, sources, siblings, description, task_id)
     model, sources = combine_with_starter(fitted, sources)
     active = replace(active, model=model)
     query = Query(
@@ -169,21 +196,21 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         sources=sources.tasks,
         space=space or {},
         current=current,
-        variant=request.variant,
         mode=request.mode,
         description=description,
         pending=tuple(_by_model_names(request.pending)),
         starter_tasks=sources.starter_tasks,
         feasibility_only_tasks=sources.feasibility_only,
     )
-    evidence = _evidence(query, {**table.left_out, **sources.left_out}, active)
+    evidence = replace(_evidence(query, siblings, {**table.left_out, **sources.left_out}, active), not_advised=not_advised)
     return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, table, sources)
 
 
 def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recommendation, thin: str | None) -> list[Recommendation]:
     reason = None
     if not query.space and request.candidates is None:
-        reason = thin or "no hyperparameter that may be changed varied in the history"
+        reasons = "; ".join(f"{name}: {why}" for name, why in nothing.evidence.not_advised.items())
+        reason = thin or reasons or "no hyperparameter that may be changed varied in the history"
     elif active.model is None and not (query.target is not None and query.target.has_outcome.any()):
         reason = thin or active.note or "no finished run has an outcome"
     if reason is not None:
@@ -191,7 +218,7 @@ def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recom
     surrogate = TaskSurrogate(active.model, query, request.configs)
     if request.candidates is not None:
         return _among_candidates(query, surrogate, nothing, thin, request.k, request.candidates, request.configs)
-    return _in_space(query, surrogate, nothing, thin, request.k, request.fit.seed)
+    return _in_space(query, surrogate, nothing, thin, request)
 
 
 def _check_counts(k: int, mode: str, model: str | None, min_tasks: int) -> None:
@@ -201,6 +228,14 @@ def _check_counts(k: int, mode: str, model: str | None, min_tasks: int) -> None:
             raise InvalidArgumentError(f"{name} must be a whole number, at least 1, but got {count!r}. {advice}.")
     if mode not in QUERY_MODES:
         raise InvalidArgumentError(f"mode must be one of {', '.join(QUERY_MODES)}, but got {mode!r}. Pass one of these.")
+
+
+def _check_length(planned_epochs: float | None) -> None:
+    if planned_epochs is not None and not (is_number(planned_epochs) and 0 < planned_epochs < math.inf):
+        raise InvalidArgumentError(
+            f"planned_epochs must be a positive number of passes over the training data, or None, but got {planned_epochs!r:.80}. "
+            "Leave it out where it is not known."
+        )
 
 
 def _check_task_and_candidates(task: object, candidates: Sequence[Mapping[str, Any]] | None) -> None:
@@ -241,26 +276,29 @@ def _task_id(history: History, task: str | TaskDescription | None) -> str | None
     identity = {"name": task} if isinstance(task, str) else task.identity()
     try:
         return history.task(task if isinstance(task, str) else task_id_of(identity)).id
-    except UnknownTaskError:
+    except UnknownTaskError as error:
+        if isinstance(task, str) and nearest(task, [known.name for known in history.tasks()]):
+            warn_user(f"{error} Until then the answer is for a new task; TaskDescription(name={task!r}) means one.")
         return task_id_of(identity)
 
 
-def _evidence(query: Query, left_out: Mapping[str, int], active: ActiveModel) -> Evidence:
+def _evidence(query: Query, siblings: Sequence[TaskRuns], left_out: Mapping[str, int], active: ActiveModel) -> Evidence:
     target = query.target
-    n_same = 0 if target is None else sum(query.variant is None or variant == query.variant for variant in target.variants)
-    best = None
-    if target is not None and np.isfinite(target.values).any():
-        best = target.run_ids[int(np.nanargmax(target.values))]
+    n_same = 0 if target is None or target.groups is None else target.groups.n_asked
+    n_sibling_runs = sum(map(len, siblings))
     tasks = [*query.sources, *query.feasibility_only_tasks, *([target] if target is not None else [])]
     return Evidence(
         n_runs=n_same,
-        n_related=0 if target is None else len(target) - n_same,
+        n_related=0 if target is None else len(target) - n_same - n_sibling_runs,
+        related={} if target is None else dict(target.related),
+        n_siblings=len(siblings),
+        n_sibling_runs=n_sibling_runs,
         n_tasks=len(query.sources),
         n_other_runs=sum(len(task) for task in query.sources),
         n_starter_tasks=len(query.starter_tasks),
         n_starter_runs=sum(len(task) for task in query.starter_tasks),
         n_failed=int(sum(task.is_failed.sum() for task in tasks)),
-        best_run_id=best,
+        best_run_id=None if target is None else target.best_run_id,
         left_out=dict(left_out),
         model_id=None if active.model is None else active.model.id,
         note="; ".join(part for part in (active.note, "" if active.model is None else active.model.remark) if part),
@@ -291,16 +329,19 @@ def _among_candidates(
     return [_recommendation(query, surrogate, nothing, thin, configs[i], dict(candidates[i])) for i in order]
 
 
-def _in_space(query: Query, surrogate: TaskSurrogate, nothing: Recommendation, thin: str | None, k: int, seed: int) -> list[Recommendation]:
-    """Search the part of the space with evidence; the rest stays at the user's values."""
+def _in_space(query: Query, surrogate: TaskSurrogate, nothing: Recommendation, thin: str | None, request: _Request) -> list[Recommendation]:
+    """Search the part of the space with evidence; the rest stays at the user's values, and is left out where the user gave no space."""
     space, untuned = surrogate.informed_space, [name for name in query.space if name not in surrogate.informed_names]
     nothing = _with_untuned(nothing, [query.space[name].name for name in untuned])
     if not space:
         return [_abstention(nothing, thin)]
-    rng = np.random.default_rng([seed, zlib.crc32((query.task_id or "").encode())])
-    found = best_configs(surrogate.acquisition, space, surrogate.coordinates, surrogate.elites(), k, rng)
-    rest = {name: query.current.get(name, query.space[name].from_unit(0.5)) for name in untuned}
-    raw = [{dim.raw_name: {**config, **rest}[name] for name, dim in query.space.items()} for config in found]
+    rng = np.random.default_rng([request.fit.seed, zlib.crc32((query.task_id or "").encode())])
+    found = distinct_configs(surrogate, space, request.k, rng)
+    if request.space is None:
+        raw = [{space[name].raw_name: value for name, value in config.items()} for config in found]
+    else:
+        rest = {name: query.current.get(name, query.space[name].from_unit(0.5)) for name in untuned}
+        raw = [{dim.raw_name: {**config, **rest}[name] for name, dim in query.space.items()} for config in found]
     return [_recommendation(query, surrogate, nothing, thin, *pair) for pair in zip(found, raw, strict=True)]
 
 

@@ -141,17 +141,18 @@ class MetaHPSampler(BaseSampler):
         """Ask the meta-model; empty where the evidence is too thin to do better than chance."""
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
         n_done = sum(other.state is TrialState.COMPLETE for other in trials)
-        (advice,) = recommend(
-            self._history,
-            task=self._task_of(study),
-            space=space,
-            mode="explore",
-            current=fixed or None,
-            pending=[other.params for other in trials if _is_under_way(other, trial, space)],
-            max_fit_s=self._max_fit_s,
-            min_tasks=1,
-            seed=int(np.random.default_rng([self._seed, n_done]).integers(2**31)),
-        )
+        with opened_history(self._history) as history:
+            (advice,) = recommend(
+                history,
+                task=_known_or_new(history, self._task_of(study)),
+                space=space,
+                mode="explore",
+                current=fixed or None,
+                pending=[other.params for other in trials if _is_under_way(other, trial, space)],
+                max_fit_s=self._max_fit_s,
+                min_tasks=1,
+                seed=int(np.random.default_rng([self._seed, n_done]).integers(2**31)),
+            )
         evidence = advice.evidence
         has_others = evidence.n_tasks + evidence.n_starter_tasks > 0
         is_known = has_others or evidence.n_runs + evidence.n_related >= N_STARTUP
@@ -181,6 +182,14 @@ class MetaHPSampler(BaseSampler):
             return DEFAULT_OBJECTIVE
         is_same = record.objective is not None and record.direction == str(_direction(study))
         return str(record.objective) if is_same else DEFAULT_OBJECTIVE
+
+
+def _known_or_new(history: History, task: str | TaskDescription) -> str | TaskDescription:
+    """Return a task's name as it is where the history knows it, else the description of a task that is meant to be new."""
+    try:
+        return history.task(task).id if isinstance(task, str) else task
+    except UnknownTaskError:
+        return TaskDescription(name=str(task))
 
 
 def _is_recorded(history: History, trial: FrozenTrial) -> bool:

@@ -56,6 +56,7 @@ class Sources:
 def select_sources(
     table: LearningTable,
     target: TaskRuns | None,
+    siblings: Sequence[TaskRuns],
     names: frozenset[str] | None,
     description: TaskDescription,
     current: Mapping[str, Any],
@@ -67,7 +68,8 @@ def select_sources(
 
     Args:
         table: What the history offers.
-        target: Runs of the target task, None without any.
+        target: Runs of the target task and its siblings, None without any.
+        siblings: Its siblings, which count there.
         names: What may change; None for anything.
         description: The target task.
         current: The user's own configuration.
@@ -75,8 +77,9 @@ def select_sources(
     """
     chosen: list[TaskRuns] = []
     left_out: Counter[str] = Counter()
+    known = {task.task_id for task in (target, *siblings) if task is not None}
     for task in table.tasks:
-        if target is not None and task.task_id == target.task_id:
+        if task.task_id in known:
             continue
         if len(task) < MIN_OTHER_RUNS:
             left_out[f"task has fewer than {MIN_OTHER_RUNS} runs"] += len(task)
@@ -92,18 +95,23 @@ def select_sources(
 
         # The optimizer is that of the last run, if it is not known.
         last = target.configs[-1] if target is not None and target.configs else {}
-        known = {name: last[name] for name in ("optimizer", "model_family") if name in last}
-        found = load_starter_prior(description, {**known, **current})
+        labels = {name: last[name] for name in ("optimizer", "model_family") if name in last}
+        found = load_starter_prior(description, {**labels, **current})
         starter, message = (None, found) if isinstance(found, str) else (found, "")
     return Sources(tuple(chosen), dict(left_out), starter, message)
 
 
 def drop_ineligible_tasks(
-    model: MetaModel | None, table: LearningTable, sources: Sources, description: TaskDescription, task_id: str | None
+    model: MetaModel | None,
+    table: LearningTable,
+    sources: Sources,
+    siblings: Sequence[TaskRuns],
+    description: TaskDescription,
+    task_id: str | None,
 ) -> MetaModel | None:
     """Drop tasks that must not inform this query.
 
-    With the starter, all but the selected ones; otherwise tasks whose pre-training status differs.
+    With the starter, all but the selected ones; otherwise tasks whose pre-training status differs. Siblings' runs count as the target's.
 
     Tasks that have been merged into another are counted there, and a model of nothing but the target task would count its runs twice. A
     model of a single task is used as long as there is a single source.
@@ -117,7 +125,7 @@ def drop_ineligible_tasks(
     if sources.starter is None:
         is_pretrained = bool(description.is_pretrained)
         eligible |= {task.task_id for task in table.tasks if bool(task.description.is_pretrained) == is_pretrained}
-    left = model.without_tasks(known - eligible)
+    left = model.without_tasks(known - (eligible - {task.task_id for task in siblings}))
     return None if left is not None and set(left.info["task_ids"]) == {task_id} else left
 
 

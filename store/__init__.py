@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         UnknownRecommendationError,
         UnknownRunError,
         UnknownTaskError,
+        WorkerDiedError,
     )
     from store.history import History, open_history
     from store.names import Direction, canonical_name, infer_direction, resolve_direction
@@ -80,6 +81,7 @@ __all__ = [
     "UnknownRunError",
     "UnknownTaskError",
     "Usage",
+    "WorkerDiedError",
     "canonical_name",
     "compact",
     "default_history_path",

@@ -78,6 +78,29 @@ def script_name() -> str:
     return name if name and not name.startswith("-") else "python"
 
 
+_GENERIC_FOLDERS = frozenset(
+    str.split("src source code script scripts bin app apps examples notebooks notebook python project work content tmp")
+)
+
+
+def script_folder() -> str | None:
+    """Return the name of the folder that tells a program from another of the same name; folders such as ``src`` do not.
+
+    It is that of the script, else the one it runs in. None where nothing telling is above it but the user's home.
+    """
+    started = sys.argv[0] if sys.argv else ""
+    has_script = bool(started) and not started.startswith("-")
+    folder = Path(started).absolute().parent if has_script else Path.cwd()
+    if has_script and Path(started).name == "__main__.py":
+        folder = folder.parent  # of a package, whose name is the program's
+    for candidate in (folder, *folder.parents[:3]):
+        if candidate in (Path.home(), candidate.parent) or candidate.parent.as_posix() in ("/home", "/Users"):
+            return None
+        if candidate.name.lower() not in _GENERIC_FOLDERS:
+            return candidate.name
+    return None
+
+
 @functools.cache
 def git_commit(folder: Path | None = None) -> str | None:
     """Return the commit checked out where the script lies, read from git's files; None outside a repository.

@@ -6,6 +6,8 @@ builtin, so code that does not know us can still catch it.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class MetaHPError(Exception):
     """Root of every error this project raises."""
@@ -73,6 +75,16 @@ class ShadowedPackageError(MetaHPError, ImportError):
 
 class MissingDependencyError(MetaHPError, ImportError):
     """An optional package is needed for what was asked."""
+
+
+class WorkerDiedError(MetaHPError, RuntimeError):
+    """A process died that had a part of the work: out of memory, a crash, a signal.
+
+    Attributes:
+        report: What was measured until then, None if nothing.
+    """
+
+    report: dict[str, Any] | None = None
 
 
 class InvalidArgumentError(MetaHPError, ValueError):

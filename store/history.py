@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from store.errors import HistoryClosedError, InvalidArgumentError, MetaHPError, StorageWarning, UnknownRunError
 from store.history_reader import HistoryReader
-from store.ids import new_id, utc_now
+from store.ids import new_id, task_id_of, utc_now
 from store.names import resolve_direction
 from store.paths import resolve_path
 from store.recording.recorder import RunRecorder
 from store.recording.resumption import EarlierAttempt, read_attempt
-from store.recording.run_state import RunState
+from store.recording.run_state import RunState, script_identity
 from store.recording.writer import flush_own, writer_for
 from store.records import Source, TaskLike
 from store.sqlite.bulk import FinishedRun, write_finished_runs
@@ -25,6 +24,7 @@ from store.sqlite.connection import HistoryConnection, set_busy_timeout, transac
 from store.sqlite.operations import resolve_merged
 from store.upkeep import curation
 from store.upkeep.merge import COUNTED, merge_history, source_file
+from store.user_warnings import warn_user
 from store.values import encode_value, storable_text
 
 logger = logging.getLogger(__name__)
@@ -127,8 +127,7 @@ class History(HistoryReader):
         except Exception as error:  # the edge: foreign code, or a history that cannot be written now
             message = f"The recommendation that this run follows could not be saved into {self._path}: {error}. The run is recorded."
             logger.debug(message, exc_info=error)
-            with suppress(StorageWarning):  # warnings are errors in this program; the training goes on all the same
-                warnings.warn(message, StorageWarning, stacklevel=3)
+            warn_user(message, StorageWarning)
 
     def merge_tasks(self, into: str, *others: str) -> None:
         """Make several tasks one; later runs with the others' identities join it as well.
@@ -259,18 +258,20 @@ class History(HistoryReader):
 
     def _look_up(self, task: str | TaskLike | None, row: dict[str, Any]) -> dict[str, Any] | None:
         """Return the row of the existing task that a name or id stands for; note the attempt of a resumed run."""
-        if not isinstance(task, str) and row["parent_run_id"] is None:
+        if task is not None and not isinstance(task, str) and row["parent_run_id"] is None:
             return None
+        # An earlier version's task of this script goes on, in whatever folder the script lies.
+        wanted = storable_text(task) if isinstance(task, str) else task_id_of(script_identity(row["objective"], row["direction"]))
 
         def find(connection: HistoryConnection) -> dict[str, Any] | None:
             if row["parent_run_id"] is not None:
                 parent = connection.execute("SELECT attempt FROM runs WHERE id = ?", (row["parent_run_id"],)).fetchone()
                 row["attempt"] = 1 + ((parent["attempt"] or 0) if parent else 0)
-            if not isinstance(task, str):
+            if task is not None and not isinstance(task, str):
                 return None
             found = connection.execute(
                 "SELECT * FROM tasks WHERE id = ?1 OR (name = ?1 AND NOT is_named) ORDER BY id = ?1 DESC LIMIT 1",
-                (storable_text(task),),
+                (wanted,),
             ).fetchone()
             return None if found is None else dict(found)
 

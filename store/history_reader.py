@@ -155,6 +155,18 @@ class HistoryReader:
         with self._reading() as connection:
             return row_reader.read_metrics(connection, row_reader.find_run_id(connection, run_id), name)
 
+    def objective_curves(self, run_ids: Iterable[str]) -> dict[str, tuple[list[float], list[float]]]:
+        """Return the learning curves of runs: their objective over the share of their training, in [0, 1].
+
+        Args:
+            run_ids: Whole ids; a run without values of its objective is absent.
+
+        Returns:
+            Run id -> shares of the training, and the value at each; ordered by step.
+        """
+        with self._reading() as connection:
+            return row_reader.read_objective_curves(connection, run_ids)
+
     def metric_names(self, run_id: str | None = None, task: str | None = None) -> list[str]:
         """Return the names that were logged, by one run, by the runs of one task, or at all; sorted.
 
@@ -182,6 +194,23 @@ class HistoryReader:
         """
         with self._reading() as connection:
             return row_reader.read_recommendation(connection, recommendation_id)
+
+    def last_rewrite(self, task: str, name: str, *, variant: str | None = None) -> tuple[str, Any, Any] | None:
+        """Return what came of the newest recommendation that rewrote a hyperparameter.
+
+        Args:
+            task: Name or id of the task.
+            name: Canonical name of the hyperparameter.
+            variant: Version of the model's source: what another version did with a value tells nothing of this one.
+
+        Returns:
+            Id of the run, the value that was written, and the one that was in force; None where there is no such run.
+
+        Raises:
+            UnknownTaskError: If there is no such task.
+        """
+        with self._reading() as connection:
+            return row_reader.read_last_rewrite(connection, row_reader.find_task_id(connection, task), variant, name)
 
     def models(self) -> list[dict[str, Any]]:
         """Return the meta-models that were learned from this history, oldest first, ``info`` decoded from ``info_json``."""

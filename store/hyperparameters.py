@@ -102,7 +102,7 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         "learning_rate",
         Role.OPTIMIZER,
         Scale.LOG,
-        ("lr", "learningrate", "eta0", "learning_rate_init", "base_lr", "init_lr", "initial_lr", "max_lr"),
+        ("lr", "learningrate", "eta0", "learning_rate_init", "base_lr", "init_lr", "initial_lr", "max_lr", "body_embedding_learning_rate"),
         conservative_in=_EVERYWHERE,
         is_always_log=True,
         group_key="lr",
@@ -113,7 +113,7 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         "weight_decay",
         Role.OPTIMIZER,
         Scale.LOG,
-        ("wd", "weightdecay", "l2"),
+        ("wd", "weightdecay", "l2", "l2_weight"),
         conservative_in=_EVERYWHERE,
         group_key="weight_decay",
         readings=("optimizer.weight_decay",),
@@ -152,7 +152,7 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         PER_DEVICE_BATCH_SIZE,
         Role.DATA,
         Scale.INTEGER,
-        ("batch_size", "bs", "batchsize", "per_device_train_batch_size", "train_batch_size"),
+        ("batch_size", "bs", "batchsize", "per_device_train_batch_size", "train_batch_size", "embedding_batch_size"),
         low=1,
         conservative_in=_EVERYWHERE,
         readings=(GLOBAL_BATCH_SIZE,),
@@ -189,7 +189,7 @@ REGISTRY: tuple[Hyperparameter, ...] = (
         "num_epochs",
         Role.LENGTH,
         Scale.INTEGER,
-        ("max_epochs", "num_train_epochs", "epochs", "n_epochs"),
+        ("max_epochs", "num_train_epochs", "epochs", "n_epochs", "embedding_num_epochs"),
         raises_cost=True,
         trainer_fields={LIGHTNING: "max_epochs", TRANSFORMERS: "num_train_epochs"},
     ),
@@ -256,19 +256,43 @@ def hyperparameter(name: str) -> Hyperparameter | None:
 
 
 _OF_RUN = re.compile(
-    r"^(.*_seed|precision|devices|num_nodes|strategy|accelerator|num_workers|pin_memory|persistent_workers|"
-    r"prefetch_factor|output_dir|run_name|metahp|report_to|disable_tqdm|do_train|do_eval|do_predict|use_cpu|bf16.*|fp16.*|tf32|"
-    r"(dataloader|logging|save|eval|hub|push_to_hub|fsdp|deepspeed|ddp|log|torch_compile|load_best|include|use)_.*|"
+    r"^(precision|devices|num_nodes|strategy|accelerator|num_workers|pin_memory|persistent_workers|"
+    r"prefetch_factor|output_dir|run_name|metahp|report_to|disable_tqdm|do_train|do_eval|do_predict|bf16.*|fp16.*|tf32|"
+    r"(dataloader|logging|save|eval|hub|push_to_hub|fsdp|deepspeed|ddp|log|torch_compile|load_best|include)_.*|"
+    r"use_(cpu|mps_device|ipex|legacy_prediction_loop|liger_kernel|cache|return_dict|auth_token|fast_tokenizer|distributed_sampler)|"
     r"metric_for_best_model|greater_is_better|.*_(dir|path|file|root|name|id|url|interval)|remove_unused_columns|vocab_size|"
     r"max_position_embeddings|.*_token_id|architectures|transformers_version|.*n_parameters|enable_.*|check_val.*|val_check.*)$"
 )
 """Names without a row that have the role of a run: too many to list, and made up by every framework."""
 
 
+_SEED = re.compile(r"(^|[._-]|__)(seed|random_?state|rng)$|^(seed_everything|seed_value|manual_seed)$", re.IGNORECASE)
+"""Names of seeds, in groups too: ``data_seed``, ``bagging_seed``, ``clf__random_state``, ``trainer.seed_everything``."""
+
+_OUTPUT_PLACE = re.compile(
+    r"^(.*[._])?((output|out|logging|log|save|ckpt|checkpoint|checkpoints|results?|work|run|default_root)_?(dir|path|folder)|save_to|"
+    r"(run|exp|experiment|trial|job|session|checkpoint)_?(name|id|version|number)|hub_model_id|timestamp|n_parameters|num_parameters|metahp)$",
+    re.IGNORECASE,
+)
+"""Names of where a run is written, and what follows from the others: they differ between runs of one configuration."""
+
+
+@cache
+def is_seed_name(name: str) -> bool:
+    """Say whether a name is that of a seed: runs that differ in it only are draws of one configuration."""
+    return _SEED.search(name) is not None
+
+
+@cache
+def is_output_place(name: str) -> bool:
+    """Say whether a name says where a run is written or what it is called, so that it tells no configurations apart."""
+    return _OUTPUT_PLACE.match(name) is not None
+
+
 def is_of_run(name: str) -> bool:
     """Say whether a name is about where and how a program runs: nothing is learned from it."""
     row = _BY_NAME.get(name)
-    return row.role is Role.RUN if row is not None else _OF_RUN.match(name) is not None
+    return row.role is Role.RUN if row is not None else is_seed_name(name) or _OF_RUN.match(name) is not None
 
 
 def is_always_log(name: str) -> bool:

@@ -5,8 +5,9 @@ The canonical name is what the field calls the hyperparameter; the raw name a us
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
 
@@ -29,6 +30,19 @@ def canonical_name(raw_name: str) -> str:
     """
     key = raw_name.strip().lower().replace("-", "_")
     return BY_ALIAS.get(key, raw_name)
+
+
+_MIN_PART = 3
+"""Letters from which a part of a name may mean it."""
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
+    """Return the known names that a mistyped one may mean, the nearest first; upper and lower case are alike."""
+    spellings = {spelling.lower(): spelling for spelling in reversed(list(known))}
+    wanted = name.lower()
+    found = difflib.get_close_matches(wanted, spellings, n=n)
+    found += [spelling for spelling in spellings if spelling not in found and len(wanted) >= _MIN_PART and wanted in spelling]
+    return [spellings[spelling] for spelling in found[:n]]
 
 
 def canonical_names(raw_names: list[str]) -> dict[str, str]:
@@ -74,6 +88,25 @@ def _metric_words(metric: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", metric).lower())
 
 
+_FORKS = re.compile(r"(?<=.)(/dataloader_idx_\d+|_epoch|_step)$")
+
+
+def base_metric_name(name: str, evaluation_sets: Collection[str] = ()) -> str:
+    """Return the name that all spellings of one metric share: ``val_loss`` for ``val_loss_epoch`` and ``val_loss/dataloader_idx_0``.
+
+    Args:
+        name: Name as logged.
+        evaluation_sets: Names of several evaluation sets, which a host writes into its metrics: ``eval_<name>_loss`` is ``eval_loss``.
+    """
+    base = name
+    while (shorter := _FORKS.sub("", base)) != base:
+        base = shorter
+    for evaluation_set in evaluation_sets:
+        if base.startswith(f"eval_{evaluation_set}_"):
+            return f"eval_{base.removeprefix(f'eval_{evaluation_set}_')}"
+    return base
+
+
 def infer_direction(metric: str) -> Direction | None:
     """Return the direction of a well-known metric name, or None for a name nobody could know.
 
@@ -86,6 +119,14 @@ def infer_direction(metric: str) -> Direction | None:
             if spelling in _MAXIMISED or spelling in _MINIMISED:
                 return Direction.MAX if (spelling in _MAXIMISED) is not is_negated else Direction.MIN
     return None
+
+
+_LOSS_WORDS = frozenset(str.split("loss losses nll elbo perplexity ppl ce bce crossentropy logloss criterion objective kl"))
+
+
+def is_loss_name(metric: str) -> bool:
+    """Return whether a metric is a loss by its name: its value then depends on how the loss is made."""
+    return not _LOSS_WORDS.isdisjoint(_metric_words(metric))
 
 
 _SHARES = frozenset(

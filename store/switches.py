@@ -7,7 +7,6 @@ the default holds.
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 
 OFF_WORDS = frozenset({"off", "0", "false", "no"})
@@ -75,16 +74,11 @@ def _warn_of(switch: Switch, word: str) -> None:
     if (switch.name, word) in _warned:
         return
     _warned.add((switch.name, word))
-    from store.errors import MetaHPWarning
+    from store.user_warnings import warn_user
 
     state = "on" if switch.default else "off"
     message = (
         f"{switch.name} must be one of {', '.join(sorted(OFF_WORDS | ON_WORDS))}, but is {word!r}; it is taken as {state}. "
         f"Set {switch.name}=off or {switch.name}=on."
     )
-    try:
-        warnings.warn(message, MetaHPWarning, stacklevel=4)
-    except MetaHPWarning:  # a program that turns warnings into errors still trains
-        import logging
-
-        logging.getLogger(__name__).warning(message)
+    warn_user(message)

@@ -19,6 +19,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
@@ -34,6 +35,8 @@ _MAX_REPR_CHARS = 500
 _MAX_ARRAY_ITEMS = 1_000
 _MAX_ITEMS = 20_000
 _MAX_DEPTH = 40  # deeper than any configuration, well below Python's recursion limit
+_MAX_FLOAT = 1e300  # whole numbers may be larger than any float
+_PLAIN = frozenset({bool, int, float, str})
 _MAX_PLAIN_INT_DIGITS = 4_000  # Python refuses to convert decimal texts of more than 4300 digits
 
 
@@ -64,7 +67,7 @@ def encode_value(value: Any, name: str = "") -> str:
     Returns:
         JSON in ASCII; at most about ``MAX_JSON_CHARS`` characters.
     """
-    text = json.dumps(_to_json(value, name, 0), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_to_json(value, name, ()), separators=(",", ":"), allow_nan=False)
     return text if len(text) <= MAX_JSON_CHARS else json.dumps(_shortened(value, text))
 
 
@@ -90,8 +93,8 @@ def _tagged(kind: str, value: Any) -> dict[str, Any]:
     return {"$type": kind, "value": value}
 
 
-def _to_json(value: Any, name: str, depth: int) -> Any:
-    """Return what ``json.dumps`` writes for a value."""
+def _to_json(value: Any, name: str, within: tuple[int, ...]) -> Any:
+    """Return what ``json.dumps`` writes for a value; ``within`` are the ids of what holds it."""
     try:
         value = redact(value, name)
         if value is None or value is True or value is False:
@@ -103,7 +106,9 @@ def _to_json(value: Any, name: str, depth: int) -> Any:
             return _int_to_json(value)
         if kind is float:
             return value if math.isfinite(value) else _tagged("float", repr(value))
-        return _structure_to_json(value, name, depth) if depth < _MAX_DEPTH else _tagged("object", _safe_repr(value))
+        if within.count(id(value)) > 1:  # once again shows what it is; without end, two of itself in a list would take for ever
+            return _tagged("object", f"{_class_name(value)} that holds itself")
+        return _structure_to_json(value, name, within) if len(within) < _MAX_DEPTH else _tagged("object", _safe_repr(value))
     except Exception as error:  # a foreign object may fail in any way when it is looked at; the run must not
         return _tagged("object", f"{_class_name(value)} (unreadable: {type(error).__name__})")
 
@@ -129,52 +134,63 @@ def _int_to_json(value: int) -> Any:
     return value if value.bit_length() * 0.30103 < _MAX_PLAIN_INT_DIGITS else _tagged("int", hex(value))
 
 
-def _structure_to_json(value: Any, name: str, depth: int) -> Any:
+def _structure_to_json(value: Any, name: str, within: tuple[int, ...]) -> Any:
     """Return the JSON form of everything that is not a plain scalar."""
     if isinstance(value, Opaque):
         return _tagged(value.kind, value.text)
     if isinstance(value, Enum):
         inner = {"class": _class_name(value), "name": value.name}
-        return _tagged("enum", {**inner, "value": _to_json(value.value, name, depth + 1)})
+        return _tagged("enum", {**inner, "value": _to_json(value.value, name, (*within, id(value)))})
     for types_, encode in _SCALARS:
         if isinstance(value, types_):
             return encode(value)
     if isinstance(value, list | tuple | Set | Mapping):
-        return _collection_to_json(value, name, depth)
+        return _collection_to_json(value, name, within)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         shown = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        inner_json = {key: _to_json(item, key, depth + 1) for key, item in shown.items()}
+        inner_json = {key: _to_json(item, key, (*within, id(value))) for key, item in shown.items()}
         return _tagged("dataclass", {"class": _class_name(value), "fields": inner_json})
     if type(value).__module__.partition(".")[0] in {"torch", "numpy", "jax", "tensorflow"}:
         return _array_to_json(value)
     if isinstance(value, Sequence):
-        return [_to_json(item, name, depth + 1) for item in value]
+        return [_to_json(read_item(value, index), name, (*within, id(value))) for index in range(len(value))]
     return _named_thing(value)
 
 
-def _collection_to_json(value: Any, name: str, depth: int) -> Any:
+def _collection_to_json(value: Any, name: str, within: tuple[int, ...]) -> Any:
     if len(value) > _MAX_ITEMS:
         # looking at every item of a data set would hold up the start of the training
-        ends = [_to_json(item, name, depth + 1) for item in islice(value, _MAX_ITEMS // 2)]
+        ends = [_to_json(item, name, (*within, id(value))) for item in islice(value, _MAX_ITEMS // 2)]
         if isinstance(value, list | tuple):
-            ends += [_to_json(item, name, depth + 1) for item in value[-_MAX_ITEMS // 2 :]]
+            ends += [_to_json(item, name, (*within, id(value))) for item in value[-_MAX_ITEMS // 2 :]]
         return _shortened(value, json.dumps(ends))
     if isinstance(value, Mapping):
-        return _mapping_to_json(value, depth)
+        return _mapping_to_json(value, within)
     secrets = secret_positions(value) if isinstance(value, list | tuple) else ()
-    encoded = [REDACTED if index in secrets else _to_json(item, name, depth + 1) for index, item in enumerate(value)]
+    encoded = [REDACTED if index in secrets else _to_json(item, name, (*within, id(value))) for index, item in enumerate(value)]
     if isinstance(value, Set):
         return _tagged("frozenset" if isinstance(value, frozenset) else "set", sorted(encoded, key=json.dumps))
     return _tagged("tuple", encoded) if isinstance(value, tuple) else encoded
 
 
-def _mapping_to_json(value: Mapping[Any, Any], depth: int) -> Any:
+def _mapping_to_json(value: Mapping[Any, Any], within: tuple[int, ...]) -> Any:
+    inside = (*within, id(value))
+    if type(value) is not dict:
+        value = {key: read_item(value, key) for key in value}
     if has_secret_value(value):
         value = {**value, "value": redact(value["value"], "secret")}
     if all(type(key) is str and _text_to_json(redact(key)) == key for key in value) and "$type" not in value:
-        return {key: _to_json(item, key, depth + 1) for key, item in value.items()}
-    pairs = [[_to_json(redact(key), "", depth + 1), _to_json(item, str(key), depth + 1)] for key, item in value.items()]
+        return {key: _to_json(item, key, inside) for key, item in value.items()}
+    pairs = [[_to_json(redact(key), "", inside), _to_json(item, str(key), inside)] for key, item in value.items()]
     return _tagged("dict", pairs)
+
+
+def read_item(value: Any, key: Any) -> Any:
+    """Return an item of a collection; where it refuses, an ``Opaque`` that names the error."""
+    try:
+        return value[key]
+    except Exception as error:  # foreign code
+        return Opaque("object", f"unreadable: {type(error).__name__}")
 
 
 def _array_to_json(value: Any) -> Any:
@@ -189,7 +205,7 @@ def _array_to_json(value: Any) -> Any:
     dtype = str(value.dtype)
     if type(value).__module__.startswith("numpy"):
         if not shape:
-            return _to_json(value.item() if hasattr(value, "item") else value, "", _MAX_DEPTH - 1)
+            return _to_json(value.item() if hasattr(value, "item") else value, "", (0,) * (_MAX_DEPTH - 1))
         if value.size <= _MAX_ARRAY_ITEMS and value.dtype.kind in "biuf":
             return _tagged("array", f"{dtype}{list(shape)} {json.dumps(value.tolist())}")
         digest = hashlib.sha256(value.tobytes()).hexdigest()[:16] if value.dtype.kind != "O" else "of objects"
@@ -211,7 +227,7 @@ def _named_thing(value: Any) -> Any:
     if hasattr(value, "named_parameters"):
         return _tagged("module", _class_name(value))
     if isinstance(value, types.SimpleNamespace) or type(value).__name__ == "Namespace":
-        return _mapping_to_json(vars(value), _MAX_DEPTH - 5)
+        return _mapping_to_json(vars(value), (0,) * (_MAX_DEPTH - 5))
     return _tagged("object", _safe_repr(value))
 
 
@@ -295,6 +311,36 @@ _DECODERS: dict[str, Callable[[Any], Any]] = {
 
 
 def same_value(a: Any, b: Any) -> bool:
-    """Compare two hyperparameter values; numbers within a relative tolerance of 1e-9, since they pass through text."""
-    is_number = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b))
-    return math.isclose(a, b, rel_tol=1e-9) if is_number else bool(a == b)
+    """Compare two hyperparameter values; never raises.
+
+    Numbers are equal within a relative tolerance of 1e-9, since they pass through text. Lists, tuples and mappings are compared item by
+    item, arrays and tensors whole. What cannot be compared (an object whose ``==`` raises, or gives no truth) is equal only to itself.
+    """
+    try:
+        return _is_same(a, b)
+    except Exception:  # a user's object may fail in any way when it is compared
+        return a is b
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in (a, b)):
+        return math.isclose(a, b, rel_tol=1e-9) if all(abs(value) < _MAX_FLOAT for value in (a, b)) else bool(a == b)
+    if a is b:
+        return True
+    if type(a) is type(b) and isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same_value, a, b))
+    if type(a) is type(b) and isinstance(a, Mapping):
+        return a.keys() == b.keys() and all(same_value(read_item(a, key), read_item(b, key)) for key in a)
+    if isinstance(a, partial) and isinstance(b, partial):
+        return _is_same((a.func, a.args, a.keywords), (b.func, b.args, b.keywords))
+    if getattr(a, "shape", None) != getattr(b, "shape", None):
+        return False
+    equal = a == b
+    for _ in range(2):  # of a table, the columns and then the table
+        equal = equal.all() if hasattr(equal, "all") else equal
+    return bool(equal)
+
+
+def plain_value(value: Any) -> Any:
+    """Return a value as a run's row would give it back: what is no plain number, text or truth comes without its behaviour."""
+    return value if value is None or type(value) in _PLAIN else decode_value(encode_value(value))

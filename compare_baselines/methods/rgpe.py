@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from compare_baselines.methods.base import Method, NewTask, Past, filled
-from metamodel.gp.kernels import matern52
+from metamodel.gp.kernels import cholesky, matern52
 from metamodel.gp.prediction import log_expected_improvement
 
 FloatArray = npt.NDArray[np.float64]
@@ -61,8 +61,7 @@ class Processes:
 
     def _factor(self) -> Tensor:
         noise = self.parameters[2].exp()[:, None, None] + RGPE_JITTER
-        factor: Tensor = torch.linalg.cholesky(self._kernel(self.inputs, self.inputs) + noise * torch.eye(self.inputs.shape[1]))
-        return factor
+        return cholesky(self._kernel(self.inputs, self.inputs) + noise * torch.eye(self.inputs.shape[1]))
 
     def _loss(self) -> Tensor:
         """Negative log marginal likelihood and priors: length 0.5, variance 1, noise 0.05, each log-normal."""
@@ -88,7 +87,7 @@ class Processes:
         half = torch.linalg.solve_triangular(self.factor, cross, upper=False)
         mean = (cross * self.weights[..., None]).sum(1)
         covariance = self._kernel(batch, batch) - half.transpose(1, 2) @ half
-        factor = torch.linalg.cholesky(covariance + 1e-3 * torch.eye(len(points)))
+        factor = cholesky(covariance + 1e-3 * torch.eye(len(points)))
         noise = torch.randn(n, *mean.shape, generator=generator)
         draws: Tensor = mean + (factor @ noise[..., None])[..., 0]
         return draws

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from compare_baselines.methods.base import Method, NewTask, Proposal, SearchProblem, Trial, filled
-from compare_baselines.methods.spaces import distributions_of
+from compare_baselines.methods.spaces import as_label, distributions_of
 from metahp_report.importance import quiet_optuna
 from metamodel.space.dimensions import Dimension, Space, is_number
 from metamodel.space.encoding import column_order
@@ -122,7 +122,7 @@ def inside(config: Mapping[str, Any], space: Space) -> dict[str, Any]:
 def _inside(dim: Dimension, value: Any) -> Any:
     if not dim.is_numeric:
         choices = dim.choices or ()
-        return value if value in choices else choices[0]
+        return next((choice for choice in choices if as_label(choice) == as_label(value)), choices[0])
     if not is_number(value):
         middle = math.sqrt(dim.low * dim.high) if dim.is_log else (dim.low + dim.high) / 2
         return round(middle) if dim.is_int else middle

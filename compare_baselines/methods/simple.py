@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ LIBRARY_DEFAULTS: Mapping[str, Any] = {
     "hidden_size": 100,
 }
 """What one writes who has no idea: Adam's own step size, no regularisation, a batch of 32, a small network."""
+
+
+MAX_SHUFFLED = 100_000
+"""Cells up to which a whole grid is shuffled; of a larger one only as many numbers are drawn as can be tried."""
 
 
 class Random(Method):
@@ -79,22 +84,48 @@ class Grid(Method):
         """Shuffle the grid."""
         super().start(task)
         self._rng = np.random.default_rng(task.seed)
-        levels = [_levels(dim) for dim in task.space.values()]
-        cells = list(product(*levels))
-        self._cells = [dict(zip(task.space, cells[i], strict=True)) for i in self._rng.permutation(len(cells))]
+        self._cells = GridCells({name: _levels(dim) for name, dim in task.space.items()})
+        self._order = self._cells.drawn(len(task.configs), self._rng)
 
     def choose(self, tried: Sequence[int], values: Sequence[float]) -> int:
         """Return the next cell, snapped; when the grid is used up, a random configuration."""
-        if self._cells:
-            return self.task.snap(self._cells.pop(), tried)
+        if self._order:
+            return self.task.snap(self._cells[self._order.pop()], tried)
         return self.task.first_free(self._rng.permutation(len(self.task.configs)), tried)
 
     def propose(self, problem: SearchProblem, trials: Sequence[Trial]) -> Proposal | None:
         """Return the next cell of the task's own grid; None when it is used up."""
-        levels = problem.task.levels()
-        cells = list(product(*levels.values()))
-        order = np.random.default_rng(problem.seed_of(self.name, 0)).permutation(len(cells))
-        return None if len(trials) >= len(cells) else Proposal(dict(zip(levels, cells[order[len(trials)]], strict=True)))
+        cells = GridCells(problem.task.levels())
+        if len(trials) >= cells.size:
+            return None
+        order = cells.drawn(len(trials) + 1, np.random.default_rng(problem.seed_of(self.name, 0)))
+        return Proposal(cells[order[len(trials)]])
+
+
+class GridCells:
+    """The cells of a grid by their number, in the order of ``itertools.product``; none is built before it is asked for."""
+
+    def __init__(self, levels: Mapping[str, Sequence[Any]]) -> None:
+        self._levels = levels
+        self.size = math.prod(map(len, levels.values()))
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """Return a cell: its number read as digits, one a name, the last one fastest."""
+        cell = {}
+        for name, values in reversed(list(self._levels.items())):
+            number, digit = divmod(number, len(values))
+            cell[name] = values[digit]
+        return {name: cell[name] for name in self._levels}
+
+    def drawn(self, n: int, rng: np.random.Generator) -> list[int]:
+        """Draw numbers of different cells: at least ``n``, or all there are. The first ones do not depend on ``n``."""
+        if self.size <= MAX_SHUFFLED:
+            return [int(number) for number in rng.permutation(self.size)]
+        # numpy's integers end at 64 bits, and 3 ** 41 cells do not
+        draw, found = random.Random(int(rng.integers(2**63))), dict[int, None]()
+        while len(found) < min(n, self.size):
+            found[draw.randrange(self.size)] = None
+        return list(found)
 
 
 def _levels(dim: Dimension) -> list[Any]:

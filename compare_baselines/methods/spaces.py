@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
+MAX_LABELS_SHOWN, MAX_LABEL_SHOWN = 8, 30
+"""Labels of a name, and characters of each, that a table shows."""
+
 
 def space_of(configs: Sequence[Mapping[str, Any]], given: Mapping[str, BaseDistribution | Sequence[Any]] | None = None) -> Space:
     """Return the space that configurations span: what varies in them, between the smallest and the largest value.
@@ -37,20 +40,27 @@ def space_of(configs: Sequence[Mapping[str, Any]], given: Mapping[str, BaseDistr
         return {name: parsed[name] for name in sorted(parsed, key=column_order)}
     space: Space = {}
     for name in sorted({name for config in configs for name in config}, key=column_order):
-        values = [config[name] for config in configs if name in config]
-        distinct = sorted({repr(value): value for value in values}.values(), key=lambda value: (str(type(value)), value))
-        if len(distinct) > 1:
-            space[name] = _dimension(name, distinct, values)
+        dimension = _dimension(name, [config[name] for config in configs if name in config])
+        if dimension is not None:
+            space[name] = dimension
     return space
 
 
-def _dimension(name: str, distinct: list[Any], values: list[Any]) -> Dimension:
-    if not all(is_number(value) for value in distinct):
-        return Dimension(name, tuple(distinct))
+def as_label(value: Any) -> str:
+    """Return a value as one of a list of labels: text, since of a mixture neither order nor equality can be relied on."""
+    return value if isinstance(value, str) else str(value)
+
+
+def _dimension(name: str, values: list[Any]) -> Dimension | None:
+    """Return what values span; None where they are all the same. A name is a number where most values are, as in the encoder."""
+    numbers = [value for value in values if is_number(value)]
+    if len(numbers) <= len(values) / 2 or len(set(numbers)) < 2:
+        labels = sorted(set(map(as_label, values)))
+        return Dimension(name, tuple(labels)) if len(labels) > 1 else None
     # With their multiplicity: integers drawn on a log scale are all distinct neighbours at the lower end.
-    columns = fit_encoder([[{name: value} for value in values]]).columns
-    low, high = float(min(distinct)), float(max(distinct))
-    is_int = all(isinstance(value, int | np.integer) for value in distinct)
+    columns = fit_encoder([[{name: value} for value in numbers]]).columns
+    low, high = float(min(numbers)), float(max(numbers))
+    is_int = all(isinstance(value, int | np.integer) for value in numbers)
     return Dimension(name, None, low, high, low > 0 and bool(columns) and columns[0].is_log, is_int, 1.0 if is_int else None)
 
 
@@ -97,18 +107,26 @@ class UnitCube:
 
 
 def _coordinates(dim: Dimension, values: Sequence[Any]) -> FloatArray:
-    missing = np.array([[float(value is None) / math.sqrt(2)] for value in values])
     if dim.is_numeric:
+        missing = np.array([[float(not is_number(value)) / math.sqrt(2)] for value in values])
         numbers = [dim.scaled(float(value)) if is_number(value) else 0.5 for value in values]
         return np.concatenate([np.array(numbers)[:, None], missing], axis=1)
-    choices = dim.choices or ()
-    labels = np.array([[float(value == choice) / math.sqrt(2) for choice in choices] for value in values])
-    return np.concatenate([labels, missing], axis=1)
+    places = {as_label(choice): place for place, choice in enumerate(dim.choices or ())}
+    coordinates = np.zeros((len(values), len(places) + 1))
+    for row, value in zip(coordinates, values, strict=True):
+        place = places.get(as_label(value), len(places) if value is None else None)
+        if place is not None:
+            row[place] = 1 / math.sqrt(2)
+    return coordinates
 
 
 def outside_counts(space: Space, configs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Count the values of each hyperparameter that lie outside a space, over distinct configurations."""
-    return {name: sum(name in config and not dim.contains(config[name]) for config in configs) for name, dim in space.items()}
+    return {name: sum(name in config and not _contains(dim, config[name]) for config in configs) for name, dim in space.items()}
+
+
+def _contains(dim: Dimension, value: Any) -> bool:
+    return dim.contains(value) if dim.is_numeric else as_label(value) in map(as_label, dim.choices or ())
 
 
 def describe_scales(space: Space, *, is_given: bool) -> list[tuple[str, str, str, str]]:
@@ -116,7 +134,9 @@ def describe_scales(space: Space, *, is_given: bool) -> list[tuple[str, str, str
     rows = []
     for name, dim in space.items():
         if not dim.is_numeric:
-            rows.append((name, "label", ", ".join(map(str, dim.choices or ())), "space file" if is_given else "values"))
+            labels = [" ".join(str(choice).split())[:MAX_LABEL_SHOWN] for choice in dim.choices or ()]
+            more = f" and {len(labels) - MAX_LABELS_SHOWN} more" if len(labels) > MAX_LABELS_SHOWN else ""
+            rows.append((name, "label", ", ".join(labels[:MAX_LABELS_SHOWN]) + more, "space file" if is_given else "values"))
             continue
         kind = ("log" if dim.is_log else "linear") + (" integer" if dim.is_int else "")
         rows.append((name, kind, f"{dim.low:g} to {dim.high:g}", "space file" if is_given else "spread of the values"))

@@ -20,6 +20,7 @@ from compare_baselines.methods.spaces import UnitCube, space_of
 from metamodel.space.batch import as_seen_by_model, name_in_model
 from metamodel.space.dimensions import Space
 from store.errors import InvalidArgumentError, NotEnoughHistoryError
+from store.hyperparameters import is_output_place, is_seed_name
 from store.names import Direction, canonical_name
 from store.records import FINISHED, RunRecord, RunStatus
 
@@ -36,6 +37,8 @@ MIN_REPLAY_TASKS = 3
 """Two tasks of the past and the one in question."""
 MIN_REPLAY_RUNS = 10
 """Finished runs a task of the user's own needs: fewer leave no order to find."""
+MAX_LABELS = 64
+"""Labels up to which a name is a hyperparameter; with more it is a remark or an identifier, and each label would be a column."""
 _SHOWN_TASKS = 6
 
 
@@ -50,6 +53,7 @@ class Protocol:
         folds: Number of folds; 0 leaves one task out at a time.
         holdout: Names of the tasks that are tested, the others being the past; replaces ``folds``.
         objective: Metric; None for the one most tasks have.
+        max_hist: Configurations known of a past task that has more than ``n_hist``; None: ``n_hist``.
     """
 
     n_hist: int = 50
@@ -58,6 +62,7 @@ class Protocol:
     folds: int = 3
     holdout: tuple[str, ...] = ()
     objective: str | None = None
+    max_hist: int | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers.
@@ -154,9 +159,10 @@ class Benchmark:
         ]
 
     def past_runs(self, past: Sequence[str], seed: int) -> dict[str, npt.NDArray[np.int64]]:
-        """Draw the runs that are known of each past task: indices into its pool, shape ``(n_hist,)``."""
+        """Draw the runs that are known of each past task: indices into its pool, shape ``(n_hist,)``, or more up to ``max_hist``."""
         rng = np.random.default_rng(FIRST_SEED + seed)
-        return {name: rng.choice(len(self.pools[name]), self.protocol.n_hist, replace=False) for name in sorted(past)}
+        most = self.protocol.max_hist or self.protocol.n_hist
+        return {name: rng.choice(len(self.pools[name]), min(most, len(self.pools[name])), replace=False) for name in sorted(past)}
 
     def past(self, names: Sequence[str], seed: int) -> Past:
         """Return what is known before a new task: the drawn runs of the past tasks."""
@@ -211,6 +217,9 @@ def load_benchmark(
     usable = {name: pool for name, pool in pools.items() if _is_usable(pool, protocol, notes)}
     _check_roles(usable, protocol, notes, str(history.path))
     found = space_of([config for pool in usable.values() for config in pool.configs], space)
+    if space is None:
+        for name in [name for name, dim in found.items() if not dim.is_numeric and len(dim.choices or ()) > MAX_LABELS]:
+            notes.append(f"{name}: {len(found.pop(name).choices or ())} labels are too many to learn from, not used (--space)")
     return Benchmark(usable, found, objective, protocol, tuple(notes))
 
 
@@ -235,9 +244,12 @@ def own_runs_protocol(history: History, objective: str | None = None) -> Protoco
             f"A replay of your own runs needs {MIN_REPLAY_TASKS} tasks with {MIN_REPLAY_RUNS} finished runs each, but {history.path} has "
             f"{len(ready)}; {total} runs are missing: {', '.join(missing)}. Train on, or replay a recorded table (metahp import table)."
         )
-    # Repeated configurations count once, so half of the runs is what surely remains to be known and to be found.
+    # Repeated configurations count once, so half of the runs is what surely remains to be known and to be found. The smallest task
+    # decides that, but not how much is known of the others: as much as their owner knows.
     least = min(ready.values())
-    return Protocol(n_hist=min(50, max(least // 2, 4)), budget=min(32, max(least // 2, 4)), objective=chosen)
+    known = Protocol()
+    n_hist, budget = (min(most, max(least // 2, 4)) for most in (known.n_hist, known.budget))
+    return Protocol(n_hist, budget, objective=chosen, max_hist=known.n_hist)
 
 
 def _common_objective(runs: Sequence[RunRecord], notes: list[str]) -> str:
@@ -266,18 +278,25 @@ def _pool(task: str, runs: list[RunRecord], names: list[str] | None, description
             continue
         # Runs of a callback have their batch as a device loads it, too: one hyperparameter, not two that move together.
         whole = as_seen_by_model(run.hparams)
-        config = whole if names is None else {name: whole[name] for name in whole if name in names}
+        config = {name: whole[name] for name in whole if (_tells_apart(name) if names is None else name in names)}
         if seen.setdefault(repr(sorted(config.items())), len(kept)) < len(kept):
             n_double += 1
             continue
         is_diverged = run.status is RunStatus.DIVERGED or run.objective_last is None or not math.isfinite(run.objective_last)
         kept.append((config, math.nan if is_diverged else sign * float(run.objective_last or 0.0), run.epochs_reached, run.id))
     if n_double:
-        notes.append(f"{task}: {n_double} runs repeat a configuration; the first run of each counts")
+        verb = "run repeats" if n_double == 1 else "runs repeat"
+        notes.append(f"{task}: {n_double} {verb} a configuration; the first run of each counts")
     if n_other:
-        notes.append(f"{task}: {n_other} runs have no final objective or another direction and are not used")
+        verb = "run has" if n_other == 1 else "runs have"
+        notes.append(f"{task}: {n_other} {verb} no final objective or another direction, not used")
     configs, values, epochs, ids = zip(*kept, strict=True) if kept else ((), (), (), ())
     return Pool(task, tuple(configs), np.array(values, dtype=np.float64), direction, tuple(epochs), description, tuple(ids))
+
+
+def _tells_apart(name: str) -> bool:
+    """Whether runs that differ in a name are of different configurations: not in a seed, nor in where a run is written."""
+    return not (is_seed_name(name) or is_output_place(name))
 
 
 def _check_roles(usable: Mapping[str, Pool], protocol: Protocol, notes: Sequence[str], path: str) -> None:

@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import os
-import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compare_baselines.environment import ONE_THREAD, environment
-from compare_baselines.methods.base import Method, NewTask
+from compare_baselines.methods.base import Method
 from compare_baselines.methods.registry import METHODS, PLAIN, RANDOM, find_method
+from compare_baselines.replay.job import ReplayFailure, ReplayJob, ReplayOutcome
+from compare_baselines.replay.processes import carry_out_jobs
 from compare_baselines.replay.protocol import Benchmark
-from metahp_report.statistics import (
-    best_so_far,
-    bootstrap_intervals,
-    expected_best,
-    mean_ranks,
-    paired_difference,
-    random_equivalent,
-)
+from metahp_report.statistics import bootstrap_intervals, expected_best, mean_ranks, paired_difference, random_equivalent
 from metamodel.kinds import DEFAULT as OURS
-from store.errors import InvalidArgumentError
+from store.errors import InvalidArgumentError, WorkerDiedError
 
 FloatArray = npt.NDArray[np.float64]
 
-
-@dataclass(frozen=True, slots=True)
-class ReplayJob:
-    """Some tasks of one fold and seed, for one method."""
-
-    method: str
-    fold: int
-    seed: int
-    tested: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOutcome:
-    """Regret and number of failed runs after each evaluation, task by task, and the CPU seconds it took."""
-
-    job: ReplayJob
-    regret: dict[str, FloatArray]
-    n_failed: dict[str, FloatArray]
-    seconds: float
+Report = dict[str, Any]
 
 
 def run_replay(
@@ -58,8 +30,9 @@ def run_replay(
     *,
     workers: int | None = None,
     progress: Callable[[float, str], None] | None = None,
+    first: Callable[[Report], None] | None = None,
     keeps_seeds: bool = False,
-) -> dict[str, Any]:
+) -> Report:
     """Compare methods on recorded runs.
 
     Args:
@@ -67,129 +40,101 @@ def run_replay(
         methods: Names, or ``module:Class``.
         workers: Processes; None for one a core.
         progress: Called with a fraction in [0, 1] and a text.
+        first: Called with the report of the first seed, where others follow.
         keeps_seeds: Keep the regret of every seed as well, ``"seeds": {task: [[regret ...] ...]}``, so that reports can be merged.
 
     Returns:
         ``{"protocol", "random_exact", "methods": {name: {"regret", "ci95", "mean_rank", "random_equivalent", "seconds", "tasks"}}}``;
-        entry ``k - 1`` of a list belongs to ``k`` evaluations, regret is the mean over tasks and seeds.
+        entry ``k - 1`` of a list belongs to ``k`` evaluations, regret is the mean over tasks and seeds. Where a method raised an error
+        there is ``"left_out": {name: {"reason", "traceback"}}`` as well.
 
     Raises:
-        InvalidArgumentError: If a method is unknown or named twice.
+        InvalidArgumentError: If a method is unknown or named twice, or every method raised an error.
+        WorkerDiedError: If a process died; it holds the report of what was measured until then.
     """
     chosen = {name: find_method(name) for name in methods}
     if len(chosen) < len(methods) or not methods:
         raise InvalidArgumentError(f"Methods must be named, each once, but got {list(methods)}. Possible are {', '.join(METHODS)}.")
     jobs = list(_jobs(benchmark, chosen))
     done: list[ReplayOutcome] = []
+    failures: dict[str, ReplayFailure] = {}
+    waiting, is_first_shown = set(jobs), first is None or benchmark.protocol.seeds == 1
     n_workers = min(workers or os.cpu_count() or 1, max(len(jobs), 1))
     _ = benchmark.points  # once, before the workers get their copies
-    for finished in _carry_out(benchmark, jobs, n_workers):
-        done.append(finished)
-        if progress is not None:
-            progress(len(done) / len(jobs), f"{finished.job.method} ({len(done)} of {len(jobs)})")
-    return summarise(benchmark, done, list(methods), keeps_seeds=keeps_seeds)
+
+    def report() -> Report | None:
+        names = [name for name in methods if name not in failures]
+        found = _report_so_far(benchmark, done, waiting, names, keeps_seeds=keeps_seeds)
+        # random search is computed, not measured, and says nothing about others that were asked for
+        return None if found is not None and jobs and set(found["methods"]) == {RANDOM} else found
+
+    try:
+        for ended in carry_out_jobs(benchmark, jobs, n_workers, lambda job: job.method not in failures):
+            waiting.discard(ended.job)
+            if isinstance(ended, ReplayFailure):
+                failures.setdefault(ended.job.method, ended)
+                waiting = {job for job in waiting if job.method not in failures}
+            else:
+                done.append(ended)
+            n_done = len(jobs) - len(waiting)
+            if progress is not None:
+                progress(n_done / len(jobs), f"{ended.job.method} ({n_done} of {len(jobs)})")
+            if first is not None and not is_first_shown and all(job.seed for job in waiting):
+                is_first_shown = True
+                if (early := report()) is not None:
+                    first(early)
+    except WorkerDiedError as error:
+        error.report = report()
+        raise
+    whole = report()
+    if whole is None:
+        failure = next(iter(failures.values()))
+        raise InvalidArgumentError(f"A comparison needs a method that works, but {failure.job.method!r} raised an error: {failure.reason}")
+    left_out = {name: {"reason": failure.reason, "traceback": failure.traceback} for name, failure in failures.items()}
+    return {**whole, "left_out": left_out} if left_out else whole
 
 
 def _jobs(benchmark: Benchmark, chosen: dict[str, Method]) -> Iterator[ReplayJob]:
-    # The dear ones first, so that no process is left alone with them in the end; METHODS lists them last.
+    # Seed by seed, so that there is something to show early. The dear ones first, so that no process is left alone with them in the
+    # end; METHODS lists them last.
     dearness = {name: i for i, name in enumerate(METHODS)}
-    for name in sorted(chosen, key=lambda name: (not chosen[name].is_slow, -dearness.get(name, len(METHODS)))):
-        for fold, (_, tested) in enumerate(benchmark.folds()):
-            for seed in range(benchmark.protocol.seeds):
+    order = sorted(chosen, key=lambda name: (not chosen[name].is_slow, -dearness.get(name, len(METHODS))))
+    for seed in range(benchmark.protocol.seeds):
+        for name in order:
+            for fold, (_, tested) in enumerate(benchmark.folds()):
                 if name == RANDOM:
                     continue
-                parts = [(task,) for task in tested] if chosen[name].is_slow else [tuple(tested)]
-                for part in parts:
+                for part in [(task,) for task in tested] if chosen[name].is_slow else [tuple(tested)]:
                     yield ReplayJob(name, fold, seed, part)
 
 
-_shared: dict[str, Benchmark] = {}
-
-
-def _initialise(benchmark: Benchmark) -> None:
-    """Prepare a worker: the tables once a process, and one thread, since there is a process a core."""
-    import torch
-
-    torch.set_num_threads(1)
-    _shared["benchmark"] = benchmark
-
-
-def _work(job: ReplayJob) -> ReplayOutcome:
-    return carry_out(_shared["benchmark"], job)
-
-
-def _carry_out(benchmark: Benchmark, jobs: list[ReplayJob], n_workers: int) -> Iterator[ReplayOutcome]:
-    if n_workers <= 1:
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            for job in jobs:
-                yield carry_out(benchmark, job)
-        finally:
-            torch.set_num_threads(before)
-        return
-    with environment(ONE_THREAD), ProcessPoolExecutor(n_workers, get_context("spawn"), _initialise, (benchmark,)) as pool:
-        try:
-            for future in as_completed([pool.submit(_work, job) for job in jobs]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def carry_out(benchmark: Benchmark, job: ReplayJob) -> ReplayOutcome:
-    """Replay some tasks of one fold and seed with one method.
-
-    Raises:
-        InvalidArgumentError: If the method chooses a configuration twice or one that does not exist.
-    """
-    started = time.process_time()
-    past_names, _ = benchmark.folds()[job.fold]
-    method = find_method(job.method)
-    regret, n_failed = {}, {}
-    try:
-        method.learn(benchmark.past(past_names, job.seed))
-        for name in job.tested:
-            pool = benchmark.pools[name]
-            seed = zlib.crc32(f"{name} {job.seed}".encode())
-            epochs = max((value for value in pool.epochs if value is not None), default=None)
-            task = NewTask(name, pool.configs, benchmark.points[name], benchmark.space, pool.direction, epochs, pool.description, seed)
-            tried, values = _search(method, task, pool.values, benchmark.protocol.budget, job.method)
-            regret[name] = best_so_far(pool.regret, tried)
-            n_failed[name] = np.cumsum(np.isnan(values)).astype(np.float64)
-    finally:
-        method.close()
-    return ReplayOutcome(job, regret, n_failed, time.process_time() - started)
-
-
-def _search(method: Method, task: NewTask, outcomes: FloatArray, budget: int, name: str) -> tuple[list[int], list[float]]:
-    """Let a method choose ``budget`` configurations, one after another; return them and what came of each."""
-    method.start(task)
-    tried: list[int] = []
-    values: list[float] = []
-    for _ in range(budget):
-        index = method.choose(tuple(tried), tuple(values))
-        if not 0 <= index < len(outcomes) or index in tried:
-            raise InvalidArgumentError(
-                f"A method must choose a configuration that is not evaluated yet, but {name!r} chose {index} of {len(outcomes)} "
-                f"after {tried}. Use task.first_free or task.snap."
-            )
-        tried.append(index)
-        values.append(float(outcomes[index]))
-    return tried, values
+def _report_so_far(
+    benchmark: Benchmark, done: Sequence[ReplayOutcome], waiting: Iterable[ReplayJob], methods: Sequence[str], *, keeps_seeds: bool
+) -> Report | None:
+    """Return the report of the methods and seeds that are measured completely; None if there are none."""
+    n_seeds = dict.fromkeys(methods, benchmark.protocol.seeds)
+    for job in waiting:
+        n_seeds[job.method] = min(n_seeds[job.method], job.seed)
+    names = [name for name in methods if n_seeds[name]]
+    if not names:
+        return None
+    seeds = min(n_seeds[name] for name in names)
+    measured = replace(benchmark, protocol=replace(benchmark.protocol, seeds=seeds))
+    return summarise(measured, [item for item in done if item.job.seed < seeds], names, keeps_seeds=keeps_seeds)
 
 
 def summarise(benchmark: Benchmark, done: Sequence[ReplayOutcome], methods: Sequence[str], *, keeps_seeds: bool = False) -> dict[str, Any]:
     """Turn what was carried out into the report of ``run_replay``."""
     tested = sorted({name for _, names in benchmark.folds() for name in names})
     seeds, budget = benchmark.protocol.seeds, benchmark.protocol.budget
-    longest = min(len(benchmark.pools[name]) for name in tested)
-    exact = np.stack([expected_best(benchmark.pools[name].regret, longest) for name in tested])
+    longest = max(len(benchmark.pools[name]) for name in tested)
+    curves = [expected_best(benchmark.pools[name].regret, len(benchmark.pools[name])) for name in tested]
+    exact = np.stack([np.pad(curve, (0, longest - len(curve)), mode="edge") for curve in curves])
     table = {name: np.zeros((len(tested), seeds, budget)) for name in methods}
     seconds = dict.fromkeys(methods, 0.0)
     for item in done:
+        if item.job.method not in table:
+            continue
         seconds[item.job.method] += item.seconds
         for task, regret in item.regret.items():
             table[item.job.method][tested.index(task), item.job.seed] = regret

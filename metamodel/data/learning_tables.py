@@ -19,6 +19,7 @@ from metamodel.data.observations import MAX_UNLOGGED, LearningTable, TaskRuns, b
 from metamodel.data.task import TaskDescription
 from metamodel.space.run_configs import ConfigColumns
 from store.learning_columns import LearningRun, learning_runs
+from store.metric_hints import usable_metrics
 from store.names import Direction
 from store.sqlite.cache import (
     DAMAGED,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CACHE_FILE = "tasks.cache"
-TABLE_FORMAT = 3
+TABLE_FORMAT = 4
 """Version of the file; to be raised when ``build_table`` makes something else of the same runs."""
 
 _KEPT_TABLES = 4
@@ -85,7 +86,8 @@ def learning_table(history: History) -> LearningTable:
 def _remembered(history: History, key: tuple[Path, str], parts: _Parts) -> LearningTable:
     table = _joined([part for _, part in parts.values()])
     if table.unlogged:
-        table = replace(table, logged_names=tuple(sorted({name for run_id in table.unlogged for name in history.metric_names(run_id)})))
+        logged = {name for run_id in table.unlogged for name in history.metric_names(run_id)}
+        table = replace(table, logged_names=tuple(usable_metrics(logged)))
     _cache[key], _parts[key[0]] = table, parts
     _parts.move_to_end(key[0])
     while len(_cache) > _KEPT_TABLES:
@@ -173,6 +175,8 @@ def _coded_task(task: TaskRuns) -> dict[str, Any]:
         "oom": np.flatnonzero(task.is_oom).tolist(),
         "variants": task.variants if len(set(task.variants)) > 1 else task.variants[:1],
         "task_order": task.task_order,
+        "definitions": task.definitions if len(set(task.definitions)) > 1 else task.definitions[:1],
+        "epochs": packed(task.epochs.tolist()),
     }
 
 
@@ -180,7 +184,9 @@ def _decoded_task(content: Mapping[str, Any]) -> TaskRuns:
     run_ids, values = tuple(content["run_ids"]), np.array(unpacked(content["values"]), dtype=np.float64)
     configs, variants = ConfigColumns(*from_columns(content["configs"])), tuple(content["variants"])
     variants = variants * len(run_ids) if len(variants) == 1 else variants
-    if not len(run_ids) == len(values) == len(configs) == len(variants):
+    definitions, epochs = tuple(content["definitions"]), np.array(unpacked(content["epochs"]), dtype=np.float64)
+    definitions = definitions * len(run_ids) if len(definitions) == 1 else definitions
+    if not len(run_ids) == len(values) == len(configs) == len(variants) == len(definitions) == len(epochs):
         raise ValueError(f"a task has {len(run_ids)} runs, but {len(values)} values and {len(configs)} configurations")
     return TaskRuns(
         content["task_id"],
@@ -195,6 +201,8 @@ def _decoded_task(content: Mapping[str, Any]) -> TaskRuns:
         _marked(content["oom"], len(run_ids)),
         variants,
         content["task_order"],
+        definitions,
+        epochs,
     )
 
 

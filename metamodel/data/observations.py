@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm, rankdata
 
+from metamodel.data.run_groups import RunGroups
 from metamodel.data.task import TaskDescription
 from metamodel.space.arrays import FloatArray
 from metamodel.space.batch import as_seen_by_model
@@ -20,7 +21,7 @@ from metamodel.space.dimensions import is_number
 from metamodel.space.encoding import plain_numbers
 from metamodel.space.run_configs import column_of
 from store.learning_columns import LearningRun
-from store.names import Direction
+from store.names import Direction, base_metric_name
 from store.statuses import RunStatus
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ AnyRun: TypeAlias = "RunRecord | LearningRun"
 USABLE = frozenset({RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.DIVERGED, RunStatus.OOM, RunStatus.INTERRUPTED})
 """Interrupted runs count where they reached a validation: the epochs reached say how far."""
 
-NEVER_LOGGED = "never logged"
+LENGTH = "num_epochs"
+"""Name of the length of a run, in passes over the training data, among its hyperparameters."""
+NO_OUTCOME = "without an outcome"
+"""Why a run is not used whose objective was not logged, or only where it is no outcome: for single batches, or before training."""
 MAX_UNLOGGED = 5
 WIDE_RATIO = 1e3
 """Losses that are positive and differ by more than this factor are read on a logarithmic scale."""
@@ -46,7 +50,7 @@ class TaskRuns:
     Attributes:
         task_id: Id of the task.
         name: Its name, for messages.
-        objective: Name of the metric.
+        objective: Base name of the metric.
         direction: ``min`` or ``max``.
         description: What is known of the task.
         run_ids: Ids, ``n`` of them, oldest first.
@@ -56,6 +60,11 @@ class TaskRuns:
         is_oom: Shape ``(n,)``.
         variants: Model source of each run, None where unknown.
         task_order: Start of the newest run, for "most recent".
+        definitions: What changes the meaning of the objective in each run, as one text; empty where nothing does.
+        epochs: Length of each run in passes over the training data, shape ``(n,)``; NaN where unknown.
+        groups: Which runs are exactly what a query is about, None where all are.
+        is_level_known: Whether the outcomes are on the scale of what is asked about; else only their order is.
+        related: In which way runs of the task are only related to what a query is about -> how many.
     """
 
     task_id: str
@@ -70,10 +79,27 @@ class TaskRuns:
     is_oom: npt.NDArray[np.bool_]
     variants: tuple[str | None, ...]
     task_order: str = ""
+    definitions: tuple[str, ...] = ()
+    epochs: FloatArray = field(default_factory=lambda: np.zeros(0))
+    groups: RunGroups | None = None
+    is_level_known: bool = True
+    related: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill in what is unknown of all runs."""
+        if not self.definitions:
+            object.__setattr__(self, "definitions", ("",) * len(self.run_ids))
+        if len(self.epochs) != len(self.run_ids):
+            object.__setattr__(self, "epochs", np.full(len(self.run_ids), math.nan))
 
     def __len__(self) -> int:
         """Return the number of runs ``n``."""
         return len(self.run_ids)
+
+    @property
+    def defining_names(self) -> frozenset[str]:
+        """Hyperparameters that changed the meaning of the objective, so that runs are not compared across their values."""
+        return frozenset(part.split("=", 1)[0] for text in set(self.definitions) for part in text.split(", "))
 
     @property
     def has_outcome(self) -> npt.NDArray[np.bool_]:
@@ -108,6 +134,15 @@ class TaskRuns:
             self._ranges[name] = (float(numbers.min()), float(numbers.max())) if len(numbers) else (math.inf, -math.inf)
         return self._ranges[name]
 
+    @property
+    def best_run_id(self) -> str | None:
+        """Id of the best run, of those that are exactly what a query is about where there are any; None without a finite outcome."""
+        is_exact = np.ones(len(self), dtype=bool) if self.groups is None else self.groups.index == 0
+        finite = np.where(np.isfinite(self.values), self.values, -np.inf)
+        keep = is_exact if np.isfinite(finite[is_exact]).any() else np.ones(len(self), dtype=bool)
+        best = int(np.argmax(np.where(keep, finite, -np.inf)))
+        return self.run_ids[best] if np.isfinite(finite[best]) else None
+
     def in_units(self, oriented: float) -> float:
         """Return an oriented value in the units and direction of the objective."""
         return -oriented if self.direction is Direction.MIN else oriented
@@ -121,8 +156,8 @@ class LearningTable:
         tasks: Tasks with at least one usable run, by ``(task id, objective)``.
         left_out: Why runs are not used -> how many.
         n_finished: Finished runs in the history, used or not.
-        unlogged: Ids of the newest runs whose objective was never logged, up to ``MAX_UNLOGGED``.
-        logged_names: Metrics that these logged instead.
+        unlogged: Ids of the newest runs whose objective has no outcome, up to ``MAX_UNLOGGED``.
+        logged_names: Metrics that these logged.
     """
 
     tasks: tuple[TaskRuns, ...]
@@ -132,7 +167,7 @@ class LearningTable:
     logged_names: tuple[str, ...] = ()
 
     def describe_left_out(self) -> str:
-        """Say what was left out and why; for objectives that were never logged, which names were. Empty where nothing was."""
+        """Say what was left out and why; for runs without an outcome, which metrics they logged. Empty where nothing was."""
         if not self.left_out:
             return ""
         text = ", ".join(f"{count} x {reason}" for reason, count in sorted(self.left_out.items()))
@@ -140,7 +175,8 @@ class LearningTable:
 
     def of_task(self, task_id: str, objective: str | None = None) -> TaskRuns | None:
         """Return the runs of a task; with several objectives and none named, those of the most recent run."""
-        found = [task for task in self.tasks if task.task_id == task_id and objective in (None, task.objective)]
+        wanted = None if objective is None else base_metric_name(objective)
+        found = [task for task in self.tasks if task.task_id == task_id and wanted in (None, task.objective)]
         return max(found, key=lambda task: task.task_order, default=None)
 
 
@@ -211,20 +247,23 @@ def build_table(runs: Sequence[AnyRun], task_records: Mapping[str, Any]) -> Lear
     """Group runs into learning tasks by task and objective, counting what is left out and why."""
     left_out: Counter[str] = Counter()
     unlogged: list[str] = []
-    groups: dict[tuple[str, str | None, str | None], list[AnyRun]] = {}
+    groups: dict[tuple[str, str, str | None], list[AnyRun]] = {}
+    bases: dict[str | None, str] = {}  # a history has many runs and few objectives
     for run in runs:
         reason = _unusable(run)
         if reason is not None:
             left_out[reason] += 1
-            if reason.endswith(NEVER_LOGGED):
+            if reason.endswith(NO_OUTCOME):
                 unlogged.append(run.id)
             continue
-        groups.setdefault((run.task_id, run.objective, run.direction), []).append(run)
+        if run.objective not in bases:
+            bases[run.objective] = base_metric_name(str(run.objective))
+        groups.setdefault((run.task_id, bases[run.objective], run.direction), []).append(run)
     tasks = []
     for (task_id, objective, direction), members in groups.items():
         members.sort(key=lambda run: run.id)
         record = task_records.get(task_id)
-        tasks.append(_task_runs(task_id, str(objective), Direction(str(direction)), members, record))
+        tasks.append(_task_runs(task_id, objective, Direction(str(direction)), members, record))
     tasks.sort(key=lambda task: (task.task_id, task.objective))
     newest = tuple(sorted(unlogged)[-MAX_UNLOGGED:])
     return LearningTable(tuple(tasks), dict(left_out), sum(run.is_finished for run in runs), newest)
@@ -238,7 +277,7 @@ def _unusable(run: AnyRun) -> str | None:
         return "no objective"
     has_value = run.objective_best is not None and math.isfinite(run.objective_best)
     if not has_value and run.status not in {RunStatus.DIVERGED, RunStatus.OOM}:
-        return f"objective {run.objective!r} {NEVER_LOGGED}"
+        return f"objective {run.objective!r} {NO_OUTCOME}"
     return None
 
 
@@ -254,6 +293,8 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
     description = dict(record.description) if record is not None else {}
     for known in {id(run.description): run.description for run in reversed(runs)}.values():  # most runs of a task share one
         description = {**known, **description}
+    if record is not None and record.is_named:  # also one that was split off by hand
+        description = {**description, "name": record.name}
     return TaskRuns(
         task_id,
         record.name if record is not None else task_id,
@@ -267,15 +308,32 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
         is_oom,
         tuple(run.variant for run in runs),
         runs[-1].started_utc or runs[-1].id,
+        tuple(definition_of(run.description.get("comparability") or {}) for run in runs),
+        np.array([_length(run) for run in runs]),
     )
 
 
+def definition_of(comparability: Mapping[str, Any]) -> str:
+    """Return one text for what changes the meaning of an objective; empty where nothing does."""
+    return ", ".join(f"{name}={comparability[name]}" for name in sorted(comparability))
+
+
+def _length(run: AnyRun) -> float:
+    """Return how much training the outcome of a run is of, in passes over the training data; NaN where that is unknown.
+
+    What early stopping ends has nothing more to gain, so it counts as long as it was planned.
+    """
+    lengths: tuple[Any, Any] = run.hparams.get(LENGTH), run.epochs_reached
+    planned, reached = (float(length) if is_number(length) else math.nan for length in lengths)
+    length = planned if run.status is RunStatus.STOPPED and not math.isnan(planned) else np.fmin(planned, reached)
+    return float(length) if length > 0 else math.nan
+
+
 def _config(run: AnyRun) -> dict[str, Any]:
-    """Hyperparameters of a run, with its global batch, and the epochs it really got as its fidelity."""
+    """Hyperparameters of a run, with its global batch, and how much training its outcome is of."""
     config = as_seen_by_model(run.hparams)
-    was_cut = run.status is RunStatus.INTERRUPTED
-    if run.epochs_reached and (was_cut or "num_epochs" not in config):
-        config["num_epochs"] = run.epochs_reached
+    if not math.isnan(length := _length(run)):
+        config[LENGTH] = length
     if run.model_family is not None:
         config.setdefault("model_family", run.model_family)
     return config

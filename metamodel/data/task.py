@@ -1,17 +1,21 @@
 """What is trained: the description of a task, and what of it decides which runs belong together.
 
-Identity is the explicit name; else a fingerprint of the data, the model class and the objective with its direction. Nothing that
-can be tuned, and nothing that follows from what can be tuned, enters it.
+Identity is the explicit name; else model class, objective and the signature of the data: the names they give themselves, their schema and
+a sketch of their content. Nothing that can be tuned or follows from it enters, and no size.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from store.names import Direction
+from store.names import Direction, base_metric_name, is_loss_name
+
+_OF_EVALUATION = frozenset({"validation", "evaluation_set"})
+"""Keys of ``comparability`` that hold for every metric; the others are about a loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,20 +25,25 @@ class TaskDescription:
     Attributes:
         name: Explicit name; where given it is the whole identity.
         dataset_class: Class name of the training data set, unwrapped from subsets.
-        n_train: Number of training samples, None for a stream.
-        n_val: Number of validation samples; describes, does not identify.
-        input_shape: Shape of one sample's input, without the batch dimension; free dimensions (a sequence length) are -1.
-        input_dtype: Its dtype, e.g. ``float32``.
-        target_shape: Shape of one sample's target.
+        n_train: Number of training samples, None for a stream; describes, does not identify.
+        n_val: Number of validation samples; likewise.
+        input_shape: Shape of one sample's input, without the batch dimension; free dimensions (a length) are -1.
+        input_dtype: Its dtype, e.g. ``float32``; its kind (``float``) identifies.
+        target_shape: Shape of one sample's target, likewise.
         target_dtype: Its dtype.
         n_classes: Number of classes, None for regression.
-        data_hparams: Hyperparameters of the data that cannot be tuned (a data set's name, a fold), with their values.
+        data_names: Names that the data give themselves, and hyperparameters that name data, an environment, a target or a file.
+        schema: Column names and types, class labels, classes of Trainer and loss.
+        sketch: The smallest hashes of the data's rows, hexadecimal and sorted; None where the content could not be read twice alike.
+        fold: Hyperparameters that name a fold or part of the same data.
+        lengths: Sizes of the free dimensions that are as long in every sample; tasks that differ in them are siblings.
+        comparability: What changes the meaning of the objective, and is not the default; describes, does not identify.
         model_class: Class name of the model.
         model_family: ``mlp cnn rnn transformer other``; describes, does not identify.
         is_pretrained: Whether training starts from pre-trained weights; describes, does not identify.
         n_parameters: Number of parameters; follows from tunable values, so it describes only.
         width: Width of the layers that make its family (units, channels, state); likewise.
-        objective: Metric that is optimised.
+        objective: Metric that is optimised; its base name identifies.
         direction: ``min`` or ``max``.
         features: Further numbers about the task, e.g. class imbalance; describe only.
     """
@@ -48,7 +57,12 @@ class TaskDescription:
     target_shape: tuple[int, ...] | None = None
     target_dtype: str | None = None
     n_classes: int | None = None
-    data_hparams: Mapping[str, Any] = field(default_factory=dict)
+    data_names: Mapping[str, Any] = field(default_factory=dict)
+    schema: Mapping[str, Any] = field(default_factory=dict)
+    sketch: tuple[str, ...] | None = None
+    fold: Mapping[str, Any] = field(default_factory=dict)
+    lengths: tuple[int, ...] | None = None
+    comparability: Mapping[str, Any] = field(default_factory=dict)
     model_class: str | None = None
     model_family: str | None = None
     is_pretrained: bool | None = None
@@ -63,16 +77,18 @@ class TaskDescription:
         if self.name is not None:
             return {"name": self.name}
         return {
+            "data_names": _sorted(self.data_names),
             "dataset_class": self.dataset_class,
-            "n_train": self.n_train,
+            "schema": _sorted(self.schema),
             "input_shape": None if self.input_shape is None else list(self.input_shape),
-            "input_dtype": self.input_dtype,
+            "input_kind": kind_of(self.input_dtype),
             "target_shape": None if self.target_shape is None else list(self.target_shape),
-            "target_dtype": self.target_dtype,
+            "target_kind": kind_of(self.target_dtype),
             "n_classes": self.n_classes,
-            "data_hparams": {key: self.data_hparams[key] for key in sorted(self.data_hparams)},
+            "content": _digest(self.sketch, self.lengths),
+            "fold": _sorted(self.fold),
             "model_class": self.model_class,
-            "objective": self.objective,
+            "objective": None if self.objective is None else base_metric_name(self.objective),
             "direction": None if self.direction is None else str(Direction(self.direction)),
         }
 
@@ -89,6 +105,8 @@ class TaskDescription:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TaskDescription:
         """Rebuild a description; keys it does not know (written by a newer version) are left out."""
+        if "data_hparams" in values and "data_names" not in values:  # as earlier versions called it
+            values = {**values, "data_names": values["data_hparams"]}
         known: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key in cls.__dataclass_fields__
         }
@@ -96,7 +114,10 @@ class TaskDescription:
 
     def with_objective(self, objective: str | None, direction: str | None) -> TaskDescription:
         """Return the same task with another objective."""
-        return replace(self, objective=objective, direction=direction)
+        defined = self.comparability
+        if objective is not None and not is_loss_name(objective):  # no loss is part of an accuracy
+            defined = {key: value for key, value in defined.items() if key in _OF_EVALUATION}
+        return replace(self, objective=objective, direction=direction, comparability=defined)
 
     def numeric_features(self) -> dict[str, float]:
         """Return the numbers a meta-model may learn from; sizes in log10, absent where unknown."""
@@ -111,3 +132,20 @@ class TaskDescription:
             values["is_pretrained"] = float(self.is_pretrained)
         values.update({key: float(value) for key, value in self.features.items()})
         return values
+
+
+def kind_of(dtype: str | None) -> str | None:
+    """Return what a dtype holds, without its precision: ``float``, ``int``, ``bool``, ``str``."""
+    if dtype is None:
+        return None
+    return next((kind for kind in ("float", "int", "bool", "complex", "str") if kind in dtype), dtype)
+
+
+def _digest(sketch: tuple[str, ...] | None, lengths: tuple[int, ...] | None) -> str | None:
+    """Samples of another length are other samples, whether they were cut in advance or when they are read."""
+    parts = [*(sketch or ()), *(str(length) for length in lengths or ())]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12] if parts else None
+
+
+def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: values[key] for key in sorted(values)}

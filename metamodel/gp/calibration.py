@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm, t
 
+from metamodel.data.run_groups import RunGroups
 from metamodel.gp.mixture import posterior_with_single_task_component
 from metamodel.gp.prediction import TargetTaskData
 from metamodel.gp.prior import HistoryPrior, task_weightings
@@ -201,7 +202,7 @@ def _predict_held_out(
     prior = HistoryPrior(tasks.without(i), task_weightings(relatedness, features[i], others), trust=trust)
     order = rng.permutation(len(scores))
     known, rest = order[:n_runs], order[n_runs:]
-    data = TargetTaskData(inputs[known], scores[known], np.ones(n_runs, dtype=bool))
+    data = TargetTaskData(inputs[known], scores[known], RunGroups.asked(n_runs))
     posterior = posterior_with_single_task_component(prior, data, trust)
     mean, variance = posterior.predict(inputs[rest]).mixture()
     return _HeldOut(scores[rest], mean, np.sqrt(variance + posterior.noise_variance))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metamodel.data.nouns import count
 from metamodel.data.observations import LearningTable, TaskRuns
+from metamodel.data.target_runs import comparable
 from metamodel.data.task import TaskDescription
 from metamodel.gp.calibration import Calibration
 from metamodel.gp.kernels import one_thread
@@ -245,7 +246,7 @@ def training_tasks(table: LearningTable, least: int = MIN_TASKS_TO_FIT) -> list[
     Raises:
         NotEnoughHistoryError: If there are fewer; the message lists what there is.
     """
-    tasks = [task for task in table.tasks if is_trainable(task)]
+    tasks = [comparable(task) for task in table.tasks if is_trainable(task)]
     if len(tasks) >= least:
         return tasks
     found = ", ".join(f"{task.name} ({len(task)})" for task in table.tasks) or "none"

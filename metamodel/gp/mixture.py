@@ -17,7 +17,7 @@ from torch import Tensor
 from metamodel.data.observations import single_task_scores
 from metamodel.gp.kernels import JITTER
 from metamodel.gp.posterior import ConditionedComponents, Posterior
-from metamodel.gp.prediction import TargetTaskData, variant_correlation
+from metamodel.gp.prediction import TargetTaskData
 from metamodel.gp.prior import Conditioning, MeanFunction, Prior, PriorFeatures, concat_features
 from metamodel.gp.single_task import OFFSET_VARIANCE, SingleTaskKernel, fit_kernel
 from metamodel.space.arrays import FloatArray
@@ -127,8 +127,8 @@ def posterior_with_single_task_component(prior: Prior, data: TargetTaskData, tru
 
 def _fitted(data: TargetTaskData, scores: FloatArray) -> SingleTaskKernel:
     """Return the most probable covariance after the first runs, as many as there are scores."""
-    inputs, same = data.inputs[: len(scores)], data.is_same_variant[: len(scores)]
-    return fit_kernel(inputs, scores, np.arange(inputs.shape[1]), variant_correlation(same, same))
+    inputs = data.inputs[: len(scores)]
+    return fit_kernel(inputs, scores, np.arange(inputs.shape[1]), data.groups[: len(scores)].between())
 
 
 def _with_component(prior: Prior, single: SingleTaskPrior, share: float) -> MixturePrior:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metamodel.data.observations import single_task_scores
 from metamodel.gp.kernels import cholesky
-from metamodel.gp.prediction import VARIANT_CORRELATION, Prediction, TargetTaskData, TaskPosterior, variant_correlation
+from metamodel.gp.prediction import Prediction, TargetTaskData, TaskPosterior
 from metamodel.gp.prior import Conditioning, MeanFunction, Prior, PriorFeatures, concat_features
 from metamodel.space.arrays import FloatArray
 
@@ -37,7 +37,7 @@ class ConditionedComponents:
 
     Attributes:
         points: The runs as points of the prior.
-        covariance: Shape ``(e, n, n)``; smaller between versions of the model's source.
+        covariance: Shape ``(e, n, n)``; smaller between groups of runs.
         factor: Cholesky factor of it with noise, shape ``(e, n, n)``.
         scores: Score of each run under each component, shape ``(e, n)``.
         evidence: Log evidence of the runs' order, shape ``(e,)``.
@@ -58,9 +58,9 @@ class ConditionedComponents:
             data: The runs.
             scores: Their scores to which the only component of the prior was fitted, shape ``(n,)``; None where only their order counts.
         """
-        points, same, outcomes = prior.prepare(data.inputs), data.is_same_variant, data.outcomes
+        points, outcomes = prior.prepare(data.inputs), data.outcomes
         mean = points.mean
-        covariance = prior.covariance(points, points) * torch.as_tensor(variant_correlation(same, same))
+        covariance = prior.covariance(points, points) * torch.as_tensor(data.groups.between())
         noisy = covariance + torch.as_tensor(prior.noise_variance)[:, None, None] * torch.eye(len(outcomes), dtype=torch.double)
         factor = cholesky(noisy)
         known = _scores_by_order(mean, factor, outcomes) if scores is None else torch.as_tensor(scores)[None]
@@ -108,8 +108,7 @@ class Posterior(TaskPosterior):
         covariance = self._prior.covariance(points, points) if is_joint else points.variance
         incumbent = None
         if self._data is not None:
-            same = torch.as_tensor(variant_correlation(np.ones(len(inputs), dtype=bool), self._data.is_same_variant))
-            cross = self._prior.covariance(points, self._points) * same
+            cross = self._prior.covariance(points, self._points) * torch.as_tensor(self._data.groups.correlation)
             half = torch.linalg.solve_triangular(self.components.factor, cross.transpose(-1, -2), upper=False)
             mean = mean + (half.transpose(-1, -2) @ self._whitened)[..., 0]
             covariance = covariance - (half.transpose(-1, -2) @ half if is_joint else half.square().sum(-2))
@@ -129,8 +128,7 @@ class Posterior(TaskPosterior):
     def _mean_function(self) -> MeanFunction:
         assert self._data is not None
         weights = torch.linalg.solve_triangular(self.components.factor.transpose(-1, -2), self._whitened, upper=True)[..., 0]
-        same = torch.where(torch.as_tensor(self._data.is_same_variant), 1.0, VARIANT_CORRELATION)
-        return self._prior.mean_given(Conditioning(self._points, weights * same))
+        return self._prior.mean_given(Conditioning(self._points, weights * torch.as_tensor(self._data.groups.correlation)))
 
     @cached_property
     def _incumbent(self) -> FloatArray:

@@ -7,12 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from metamodel.data.run_groups import RunGroups
 from metamodel.space.arrays import FloatArray
-
-VARIANT_CORRELATION = 0.8
-"""Correlation between two versions of the model's source: related evidence, not an exact observation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,16 +19,16 @@ class TargetTaskData:
     Attributes:
         inputs: Encoded configurations, shape ``(n, d)``.
         outcomes: Oriented outcomes, shape ``(n,)``, finite.
-        is_same_variant: Whether a run's model source is that of the query, shape ``(n,)``.
+        groups: Which of them are exactly what is asked about, and how much the others count, ``n`` of them.
     """
 
     inputs: FloatArray
     outcomes: FloatArray
-    is_same_variant: npt.NDArray[np.bool_]
+    groups: RunGroups
 
     def narrowed(self, width: int) -> TargetTaskData:
         """Return the same runs with their first encoded columns only."""
-        return TargetTaskData(self.inputs[:, :width], self.outcomes, self.is_same_variant)
+        return TargetTaskData(self.inputs[:, :width], self.outcomes, self.groups)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,14 +110,6 @@ class TaskPosterior(ABC):
     def log_improvement_gradient(self, point: FloatArray) -> tuple[float, FloatArray]:
         """Return the logarithm of the expected improvement on the best run at one configuration, shape ``(d,)``, and its gradient."""
         raise NotImplementedError
-
-
-def variant_correlation(left: npt.NDArray[np.bool_], right: npt.NDArray[np.bool_]) -> FloatArray:
-    """Return how runs of two versions of a model's source are correlated, shape ``(n, k)``; True is the version of the query.
-
-    Versions are compared with that of the query only, so two different others count as equal to each other.
-    """
-    return np.where(left[:, None] == right[None, :], 1.0, VARIANT_CORRELATION)
 
 
 def log_expected_improvement(mean: FloatArray, variance: FloatArray, best: float) -> FloatArray:

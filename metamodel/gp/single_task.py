@@ -25,12 +25,10 @@ from scipy.special import log_ndtr
 
 from metamodel.data.observations import single_task_scores
 from metamodel.gp.prediction import (
-    VARIANT_CORRELATION,
     Prediction,
     TargetTaskData,
     TaskPosterior,
     log_expected_improvement,
-    variant_correlation,
 )
 from metamodel.space.arrays import FloatArray
 
@@ -86,7 +84,7 @@ def negative_log_posterior(
         inputs: Shape ``(n, d)``.
         scores: Shape ``(n,)``.
         groups: Group of each column, shape ``(d,)``, from 0 to ``g - 1``.
-        same: Correlation of the runs by their model source, shape ``(n, n)``.
+        same: Correlation of the runs by their groups, shape ``(n, n)``.
 
     Returns:
         A number, and its gradient of shape ``(g + 2,)``.
@@ -134,7 +132,7 @@ def fit_kernel(inputs: FloatArray, scores: FloatArray, groups: npt.NDArray[np.in
         inputs: Shape ``(n, d)``.
         scores: Shape ``(n,)``; none or one gives the medians of the priors.
         groups: Group of each column, shape ``(d,)``.
-        same: Correlation of the runs by their model source, shape ``(n, n)``.
+        same: Correlation of the runs by their groups, shape ``(n, n)``.
     """
     n_groups = int(groups.max()) + 1 if len(groups) else 0
     centre, _ = _prior(n_groups)
@@ -178,8 +176,7 @@ class SingleTaskPosterior(TaskPosterior):
         self._inputs = data.inputs
         scores = single_task_scores(data.outcomes) if scores is None else scores
         self.target_scores = scores
-        self._same = np.where(data.is_same_variant, 1.0, VARIANT_CORRELATION)
-        same = variant_correlation(data.is_same_variant, data.is_same_variant)
+        self._same, same = data.groups.correlation, data.groups.between()
         if kernel is None:
             group = np.arange(data.inputs.shape[1]) if groups is None else np.asarray(groups, dtype=np.intp)
             keep = _deciding(scores)

@@ -16,7 +16,7 @@ from metamodel.data.observations import TaskRuns, past_scores
 from metamodel.data.task import TaskDescription
 from metamodel.gp.calibration import MIN_HELD_OUT_TASKS
 from metamodel.gp.meta_model import MetaModel, Progress, encoded_task
-from metamodel.gp.prediction import VARIANT_CORRELATION, Prediction, TargetTaskData, TaskPosterior
+from metamodel.gp.prediction import Prediction, TargetTaskData, TaskPosterior
 from metamodel.networks.adaptation import (
     MAML,
     N_MEMBERS,
@@ -140,8 +140,7 @@ class AdaptedModel(MetaModel):
         known = data.narrowed(self.encoder.width)
         parameters = self.start.parameters
         if len(known.outcomes):
-            weight = np.where(known.is_same_variant, 1.0, VARIANT_CORRELATION)
-            seen = (known.inputs, ranks(known.outcomes), weight)
+            seen = (known.inputs, ranks(known.outcomes), known.groups.correlation)
             parameters = self.start.adapted(Runs(*(torch.as_tensor(values, dtype=torch.float32) for values in seen)))
         return NetworkPosterior(parameters, self.residuals.at(len(known.outcomes)), known)
 

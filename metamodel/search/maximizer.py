@@ -6,7 +6,7 @@ Balandat et al., "BoTorch", NeurIPS 2020, and the mixed spaces of Optuna's GPSam
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,8 +38,10 @@ N_CLIMBS = 6
 MAX_CLIMB = 60
 MAX_TURNS = 4
 """Times that climbing and single steps take turns."""
-NEAR = 0.05
+NEAR = 0.1
 """Several recommendations differ by at least this share of some number's range: two almost equal ones would be one."""
+POOL = 16
+"""For each recommendation wanted, so many candidates that are not near each other are compared."""
 
 
 class Landscape(Protocol):
@@ -60,7 +62,15 @@ class Landscape(Protocol):
 
 
 def best_configs(
-    landscape: Landscape, space: Space, coordinates: Coordinates, elites: Sequence[Mapping[str, Any]], k: int, rng: np.random.Generator
+    landscape: Landscape,
+    space: Space,
+    coordinates: Coordinates,
+    elites: Sequence[Mapping[str, Any]],
+    k: int,
+    rng: np.random.Generator,
+    *,
+    taken: Sequence[Mapping[str, Any]] = (),
+    is_alike: Callable[[FloatArray], npt.NDArray[np.bool_]] | None = None,
 ) -> list[dict[str, Any]]:
     """Find the ``k`` best configurations of a space.
 
@@ -71,6 +81,8 @@ def best_configs(
         elites: Configurations worth looking around, by canonical name.
         k: How many; two never are almost equal.
         rng: Source of randomness.
+        taken: Configurations that none may be almost equal to.
+        is_alike: Says of encoded configurations, shape ``(n, d)``, which of them cannot be told apart, shape ``(n, n)``; these come last.
 
     Returns:
         Up to ``k`` configurations, best first.
@@ -90,14 +102,32 @@ def best_configs(
         else:
             for scale in LOCAL_SCALES:
                 search.add(coordinates.neighbours(search.best(N_CENTRES), N_LOCAL[size], scale, rng))
-    chosen: list[dict[str, Any]] = []
-    for point in search.ranked():
-        config = coordinates.config(point)
-        if not any(_is_near(config, other, space) for other in chosen):
-            chosen.append(config)
-        if len(chosen) == k:
-            break
-    return chosen
+    pool = _spread(search.ranked(), coordinates, coordinates.points(taken), 1 if k == 1 else POOL * k)
+    if is_alike is not None and 1 < k < len(pool):
+        pool = pool[_told_apart_first(is_alike(coordinates.encode(pool)), k)]
+    return [coordinates.config(point) for point in pool[:k]]
+
+
+def _spread(points: FloatArray, coordinates: Coordinates, taken: FloatArray, n: int) -> FloatArray:
+    """Return the first ``n`` points near neither each other nor those taken; near: equal labels, numbers within ``NEAR``."""
+    places, tolerances = coordinates.positions(points), np.where(coordinates.is_interval, NEAR, 1e-9)
+    is_free = np.ones(len(points), dtype=bool)
+    for place in coordinates.positions(taken):
+        is_free &= (np.abs(places - place) >= tolerances).any(1)
+    found: list[int] = []
+    while is_free.any() and len(found) < n:
+        found.append(int(is_free.argmax()))
+        is_free &= (np.abs(places - places[found[-1]]) >= tolerances).any(1)
+    return points[found]
+
+
+def _told_apart_first(is_alike: npt.NDArray[np.bool_], k: int) -> list[int]:
+    """Order candidates, best first: ``k`` that can be told apart from each other, then those that cannot."""
+    chosen: list[int] = []
+    for i in range(len(is_alike)):
+        if len(chosen) < k and not is_alike[i, chosen].any():
+            chosen.append(i)
+    return [*chosen, *(i for i in range(len(is_alike)) if i not in chosen)]
 
 
 class _Search:
@@ -176,13 +206,3 @@ class _Search:
             falling, row[columns].copy(), jac=True, method="L-BFGS-B", bounds=coordinates.free_bounds, options={"maxiter": MAX_CLIMB}
         )
         return coordinates.with_free(point, found.x)
-
-
-def _is_near(config: Mapping[str, Any], other: Mapping[str, Any], space: Space) -> bool:
-    """Return whether two configurations are almost the same: equal labels and counts, numbers within a few percent of their range."""
-    return all(
-        config[name] == other[name]
-        if dim.choices is not None or dim.is_int
-        else abs(dim.scaled(config[name]) - dim.scaled(other[name])) < NEAR
-        for name, dim in space.items()
-    )

@@ -16,11 +16,10 @@ class Query:
 
     Attributes:
         task_id: Id of the task, None if none was named.
-        target: The task's usable runs, None without any.
+        target: The usable runs of the task and its siblings, as ``target_runs`` joins them; None without any.
         sources: Source tasks: other tasks with enough runs that tuned something of the space.
         space: What may change; empty where candidates are given.
         current: The user's own configuration, the context of every candidate.
-        variant: Source version of the model.
         mode: ``best`` or ``explore``.
         description: The task, as far as it is known.
         pending: Configurations that are being tried now.
@@ -33,7 +32,6 @@ class Query:
     sources: tuple[TaskRuns, ...]
     space: Space
     current: Config
-    variant: str | None
     mode: str
     description: TaskDescription
     pending: tuple[Config, ...] = ()

@@ -10,9 +10,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import norm
 
 from metamodel.data.observations import TaskRuns
+from metamodel.data.run_groups import RunGroups
 from metamodel.data.task import TaskDescription
 from metamodel.data.units import Unit
 from metamodel.gp.calibration import Calibration
@@ -38,6 +40,8 @@ N_ELITES = 4
 MAX_FAILED_RUNS_FOR_FEASIBILITY = 1_000
 MAX_RUNS_FOR_FEASIBILITY = 2_000
 """Runs of the task, and of the others, from which is learned where runs fail; of more, so many are drawn."""
+LEAST_DIFFERENCE = 0.15
+"""In normal scores, by how much outcomes differ at least where they are free of noise, for two recommendations to be two."""
 MIN_OUTCOMES_FOR_UNITS = 3
 """Distinct outcomes of the task from which a prediction can be given in the objective's units."""
 
@@ -83,14 +87,30 @@ class TaskSurrogate:
         self._n_extra = self._encoder.width - known.width
         self._outcomes = target.filled[keep] if target is not None else np.zeros(0)
         inputs = self._encode(configs) if configs else np.zeros((0, self._encoder.width))
-        variant = query.variant
-        same = np.array([variant is None or (target is not None and target.variants[i] == variant) for i in keep], dtype=bool)
-        data = TargetTaskData(inputs, self._outcomes, same)
+        groups = RunGroups.asked(len(keep)) if target is None or target.groups is None else target.groups[keep]
+        data = TargetTaskData(inputs, self._outcomes, groups)
         self._posterior = self._posterior_with_pending = self._condition(data)
         if query.pending:
             self._posterior_with_pending = self._condition(self._with_pending(data, self._encode(query.pending)))
         self._calibration = Calibration({}, {}) if model is None else model.calibration
         self._feasibility = self._fit_feasibility()
+
+    @property
+    def mode(self) -> str:
+        """``best`` or ``explore``, as asked."""
+        return self._query.mode
+
+    def with_pending(self, configs: Sequence[Config]) -> TaskSurrogate:
+        """Return the same with further configurations that are being tried."""
+        return TaskSurrogate(self._model, replace(self._query, pending=(*self._query.pending, *configs)))
+
+    def is_alike(self, inputs: FloatArray) -> npt.NDArray[np.bool_]:
+        """Say which encoded configurations, shape ``(n, d)``, differ by less than two draws of one do, or hardly: ``(n, n)``."""
+        predicted = self._posterior.predict(inputs, is_joint=True)
+        gap = predicted.mean[:, :, None] - predicted.mean[:, None, :]
+        variance = predicted.variance[:, :, None] + predicted.variance[:, None, :] - 2 * predicted.covariance
+        squared = np.einsum("e,enm->nm", predicted.weights, gap**2 + variance)
+        return np.asarray(squared < max(2 * self._posterior.noise_variance, LEAST_DIFFERENCE**2), dtype=np.bool_)
 
     @property
     def informed_names(self) -> frozenset[str]:
@@ -168,7 +188,7 @@ class TaskSurrogate:
     def _units(self) -> tuple[Unit, Callable[[float], float]]:
         """Return the unit of predictions and the map from scores to it."""
         scores, task = self._posterior.target_scores, self._query.target
-        if scores is None or task is None or len(np.unique(self._outcomes)) < MIN_OUTCOMES_FOR_UNITS:
+        if scores is None or task is None or not task.is_level_known or len(np.unique(self._outcomes)) < MIN_OUTCOMES_FOR_UNITS:
             return Unit.RANK, lambda score: float(norm.cdf(score))
         order = np.argsort(scores, kind="stable")
         x: FloatArray = scores[order]
@@ -204,7 +224,7 @@ class TaskSurrogate:
         return TargetTaskData(
             np.concatenate([data.inputs, inputs]),
             np.concatenate([data.outcomes, expected]),
-            np.concatenate([data.is_same_variant, np.ones(len(inputs), dtype=bool)]),
+            data.groups.extended(len(inputs)),
         )
 
     def _fit_feasibility(self) -> Feasibility:

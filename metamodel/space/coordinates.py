@@ -101,6 +101,16 @@ class Axis:
             return self.column.encode([self.value(number) for number in numbers])
         return self.column.encode_numbers(numbers)
 
+    def position(self, numbers: FloatArray) -> FloatArray:
+        """Return where coordinates lie on the dimension's own scale, 0 at ``low`` and 1 at ``high``; of a list the index."""
+        dim = self.dimension
+        if dim.choices is not None or dim.high == dim.low:
+            return numbers
+        if not dim.is_log:
+            return (numbers - dim.low) / (dim.high - dim.low)
+        found: FloatArray = np.log(np.maximum(numbers, dim.low * 1e-6) / dim.low) / math.log(dim.high / dim.low)
+        return found
+
     def alternatives(self, number: float) -> FloatArray:
         """Return the other values worth trying in place of one: all of a short list, else the next on both sides."""
         dim = self.dimension
@@ -154,6 +164,15 @@ class Coordinates:
         """Return configurations, which must name every dimension, as points, shape ``(n, d)``."""
         rows = [[axis.coordinate(config[name]) for name, axis in zip(self.names, self.axes, strict=True)] for config in configs]
         return np.array(rows, dtype=np.float64).reshape(len(configs), len(self.axes))
+
+    @property
+    def is_interval(self) -> npt.NDArray[np.bool_]:
+        """Which dimensions are intervals rather than lists, shape ``(d,)``."""
+        return np.array([axis.dimension.choices is None for axis in self.axes], dtype=bool)
+
+    def positions(self, points: FloatArray) -> FloatArray:
+        """Return where points lie on the scale of each dimension, in [0, 1]; of a list the index of the choice. Shape ``(n, d)``."""
+        return np.column_stack([axis.position(points[:, j]) for j, axis in enumerate(self.axes)])
 
     def config(self, point: FloatArray) -> dict[str, Any]:
         """Return one point as a configuration."""

@@ -79,8 +79,9 @@ def _batch_alike(
             yield metrics_operation(state.id, rows)
     if columns:
         yield series_operation(state.id, state.attempt, columns, steps, epochs, elapsed_s)
-    if not is_partial:
-        state.add_progress(max(steps), max((epoch for epoch in epochs if epoch is not None), default=None))
+    if is_partial:
+        state.metrics.note_partial(storable_text(name) for name in names)
+    state.add_progress(max(steps), max((epoch for epoch in epochs if epoch is not None), default=None))
 
 
 def _read_values(events: Sequence[Event]) -> list[float | None]:

@@ -6,19 +6,20 @@ import difflib
 import logging
 import math
 import os
-import warnings
 import weakref
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
 from store.errors import InvalidArgumentError, ObjectiveWarning
+from store.metric_hints import listed, usable_metrics
 from store.names import Direction
 from store.outcome import classify_exception, describe_error
 from store.recording import resources, tensors
 from store.recording.run_state import RunState
 from store.recording.writer import Writer
 from store.statuses import RunStatus, Source
+from store.user_warnings import warn_user
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +38,13 @@ class RunRecorder:
     Attributes:
         id: The run's id.
         attempt: 0, or one more than that of the run, or of the attempt, it resumes.
+        has_warned: Whether somebody has said already that the objective is not logged.
     """
 
     def __init__(self, state: RunState, writer: Writer) -> None:
         self.id = state.id
         self.attempt = state.attempt
+        self.has_warned = False
         self._state = state
         self._writer = writer
         self._next_step = state.next_step
@@ -89,7 +92,7 @@ class RunRecorder:
             metrics: Name -> number, bool, NumPy scalar, or tensor of one element, for names that are no Python names.
             step: Step they belong to; by default one more than the last. The same name and step logged again replace the value.
             epoch: Epoch, may be fractional.
-            is_partial: Whether they come from less than a full validation; they are kept, but are no outcome.
+            is_partial: Whether they are no outcome: of one batch, or of a model that was not trained yet. They are kept all the same.
             **metrics_kw: Further values by name.
         """
         if metrics is not None and not isinstance(metrics, Mapping):
@@ -266,25 +269,26 @@ class RunRecorder:
         return number
 
     def _check_objective(self) -> None:
-        names = self._state.metrics.names()
-        objective = self.objective
-        if objective is None or objective in names:
+        objective, logged = self.objective, self._state.metrics.last_values()
+        if objective is None or logged.get(objective) is not None or self.has_warned:
             return
-        close = difflib.get_close_matches(objective, names, n=1, cutoff=0.5)
-        shown = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
-        warnings.warn(
-            f"An objective must be logged for a run to be learned from, but {objective!r} never was; "
-            + (f"the run logged: {shown}. " if names else "the run logged nothing. ")
-            + (
-                f"Did you mean {close[0]!r}?"
-                if close
+        if objective in logged:
+            problem = f"{objective!r} was logged only where it is no outcome: for single batches, or before training. "
+            advice = "Log it for a whole validation or epoch as well."
+        else:
+            names = usable_metrics(logged, objective)
+            problem = f"{objective!r} never was; " + (
+                f"the run logged: {listed(names)}. " if names else "the run logged nothing to judge it by. "
+            )
+            is_near = bool(names and difflib.get_close_matches(objective, names[:1], cutoff=0.5))
+            advice = (
+                f"Did you mean {names[0]!r}?"
+                if is_near
                 else "Pass one of these as objective, or log it."
                 if names
                 else "Log it, or name a metric that is logged."
-            ),
-            ObjectiveWarning,
-            stacklevel=3,
-        )
+            )
+        warn_user(f"An objective must be logged for a run to be learned from, but {problem}{advice}", ObjectiveWarning)
 
 
 def _abandon(state: RunState) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from store import environment
 from store.errors import InvalidArgumentError
 from store.ids import task_id_of, utc_age_s, utc_now
-from store.names import Direction, canonical_name, canonical_names, resolve_direction
+from store.names import Direction, base_metric_name, canonical_name, canonical_names, resolve_direction
 from store.privacy import redact_text
 from store.recording.summary import Summaries
 from store.records import TaskLike
@@ -29,6 +29,8 @@ UPDATABLE_FIELDS = _TEXT_FIELDS | _INT_FIELDS | _FLOAT_FIELDS | {"objective", "d
 
 _MAX_SQLITE_INT = 2**63 - 1
 _REVISION_BITS = 32
+_MAX_WORD, _MAX_WORDS, _MAX_COLUMNS = 30, 2, 4
+"""Of the names of data that make up a task's: characters, names, and columns where there are no names."""
 
 
 @dataclass(slots=True)
@@ -304,7 +306,9 @@ class RunState:
         if isinstance(task, str):
             identity: dict[str, Any] = {"name": redact_text(storable_text(task))}
         elif task is None:
-            identity = {"script": environment.script_name(), "objective": objective, "direction": direction}
+            folder = environment.script_folder()
+            base = None if objective is None else base_metric_name(objective)
+            identity = script_identity(base, direction) | ({} if folder is None else {"folder": redact_text(folder)})
         else:
             identity = dict(task.identity())
             if not self._description:
@@ -323,15 +327,28 @@ class RunState:
         self.resolved_task_id = self.task["id"]
 
 
+def script_identity(objective: str | None, direction: str | None) -> dict[str, Any]:
+    """Return the identity of a run of which nobody said what is trained; earlier versions knew no folder."""
+    return {"script": environment.script_name(), "objective": objective, "direction": direction}
+
+
 def display_name(identity: Mapping[str, Any]) -> str:
     """Return a readable name for a task that has none: what is trained on what."""
     script = identity.get("script")
-    parts: Iterable[Any] = (
-        (os.path.splitext(str(script))[0], identity.get("objective"))
-        if script
-        else (identity.get("dataset_class"), identity.get("model_class"), identity.get("objective"))
-    )
-    return "-".join(str(part) for part in parts if part) or "task"
+    data: list[Any] = [identity.get("folder")] if script else _data_words(identity) or [identity.get("dataset_class")]
+    parts = [*data, os.path.splitext(str(script))[0] if script else identity.get("model_class")]
+    return "-".join(str(part) for part in [*parts, identity.get("objective")] if part) or "task"
+
+
+def _data_words(identity: Mapping[str, Any]) -> list[Any]:
+    """Return what a person would call the data: the first of their names, else their columns, and the fold."""
+    names = [item for value in dict(identity.get("data_names") or {}).values() for item in (value if isinstance(value, list) else [value])]
+    words = [name for name in names if isinstance(name, str) and len(name) <= _MAX_WORD and "<" not in name]
+    words = list(dict.fromkeys(words))[:_MAX_WORDS]
+    columns = dict(identity.get("schema") or {}).get("columns")
+    if not words and isinstance(columns, Mapping) and len(columns) <= _MAX_COLUMNS:
+        words = ["+".join(columns)]
+    return [*words, *(f"{name}{value}" for name, value in dict(identity.get("fold") or {}).items())]
 
 
 def checked_source(source: Source | str) -> Source:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,12 +77,23 @@ class Summaries:
     def __init__(self, run_id: str, lock: threading.RLock) -> None:
         self._run_id, self._lock = run_id, lock
         self._of: dict[str, Summary] = {}
+        self._partial: set[str] = set()
         self._skipped: set[Any] = set()
 
     def names(self) -> list[str]:
         """Return the names logged so far, sorted."""
         with self._lock:
-            return sorted(self._of)
+            return sorted(self._of.keys() | self._partial)
+
+    def last_values(self) -> dict[str, float | None]:
+        """Return the names logged so far with their last value, None where none of them was an outcome."""
+        with self._lock:
+            return {**dict.fromkeys(self._partial), **{name: summary.last for name, summary in self._of.items()}}
+
+    def note_partial(self, names: Iterable[str]) -> None:
+        """Note names whose values are no outcome."""
+        with self._lock:
+            self._partial.update(names)
 
     def add_series(self, name: str, values: Sequence[float | None], steps: Sequence[int]) -> None:
         """Take in values of a metric, in the order they were logged."""

@@ -15,7 +15,6 @@ import os
 import sqlite3
 import threading
 import time
-import warnings
 from collections import deque
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from store.sqlite.connection import HistoryConnection, connect, guarded, set_bus
 from store.sqlite.filesystem import is_on_network
 from store.sqlite.operations import Operation, apply_operations
 from store.statuses import RunStatus
+from store.user_warnings import warn_user
 
 logger = logging.getLogger(__name__)
 
@@ -162,10 +162,7 @@ class Writer:
             f"The history {self.path} cannot be written: {self._problem}. Training goes on; the values wait in {where} "
             "and are taken in when the history is opened next."
         )
-        try:
-            warnings.warn(message, StorageWarning, stacklevel=3)
-        except StorageWarning:  # warnings are errors in this program; a full disk must not end its training all the same
-            logger.warning(message)
+        warn_user(message, StorageWarning)
 
     @property
     def has_waiting(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -11,6 +12,7 @@ from typing import Any
 from store import environment
 from store.errors import InvalidArgumentError, UnknownRecommendationError, UnknownRunError, UnknownTaskError
 from store.ids import utc_age_s
+from store.names import nearest
 from store.outcome import value_of_kind
 from store.records import Configuration, HParam, MetricRecord, RunRecord, TaskRecord
 from store.sqlite.operations import resolve_merged
@@ -90,6 +92,27 @@ def find_run_id(connection: sqlite3.Connection, run_id: str) -> str:
     raise UnknownRunError(f"The history has no run {run_id!r}; {known}. Use an id from 'metahp runs'.")
 
 
+def read_last_rewrite(connection: sqlite3.Connection, task_id: str, variant: str | None, name: str) -> tuple[str, Any, Any] | None:
+    """Return the newest run of a task and a model's source in which a recommendation rewrote a hyperparameter.
+
+    Returns:
+        Id of the run, the value that was written, and the one that was in force; None where there is no such run. What a checkpoint or a
+        limit decided instead does not count.
+    """
+    row = connection.execute(
+        "SELECT runs.id, recommendations.changes_json, COALESCE(hparams.observed_json, hparams.value_json) AS observed_json FROM runs "
+        "JOIN recommendations ON recommendations.id = runs.recommendation_id "
+        "JOIN json_each(recommendations.changes_json) AS change ON json_extract(change.value, '$.name') = ?3 "
+        "JOIN hparams ON hparams.run_id = runs.id AND hparams.name = ?3 "
+        "WHERE runs.task_id = ?1 AND runs.variant IS ?2 AND hparams.source NOT IN ('resume', 'constraint') ORDER BY runs.id DESC LIMIT 1",
+        (task_id, variant, name),
+    ).fetchone()
+    if row is None:
+        return None
+    written = next(change["new"] for change in decode_value(row["changes_json"]) if change["name"] == name)
+    return row["id"], written, decode_value(row["observed_json"])
+
+
 def find_task_id(connection: sqlite3.Connection, name_or_id: str, *, follow: bool = True) -> str:
     """Return the id of the one task that an id, a name or the beginning of an id names, after merges.
 
@@ -122,8 +145,9 @@ def find_task_id(connection: sqlite3.Connection, name_or_id: str, *, follow: boo
         )
     rows = connection.execute("SELECT name FROM tasks WHERE merged_into IS NULL ORDER BY created_utc DESC")
     names = [row[0] for row in rows]
-    known = f"it has {_listed(names)}" if names else "it has no tasks yet"
-    raise UnknownTaskError(f"The history has no task {name_or_id!r}; {known}. Use a name or id from 'metahp tasks'.")
+    near = " or ".join(map(repr, nearest(name_or_id, names)))
+    known = f"did you mean {near}?" if near else f"it has {_listed(names)}." if names else "it has no tasks yet."
+    raise UnknownTaskError(f"The history has no task {name_or_id!r}; {known} Use a name or id from 'metahp tasks'.")
 
 
 # Each part is answered from one index, task by task: the rows of runs are wide, and there are many.
@@ -156,6 +180,24 @@ def read_metrics(connection: sqlite3.Connection, run_id: str, name: str | None =
         MetricRecord(row["name"], row["step"], _number(row["value"], row["kind"]), row["attempt"], row["epoch"], row["elapsed_s"])
         for row in rows
     ]
+
+
+def read_objective_curves(connection: sqlite3.Connection, run_ids: Iterable[str]) -> dict[str, tuple[list[float], list[float]]]:
+    """Return run id -> shares of the training, and the objective at each, of the last attempt, in the order of steps."""
+    curves: dict[str, tuple[list[float], list[float]]] = {}
+    rows = connection.execute(
+        "SELECT runs.id, metrics.step, metrics.value, metrics.kind, runs.steps_reached FROM runs JOIN metrics ON metrics.run_id = runs.id "
+        "AND metrics.name IN (runs.objective, runs.objective || '_epoch', runs.objective || '/dataloader_idx_0') "
+        "WHERE runs.id IN (SELECT value FROM json_each(?)) ORDER BY runs.id, metrics.step",
+        (json.dumps(list(run_ids)),),
+    )
+    n_steps: dict[str, int] = {}
+    for run_id, step, value, kind, steps_reached in rows:
+        steps, values = curves.setdefault(run_id, ([], []))
+        steps.append(step + 1)
+        values.append(_number(value, kind))
+        n_steps[run_id] = max(step + 1, steps_reached or 0)
+    return {run_id: ([step / n_steps[run_id] for step in steps], values) for run_id, (steps, values) in curves.items()}
 
 
 def read_metric_names(connection: sqlite3.Connection, run_id: str | None = None, task_id: str | None = None) -> list[str]:

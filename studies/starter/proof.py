@@ -23,6 +23,7 @@ from compare_baselines.replay.protocol import Pool, Protocol, load_benchmark
 from compare_baselines.replay.report import show_regret
 from compare_baselines.replay.runner import run_replay
 from metamodel.data.observations import LearningTable, TaskRuns, rank_scores
+from metamodel.data.run_groups import RunGroups
 from metamodel.data.task import TaskDescription
 from metamodel.gp.gp_meta_model import GPMetaModel
 from metamodel.gp.meta_model import MetaModel
@@ -142,7 +143,7 @@ def _starter_prior(benchmark: DayOneBenchmark) -> starter_prior.StarterPrior:
 def _believed(model: MetaModel, pool: Pool, description: TaskDescription) -> tuple[Any, Any, float]:
     """Return mean and variance of the scores of a pool before any run, and the variance of the noise."""
     inputs = model.encoder.encode([{**_known(pool), **config} for config in pool.configs])
-    nothing = TargetTaskData(np.zeros((0, inputs.shape[1])), np.zeros(0), np.zeros(0, dtype=bool))
+    nothing = TargetTaskData(np.zeros((0, inputs.shape[1])), np.zeros(0), RunGroups.asked(0))
     posterior = model.posterior(nothing, description, 0, None)
     return *posterior.predict(inputs).mixture(), posterior.noise_variance
 

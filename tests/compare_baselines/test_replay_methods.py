@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,12 +13,13 @@ from compare_baselines.methods import METHODS, find_live_method, find_method
 from compare_baselines.methods.metahp import MetaHP
 from compare_baselines.methods.rgpe import Processes
 from compare_baselines.methods.samplers import inside
+from compare_baselines.methods.simple import GridCells
 from compare_baselines.methods.spaces import UnitCube, distributions_of, space_of
 from compare_baselines.methods.transfer import greedy_portfolio, normal_scores
 from compare_baselines.replay import Method, NewTask, Past, PastTask, Protocol, load_benchmark, run_replay
-from compare_baselines.replay.runner import ReplayJob, carry_out
+from compare_baselines.replay.job import ReplayJob, carry_out
 from metamodel.kinds import KINDS
-from store import History, InvalidArgumentError
+from store import Curve, FinishedRun, History, InvalidArgumentError
 from tests.compare_baselines import recorded
 
 PEERS = [name for name in METHODS if name not in {"gp", "metahp"}]
@@ -201,3 +203,39 @@ def test_the_processes_of_rgpe_agree_with_a_direct_solution() -> None:
         solved = torch.linalg.solve(covariance[rest][:, rest], torch.stack([fitted.outcomes[b][rest], covariance[rest, 4]]).T)
         torch.testing.assert_close(left_mean[b, 4], covariance[4, rest] @ solved[:, 0], atol=5e-3, rtol=1e-2)
         torch.testing.assert_close(left_variance[b, 4], covariance[4, 4] - covariance[4, rest] @ solved[:, 1], atol=5e-3, rtol=1e-2)
+
+
+def test_the_cells_of_a_grid_are_read_off_their_numbers() -> None:
+    levels = {"a": (1, 2), "b": ("x", "y", "z"), "c": (True,), "d": (0.1, 0.2)}
+    cells = GridCells(levels)
+    expected = [dict(zip(levels, values, strict=True)) for values in product(*levels.values())]
+    assert [cells[number] for number in range(cells.size)] == expected
+    assert all(list(cell) == list(levels) for cell in expected)
+
+
+def test_a_small_grid_keeps_the_order_that_its_seed_always_gave() -> None:
+    drawn = GridCells({"a": range(3), "b": range(4)}).drawn(2, np.random.default_rng(7))
+    assert drawn == np.random.default_rng(7).permutation(12).tolist()
+
+
+@pytest.mark.parametrize("n_names", [11, 41, 400])
+def test_a_grid_of_any_size_is_drawn_from_without_being_built(n_names: int) -> None:
+    cells = GridCells({f"h{i}": (0, 1, 2) for i in range(n_names)})
+    drawn = cells.drawn(300, np.random.default_rng(0))
+    assert len(drawn) == len(set(drawn)) == 300
+    assert drawn[:20] == cells.drawn(20, np.random.default_rng(0))
+    assert 0 <= min(drawn) <= max(drawn) < cells.size == 3**n_names
+    assert np.mean([sum(cells[number].values()) / n_names for number in drawn]) == pytest.approx(1.0, abs=0.1)
+
+
+def test_grid_search_in_a_space_of_many_hyperparameters_tries_distinct_configurations(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    with History(tmp_path / "h.db") as history:
+        for task in "abc":
+            runs = [{f"h{i}": float(value) for i, value in enumerate(draw.random(44))} for _ in range(10)]
+            history.add_finished_runs(
+                FinishedRun(f"{task}{i}", task, run, "loss", "min", {"loss": Curve([0], [sum(run.values())])}) for i, run in enumerate(runs)
+            )
+        benchmark = load_benchmark(history, Protocol(5, 8, 1))
+    assert len(benchmark.space) == 44
+    assert carry_out(benchmark, ReplayJob("grid", 0, 0, ("a",))).regret["a"].shape == (8,)

@@ -89,6 +89,13 @@ def test_a_small_history_is_replayed_with_what_it_has(tmp_path: Path) -> None:
     assert (protocol.n_hist, protocol.budget, protocol.objective) == (6, 6, "acc")
 
 
+def test_of_a_small_history_a_large_past_task_gives_more_than_a_small_one(tmp_path: Path) -> None:
+    path = recorded.write(tmp_path / "h.db", ("a", 12, 0.0), ("b", 30, 0.0), ("c", 70, 0.0))
+    with History(path) as history:
+        past = load_benchmark(history, own_runs_protocol(history)).past(["a", "b", "c"], 0)
+    assert [len(task.configs) for task in past.tasks] == [12, 30, 50]
+
+
 def test_scales_come_from_the_values_or_from_the_space(tmp_path: Path) -> None:
     from optuna.distributions import FloatDistribution
 

@@ -91,3 +91,13 @@ def test_the_best_peer_is_compared_in_pairs(report: dict[str, object]) -> None:
     assert all(entry["best_peer"] == "random" for entry in found)
     assert all(entry["ci95"][0] <= entry["difference"] <= entry["ci95"][1] for entry in found)
     assert against_best_peer(report, "metahp") == []
+
+
+def test_what_random_search_needs_is_counted_beyond_the_smallest_pool(tmp_path: Path) -> None:
+    path = recorded.write(tmp_path / "h.db", ("a", 6, 0.0), ("b", 60, 0.0), ("c", 60, 0.0))
+    with History(path) as history:
+        report = run_replay(load_benchmark(history, Protocol(6, 6, 1)), ["best-of-past", "random"], workers=1)
+    needed = report["methods"]["best-of-past"]["random_equivalent"][-1]
+    assert needed is not None
+    assert needed > 6
+    assert report["methods"]["random"]["random_equivalent"] == pytest.approx([1, 2, 3, 4, 5, 6])

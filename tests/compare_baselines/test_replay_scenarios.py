@@ -10,8 +10,8 @@ import pytest
 
 from compare_baselines.methods.metahp import MetaHP
 from compare_baselines.replay import Protocol, load_benchmark, run_replay
+from compare_baselines.replay.job import ReplayJob, carry_out
 from compare_baselines.replay.protocol import Benchmark
-from compare_baselines.replay.runner import ReplayJob, carry_out
 from compare_baselines.replay.scenarios import SCENARIOS, ScenarioBenchmark, with_scenario
 from store import Curve, FinishedRun, History, InvalidArgumentError, RunStatus
 from studies.replay.tables import REPLAY_TABLES, scenario_section

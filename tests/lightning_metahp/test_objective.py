@@ -66,7 +66,10 @@ def test_with_several_validation_loaders_the_first_one_is_the_objective_and_that
     fit(MetaHPCallback("val_acc/dataloader_idx_1", history=history), model=Several(), data=Data())
     assert history.runs()[-1].objective_best == pytest.approx(0.6)
     fit(MetaHPCallback(history=history), model=Several(), data=Data())
-    assert history.runs()[-1].objective == "val_acc/dataloader_idx_0"
+    first, second, third = history.runs()
+    assert (third.objective, third.objective_best, third.task_id) == ("val_acc", 0.5, first.task_id)
+    assert (second.objective, second.description["comparability"]) == ("val_acc", {"evaluation_set": "dataloader_idx_1"})
+    assert "comparability" not in first.description
 
 
 def test_a_checkpoint_speaks_before_early_stopping(history: History) -> None:

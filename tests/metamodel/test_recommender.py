@@ -57,7 +57,7 @@ def test_an_empty_history_is_answered_with_an_abstention_and_what_it_takes(histo
     (recommendation,) = recommend(history, "new", SPACE)
     assert recommendation.decision == "abstain"
     assert "0 finished runs" in recommendation.reason
-    assert "4 finished runs of this task, or 8 runs on each of 2 other tasks" in recommendation.reason
+    assert "4 finished runs of this task or its siblings, or 8 runs on each of 2 other tasks" in recommendation.reason
     assert math.isnan(recommendation.prediction)
 
 
@@ -394,7 +394,7 @@ def test_what_is_left_out_is_counted_with_its_reason(history: History) -> None:
     failed = history.start_run(task="x0", hparams={"lr": 1.0}, objective="val_acc")
     failed.finish(error=ValueError("bug"))
     left_out = recommend(history, "x0", SPACE)[0].evidence.left_out
-    assert left_out == {"no objective": 1, "objective 'val_acc' never logged": 1, "status failed": 1}
+    assert left_out == {"no objective": 1, "objective 'val_acc' without an outcome": 1, "status failed": 1}
 
 
 def test_a_task_found_by_description_is_the_one_that_was_logged(history: History) -> None:
@@ -403,7 +403,7 @@ def test_a_task_found_by_description_is_the_one_that_was_logged(history: History
         with history.start_run(task=description, hparams={"lr": lr}, objective="val_acc") as run:
             run.log(val_acc=-abs(math.log10(lr) + 3))
     assert recommend(history, description, {"lr": SPACE["lr"]})[0].evidence.n_runs == 4
-    assert recommend(history, replace(description, n_train=101), {"lr": SPACE["lr"]})[0].evidence.n_runs == 0
+    assert recommend(history, replace(description, n_classes=3), {"lr": SPACE["lr"]})[0].evidence.n_runs == 0
 
 
 def test_a_stored_recommendation_is_read_back_equal(history: History) -> None:
@@ -431,6 +431,9 @@ def test_an_abstention_without_numbers_is_stored_too(history: History) -> None:
         ({"mode": "fast"}, "mode must be one of best, explore, but got 'fast'"),
         ({"candidates": []}, "candidates must hold at least one configuration"),
         ({"candidates": ["x"]}, "each a mapping of names to values"),
+        ({"planned_epochs": 0}, "planned_epochs must be a positive number of passes over the training data, or None, but got 0"),
+        ({"planned_epochs": math.inf}, "planned_epochs must be a positive number of passes .* but got inf"),
+        ({"planned_epochs": "3"}, "planned_epochs must be a positive number of passes .* but got '3'"),
     ],
 )
 def test_impossible_arguments_are_refused(history: History, arguments: dict[str, Any], message: str) -> None:
@@ -573,7 +576,7 @@ def test_an_objective_that_was_never_logged_is_answered_with_the_names_that_were
             history.start_run(task="x", hparams={"lr": 1.0}, objective="val_acu", direction="max") as run,
         ):
             run.log(val_acc=1.0, train_loss=2.0)
-    expected = r"5 x objective 'val_acu' never logged \(logged were: train_loss, val_acc\)"
+    expected = r"5 x objective 'val_acu' without an outcome \(logged were: train_loss, val_acc\)"
     (recommendation,) = recommend(history, "x", SPACE)
     assert re.search(expected, recommendation.reason)
     with pytest.raises(NotEnoughHistoryError, match=expected):

@@ -144,7 +144,7 @@ def test_the_shown_name_of_a_task_can_be_used_to_continue_it(history: History, m
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with history.start_run(objective="acc") as run:
         run.log(acc=0.5)
-    for text in ("train-acc", run.task_id):
+    for text in (history.task(run.task_id).name, run.task_id):
         with history.start_run(task=text, objective="acc") as again:
             again.log(acc=0.5)
         assert again.task_id == run.task_id

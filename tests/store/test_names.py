@@ -6,7 +6,7 @@ import pytest
 
 from store import Direction, ObjectiveError, canonical_name, infer_direction, resolve_direction
 from store.hyperparameters import REGISTRY
-from store.names import canonical_names, is_secret_name, natural_bounds
+from store.names import base_metric_name, canonical_names, is_secret_name, natural_bounds
 
 
 @pytest.mark.parametrize(
@@ -104,3 +104,24 @@ def test_a_share_and_a_loss_have_bounds_no_prediction_may_leave(metric: str, val
 )
 def test_negated_and_numbered_metrics_are_understood(metric: str, direction: str) -> None:
     assert infer_direction(metric) == direction
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("val_loss", "val_loss"),
+        ("val_loss_epoch", "val_loss"),
+        ("val_loss_step", "val_loss"),
+        ("val_loss/dataloader_idx_1", "val_loss"),
+        ("val_loss_epoch/dataloader_idx_0", "val_loss"),
+        ("val/acc", "val/acc"),
+        ("_epoch", "_epoch"),
+        ("eval_nll_loss", "eval_nll_loss"),
+    ],
+)
+def test_the_base_name_of_a_metric_leaves_out_how_it_was_logged(name: str, base: str) -> None:
+    assert base_metric_name(name) == base
+
+
+def test_one_of_several_evaluation_sets_gives_the_metric_its_plain_name() -> None:
+    assert base_metric_name("eval_books_loss", ["news", "books"]) == "eval_loss"

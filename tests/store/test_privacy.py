@@ -54,7 +54,7 @@ def written(folder: Path) -> bytes:
 
 def test_credentials_reach_no_file_whatever_they_are_wrapped_in(tmp_path: Path) -> None:
     data = {"api_key": SECRET, "url": f"https://u:{SECRET}@h/x"}
-    task = TaskDescription(name=f"https://u:{SECRET}@h/x", data_hparams=data)
+    task = TaskDescription(name=f"https://u:{SECRET}@h/x", data_names=data)
     with History(tmp_path / "history.db") as history:
         for name, value in LEAKS.items():
             run = history.start_run(task=task, hparams={name: value}, requested={name: value}, description={name: value})

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store.values import REDACTED, Opaque, decode_value, encode_value, redact_text
+from store.values import REDACTED, Opaque, decode_value, encode_value, redact_text, same_value
 
 scalars = st.one_of(
     st.none(),
@@ -269,3 +270,87 @@ def test_dates_and_exact_numbers_keep_their_types() -> None:
 def test_absent_text_is_none_and_an_unknown_tag_is_kept_as_text() -> None:
     assert decode_value(None) is None
     assert decode_value('{"$type":"hologram","value":"x"}') == Opaque("hologram", "x")
+
+
+class Contrary:
+    """An object that answers no question about itself."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no comparison")
+
+    def __hash__(self) -> int:
+        raise TypeError("no hash")
+
+    def __bool__(self) -> bool:
+        raise ValueError("no truth")
+
+    def __len__(self) -> int:
+        raise OSError("no length")
+
+    def __repr__(self) -> str:
+        raise KeyError("no text")
+
+
+class Vague:
+    """An object whose comparison is no truth."""
+
+    def __eq__(self, other: object) -> object:  # type: ignore[override]
+        return Contrary()
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _pairs() -> dict[str, tuple[Any, Any, bool]]:
+    itself: list[Any] = []
+    itself += [itself, itself]
+    other: list[Any] = []
+    other += [other, other]
+    contrary, frame = Contrary(), pd.DataFrame({"a": [1, 2]})
+    adam = functools.partial(torch.optim.Adam, lr=0.1)
+    return {
+        "tensors": (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0]), True),
+        "other tensors": (torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0]), False),
+        "tensors of other shapes": (torch.zeros(2), torch.zeros(2, 2), False),
+        "an empty array and a number": (np.zeros(0), 0.0, False),
+        "arrays in a list": ([np.ones(3), 1], [np.ones(3), 1], True),
+        "arrays in a dictionary": ({"a": np.ones(3)}, {"a": np.zeros(3)}, False),
+        "pandas": (frame, frame.copy(), True),
+        "other columns": (frame, pd.DataFrame({"b": [1, 2]}), False),
+        "partials": (adam, functools.partial(torch.optim.Adam, lr=0.1), True),
+        "other partials": (adam, functools.partial(torch.optim.Adam, lr=0.2), False),
+        "contrary": (contrary, contrary, True),
+        "two contrary ones": (Contrary(), Contrary(), False),
+        "contrary and a number": (1.0, Contrary(), False),
+        "in a list": ([Contrary()], [Contrary()], False),
+        "vague": (Vague(), Vague(), False),
+        "lists that hold themselves": (itself, other, False),
+        "numbers too large for a float": (10**400, 10**400, True),
+        "classes": (torch.optim.Adam, torch.optim.Adam, True),
+    }
+
+
+@pytest.mark.parametrize("name", _pairs())
+def test_any_two_values_can_be_compared(name: str) -> None:
+    a, b, expected = _pairs()[name]
+    assert same_value(a, b) is expected
+
+
+def test_an_entry_that_cannot_be_read_costs_that_entry() -> None:
+    config = pytest.importorskip("omegaconf").OmegaConf.create(
+        {"lr": 0.1, "gone": "???", "wrong": "${nowhere.at.all}", "layers": [1, "???", 3], "inner": {"x": "${y}", "z": 2}}
+    )
+    assert same_value(config, config.copy())
+    back = decode_value(encode_value(config))
+    assert (back["lr"], back["inner"]["z"], back["layers"][0], back["layers"][2]) == (0.1, 2, 1, 3)
+    assert (str(back["gone"]), str(back["wrong"])) == ("unreadable: MissingMandatoryValue", "unreadable: InterpolationKeyError")
+
+
+def test_a_list_that_holds_itself_twice_is_written_in_no_time() -> None:
+    itself: list[Any] = [1]
+    itself += [itself, itself]
+    assert encode_value(itself).count("that holds itself") == 4
+
+
+@pytest.mark.parametrize("value", [Contrary(), [Contrary()], {"a": Contrary()}, {1: Contrary()}, Vague()])
+def test_an_object_that_answers_no_question_is_written_by_its_class(value: Any) -> None:
+    assert "Contrary" in encode_value(value) or "Vague" in encode_value(value)

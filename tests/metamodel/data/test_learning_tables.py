@@ -191,7 +191,7 @@ def test_what_the_newest_runs_without_their_objective_logged_instead_is_told_fro
             run.log(**{f"loss_{name}": 0.5})
             with pytest.warns(UserWarning, match="never was"):
                 run.finish()
-    told = "runs left out: 10 x objective 'val_acu' never logged (logged were: loss_newer)"
+    told = "runs left out: 10 x objective 'val_acu' without an outcome (logged were: loss_newer)"
     assert learning_table(history).describe_left_out() == told
     forget()
     assert learning_table(history).describe_left_out() == told

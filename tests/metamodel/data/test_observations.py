@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from metamodel.data.learning_tables import learning_table
 from metamodel.data.observations import build_table, past_scores, rank_scores, single_task_scores
-from store import Curve, FinishedRun, History
+from store import Curve, FinishedRun, History, ObjectiveWarning
 
 
 def finished(task: str, number: int, value: float) -> FinishedRun:
@@ -78,3 +78,22 @@ def test_losses_over_many_orders_of_magnitude_are_read_as_logarithms() -> None:
     scores = single_task_scores(-np.array([1e-6, 1e-4, 1e-2, 1.0]))
     assert np.diff(scores) == pytest.approx(np.full(3, scores[1] - scores[0]))
     assert single_task_scores(np.full(4, 0.3)).tolist() == [0.0] * 4
+
+
+def test_runs_judged_by_one_metric_under_several_names_are_evidence_together(history: History) -> None:
+    for i, name in enumerate(["val_loss_epoch", "val_loss", "val_loss/dataloader_idx_0"]):
+        run = history.start_run(task="a", hparams={"lr": 0.1 * (i + 1)}, objective=name)
+        run.log({name: 1.0 + i})
+        run.finish()
+    (task,) = learning_table(history).tasks
+    assert (task.objective, sorted(task.values)) == ("val_loss", [-3.0, -2.0, -1.0])
+    assert learning_table(history).of_task(task.task_id, "val_loss_epoch") is task
+
+
+def test_a_run_whose_objective_was_logged_for_single_batches_only_is_not_said_to_have_logged_nothing(history: History) -> None:
+    run = history.start_run(task="a", hparams={"lr": 0.1}, objective="val_loss")
+    run.log(val_loss=0.5, step=3, is_partial=True)
+    with pytest.warns(ObjectiveWarning, match="logged only where it is no outcome"):
+        run.finish()
+    told = learning_table(history).describe_left_out()
+    assert told == "runs left out: 1 x objective 'val_loss' without an outcome (logged were: val_loss)"

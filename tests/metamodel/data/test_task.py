@@ -20,7 +20,7 @@ DESCRIPTION = TaskDescription(
     target_shape=(),
     target_dtype="int64",
     n_classes=10,
-    data_hparams={"subset": "a"},
+    data_names={"subset": "a"},
     model_class="Net",
     model_family="cnn",
     n_parameters=1234,
@@ -35,7 +35,16 @@ def task_id(description: TaskDescription) -> str:
 
 @pytest.mark.parametrize(
     "change",
-    [{"n_parameters": 99}, {"n_val": 7}, {"model_family": "mlp"}, {"is_pretrained": True}, {"features": {"imbalance": 3.0}}],
+    [
+        {"n_parameters": 99},
+        {"n_train": 999},
+        {"input_dtype": "float16"},
+        {"comparability": {"loss": "x"}},
+        {"n_val": 7},
+        {"model_family": "mlp"},
+        {"is_pretrained": True},
+        {"features": {"imbalance": 3.0}},
+    ],
 )
 def test_what_follows_from_tuning_keeps_the_task(change: dict[str, Any]) -> None:
     assert task_id(replace(DESCRIPTION, **change)) == task_id(DESCRIPTION)
@@ -44,14 +53,16 @@ def test_what_follows_from_tuning_keeps_the_task(change: dict[str, Any]) -> None
 @pytest.mark.parametrize(
     "change",
     [
-        {"n_train": 999},
         {"dataset_class": "Other"},
         {"input_shape": (1, 32, 32)},
-        {"input_dtype": "float64"},
+        {"input_dtype": "uint8"},
         {"target_shape": (1,)},
         {"target_dtype": "float32"},
         {"n_classes": 11},
-        {"data_hparams": {"subset": "b"}},
+        {"data_names": {"subset": "b"}},
+        {"schema": {"columns": {"text": "string"}}},
+        {"sketch": ("0a", "0b")},
+        {"fold": {"fold": 1}},
         {"model_class": "OtherNet"},
         {"objective": "val_f1"},
         {"direction": "min"},
@@ -59,6 +70,15 @@ def test_what_follows_from_tuning_keeps_the_task(change: dict[str, Any]) -> None
 )
 def test_other_data_model_or_objective_is_another_task(change: dict[str, Any]) -> None:
     assert task_id(replace(DESCRIPTION, **change)) != task_id(DESCRIPTION)
+
+
+def test_all_spellings_of_one_metric_are_one_task() -> None:
+    spellings = ("val_acc", "val_acc_epoch", "val_acc_step", "val_acc/dataloader_idx_0")
+    assert len({task_id(replace(DESCRIPTION, objective=name)) for name in spellings}) == 1
+
+
+def test_what_an_earlier_version_called_data_hparams_is_still_read() -> None:
+    assert TaskDescription.from_dict({"data_hparams": {"subset": "a"}}).data_names == {"subset": "a"}
 
 
 def test_an_explicit_name_alone_is_the_identity() -> None:

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import norm
 
 from metamodel.data.observations import single_task_scores
+from metamodel.data.run_groups import RunGroups
 from metamodel.gp.calibration import LEVELS, MIN_TRUST, Calibration, calibrate, trust_in
 from metamodel.gp.gp_meta_model import task_effects
 from metamodel.gp.posterior import Posterior
@@ -108,7 +109,7 @@ def test_intervals_from_a_tasks_own_runs_alone_hold_about_what_they_claim(n: int
         centre, width = rng.random(4), rng.uniform(0.5, 2.0, 4)
         inputs = rng.random((n + 40, 4))
         values = -((np.abs(inputs - centre) * width).sum(1) ** 1.5) + 0.05 * rng.normal(size=n + 40)
-        posterior = SingleTaskPosterior(TargetTaskData(inputs[:n], values[:n], np.ones(n, dtype=bool)))
+        posterior = SingleTaskPosterior(TargetTaskData(inputs[:n], values[:n], RunGroups.asked(n)))
         told = single_task_scores(values[:n])
         slope, offset = np.polyfit(values[:n], told, 1)  # standardised outcomes: without far outliers a straight line
         prediction = posterior.predict(inputs[n:])

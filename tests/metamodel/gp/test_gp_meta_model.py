@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from metamodel.data.learning_tables import learning_table
+from metamodel.data.run_groups import RunGroups
 from metamodel.data.task import TaskDescription
 from metamodel.gp.gp_meta_model import GPMetaModel
 from metamodel.gp.prediction import TargetTaskData
@@ -35,7 +36,7 @@ def test_what_is_believed_of_the_same_task_is_worked_out_once(model: GPMetaModel
 
 def test_questions_about_other_tasks_in_between_change_no_answer(model: GPMetaModel) -> None:
     inputs = np.linspace(0, 1, 5)[:, None]
-    own = TargetTaskData(inputs, np.array([0.1, 0.5, 0.9, 0.4, 0.2]), np.ones(5, dtype=bool))
+    own = TargetTaskData(inputs, np.array([0.1, 0.5, 0.9, 0.4, 0.2]), RunGroups.asked(5))
 
     def asked() -> np.ndarray:
         return model.posterior(own, TaskDescription(), 0, model.info["task_ids"][0]).predict(inputs).mixture()[0]
@@ -53,7 +54,7 @@ def test_a_model_that_forgets_tasks_is_made_once_and_knows_the_others(model: GPM
     assert left is model.without_tasks({first})
     assert list(left.info["task_ids"]) == rest
     assert left.task_gps.n_tasks == len(left.relatedness.values) == len(rest)
-    own = TargetTaskData(np.zeros((0, 1)), np.zeros(0), np.zeros(0, dtype=bool))
+    own = TargetTaskData(np.zeros((0, 1)), np.zeros(0), RunGroups.asked(0))
     ours, theirs = (one.posterior(own, TaskDescription(), 0, first).mean(np.linspace(0, 1, 5)[:, None]) for one in (left, model))
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
     assert model.without_tasks({"unknown"}) is model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from metamodel.data.run_groups import RunGroups
 from metamodel.gp.mixture import MIN_OUTCOMES_TO_FIT, MixturePrior, posterior_with_single_task_component
 from metamodel.gp.posterior import ConditionedComponents, Posterior
 from metamodel.gp.prediction import TargetTaskData
@@ -25,7 +26,7 @@ def prior_of(tasks: list[TrainingTask], trust: float = 1.0) -> HistoryPrior:
 
 
 def target_data(inputs: np.ndarray, outcomes: np.ndarray) -> TargetTaskData:
-    return TargetTaskData(inputs, outcomes, np.ones(len(outcomes), dtype=bool))
+    return TargetTaskData(inputs, outcomes, RunGroups.asked(len(outcomes)))
 
 
 def test_a_wrong_history_loses_its_weight_to_the_target_runs() -> None:
@@ -112,7 +113,7 @@ def test_concatenated_components_are_those_of_both_priors_at_once() -> None:
     first, second = prior_of(first_column(3)), prior_of(first_column(4, sign=-1.0))
     both = MixturePrior([first, second], np.concatenate([first.log_weights, second.log_weights]))
     rng = np.random.default_rng(1)
-    data = TargetTaskData(rng.random((7, 2)), rng.normal(size=7), rng.random(7) < 0.5)
+    data = TargetTaskData(rng.random((7, 2)), rng.normal(size=7), RunGroups.of_versions(rng.random(7) < 0.5))
     at_once, concatenated = (
         ConditionedComponents.of(both, data),
         ConditionedComponents.of(first, data).concat(ConditionedComponents.of(second, data)),
@@ -134,7 +135,7 @@ def test_the_mean_of_a_search_is_that_of_the_prediction(n_own: int, is_sharing: 
     tasks = [*some_tasks(3), *some_tasks(1, n=4, seed=9)]  # of different lengths, so that padding matters
     gps = with_shared(tasks, shared_of(rng.random((6, 2)), [0.5, 0.8]) if is_sharing else None, task_kernel_of([0.6, 0.9]))
     weightings = [TaskWeighting.mixture(np.array([0.4, 0.3, 0.2, 0.1])), TaskWeighting.regression(np.array([0.5, -0.1, 0.2, 0.0]), 0.7)]
-    data = TargetTaskData(rng.random((n_own, 2 + n_extra)), rng.normal(size=n_own), rng.random(n_own) < 0.6)
+    data = TargetTaskData(rng.random((n_own, 2 + n_extra)), rng.normal(size=n_own), RunGroups.of_versions(rng.random(n_own) < 0.6))
     history = HistoryPrior(gps, weightings, n_extra)
     points = rng.random((2 * CONFIGS_PER_CHUNK + 3, 2 + n_extra))
     for posterior in (Posterior(history, data), posterior_with_single_task_component(history, data)):

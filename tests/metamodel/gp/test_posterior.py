@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from metamodel.data.run_groups import RunGroups
 from metamodel.gp.posterior import Posterior, _leave_one_out_evidence
 from metamodel.gp.prediction import TargetTaskData, log_expected_improvement
 from metamodel.gp.prior import RESIDUALS, HistoryPrior, TaskWeighting
@@ -32,8 +33,8 @@ def history_prior(tasks: list[TrainingTask], n_extra: int = 0) -> HistoryPrior:
     return HistoryPrior(task_gps(tasks, is_sharing=True), weightings, n_extra)
 
 
-def all_same(n: int) -> np.ndarray:
-    return np.ones(n, dtype=bool)
+def all_same(n: int) -> RunGroups:
+    return RunGroups.asked(n)
 
 
 def dense_effects(tasks: list[TrainingTask], points: np.ndarray) -> tuple[Dense, np.ndarray, np.ndarray]:
@@ -128,7 +129,7 @@ def test_a_run_of_other_model_code_is_weaker_evidence() -> None:
     prior, rng = history_prior(some_tasks()), np.random.default_rng(4)
     own, outcomes = rng.random((4, 2)), np.arange(4.0)
     exact = Posterior(prior, TargetTaskData(own, outcomes, all_same(4))).predict(own)
-    related = Posterior(prior, TargetTaskData(own, outcomes, ~all_same(4))).predict(own)
+    related = Posterior(prior, TargetTaskData(own, outcomes, RunGroups.of_versions(np.zeros(4, dtype=bool)))).predict(own)
     nothing = Posterior(prior).predict(own)
     assert (exact.covariance < related.covariance).all()
     assert (related.covariance < nothing.covariance).all()

@@ -12,12 +12,13 @@ import torch
 from scipy.optimize import approx_fprime
 from scipy.stats import multivariate_normal, norm
 
-from metamodel.gp.prediction import VARIANT_CORRELATION, TargetTaskData
+from metamodel.data.run_groups import VARIANT_CORRELATION, RunGroups
+from metamodel.gp.prediction import TargetTaskData
 from metamodel.gp.single_task import NOISE, OFFSET_VARIANCE, SingleTaskKernel, SingleTaskPosterior, fit_kernel, negative_log_posterior
 
 
-def same(n: int) -> np.ndarray:
-    return np.ones(n, dtype=bool)
+def same(n: int) -> RunGroups:
+    return RunGroups.asked(n)
 
 
 def gpytorch_process(
@@ -103,7 +104,7 @@ def test_the_gradient_of_the_likelihood_is_its_slope(
 
 def test_the_improvement_is_the_closed_form_and_its_gradient_the_slope(runs: tuple[np.ndarray, np.ndarray, SingleTaskKernel]) -> None:
     inputs, scores, kernel = runs
-    posterior = SingleTaskPosterior(TargetTaskData(inputs, scores, np.arange(14) < 9), kernel=kernel, scores=scores)
+    posterior = SingleTaskPosterior(TargetTaskData(inputs, scores, RunGroups.of_versions(np.arange(14) < 9)), kernel=kernel, scores=scores)
     assert posterior.incumbent is not None
     for point in np.random.default_rng(3).random((8, 3)):
         predicted = posterior.predict(point[None])
@@ -164,7 +165,7 @@ def test_one_run_and_no_column_are_enough_for_an_answer() -> None:
 
 def test_the_mean_of_a_search_is_that_of_the_prediction() -> None:
     rng = np.random.default_rng(0)
-    posterior = SingleTaskPosterior(TargetTaskData(rng.random((8, 3)), rng.normal(size=8), rng.random(8) < 0.6))
+    posterior = SingleTaskPosterior(TargetTaskData(rng.random((8, 3)), rng.normal(size=8), RunGroups.of_versions(rng.random(8) < 0.6)))
     points = rng.random((5, 3))
     assert np.allclose(posterior.mean(points), posterior.predict(points).mixture()[0])
 
@@ -181,7 +182,7 @@ def test_it_finds_the_peak_of_one_task() -> None:
 def test_a_run_of_other_model_code_is_weaker_evidence(runs: tuple[np.ndarray, np.ndarray, SingleTaskKernel]) -> None:
     inputs, scores, kernel = runs
     exact, related = (
-        SingleTaskPosterior(TargetTaskData(inputs, scores, flags), kernel=kernel, scores=scores).predict(inputs)
-        for flags in (same(14), ~same(14))
+        SingleTaskPosterior(TargetTaskData(inputs, scores, RunGroups.of_versions(flags)), kernel=kernel, scores=scores).predict(inputs)
+        for flags in (np.ones(14, dtype=bool), np.zeros(14, dtype=bool))
     )
     assert (exact.variance < related.variance).all()

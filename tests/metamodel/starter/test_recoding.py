@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metamodel.data.run_groups import RunGroups
 from metamodel.gp.posterior import Posterior
 from metamodel.gp.prediction import TargetTaskData
 from metamodel.gp.prior import HistoryPrior, TaskWeighting
@@ -102,7 +103,7 @@ def test_a_recoded_prior_answers_as_the_prior_does_in_its_own_columns() -> None:
     source, target = Encoder((DROPOUT, RATE)), Encoder((NARROW, DROPOUT))
     recode = Recoding(source, target)
     rows, asked = rng.random((5, 2)), rng.random((7, 2))
-    outcomes, same = rng.random(5), np.ones(5, dtype=bool)
+    outcomes, same = rng.random(5), RunGroups.asked(5)
     seen = Posterior(RecodedPrior(prior, recode, source.width), TargetTaskData(rows, outcomes, same))
     plain = Posterior(prior, TargetTaskData(recode(rows), outcomes, same))
     np.testing.assert_allclose(seen.mean(asked), plain.mean(recode(asked)), atol=1e-6)

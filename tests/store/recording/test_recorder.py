@@ -315,12 +315,22 @@ def test_a_loss_that_recovers_is_a_completed_run(history: History) -> None:
 
 def test_an_objective_that_was_never_logged_is_answered_with_the_names_that_were(history: History) -> None:
     run = history.start_run(task="t", objective="val_acc")
-    run.log(vall_acc=0.5, loss=1.0)
-    with pytest.warns(ObjectiveWarning, match=r"'val_acc' never was; the run logged: loss, vall_acc\. Did you mean 'vall_acc'\?") as seen:
+    run.log(vall_acc=0.5, loss=1.0, lr=0.1, epoch=3.0)
+    with pytest.warns(ObjectiveWarning, match=r"'val_acc' never was; the run logged: vall_acc, loss\. Did you mean 'vall_acc'\?") as seen:
         run.finish()
     assert seen[0].filename == __file__
-    with pytest.warns(ObjectiveWarning, match=r"the run logged nothing\. Log it, or name a metric that is logged\."):
+    with pytest.warns(ObjectiveWarning, match=r"logged nothing to judge it by\. Log it, or name a metric that is logged\."):
         history.start_run(task="t", objective="val_acc").finish()
+
+
+def test_an_objective_that_was_logged_without_being_an_outcome_is_not_said_to_be_missing(history: History) -> None:
+    run = history.start_run(task="t", objective="val_acc")
+    run.log(val_acc=0.5, step=4, epoch=0.5, is_partial=True)
+    with pytest.warns(ObjectiveWarning, match="'val_acc' was logged only where it is no outcome: for single batches, or before training"):
+        run.finish()
+    record = history.run(run.id)
+    assert record.objective_best is None
+    assert (record.steps_reached, record.epochs_reached) == (4, 0.5), "how far it got is known all the same"
 
 
 def test_a_failed_run_is_not_blamed_for_its_objective(history: History) -> None:

@@ -1,0 +1,198 @@
+"""The runs that a query about one task rests on: its own, those of its siblings, and what each of them says about a run of this length."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from metamodel.data.alignment import Kinship, align
+from metamodel.data.observations import LENGTH, TaskRuns, definition_of
+from metamodel.data.run_groups import VARIANT_CORRELATION, RunGroups
+from metamodel.data.task import TaskDescription
+from metamodel.space.arrays import FloatArray
+from metamodel.space.encoding import fit_encoder
+
+if TYPE_CHECKING:
+    from store import History
+
+PLAIN = "plain"
+"""Stands for an objective of which nothing changes the meaning."""
+SAME_LENGTH = 4 / 3
+"""Ratio of two lengths up to which runs count as equally long."""
+ROUNDING = 1.05
+"""Ratio of two lengths that may come of counting steps."""
+LENGTH_CORRELATION = 0.9
+"""Correlation of outcomes at twice the length; of recorded learning curves (24 tasks of LCBench) .98 over all configurations, and less
+among the good ones."""
+DEFINITION_CORRELATION = 0.9
+"""Correlation of two definitions of one objective, such as a loss with and without label smoothing."""
+MAX_CURVES = 400
+"""Learning curves that are read for one query, those of the newest runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """What runs must share to be compared by their outcomes as they are."""
+
+    sibling_id: str = ""
+    definition: str = ""
+    octave: int = 0
+    is_cut: bool = False
+    is_other_version: bool = False
+
+    @property
+    def kinship(self) -> Kinship:
+        """How it is related to a run of this task, definition, length and version."""
+        fixed = LENGTH_CORRELATION ** abs(self.octave)
+        fixed *= (DEFINITION_CORRELATION if self.definition else 1.0) * (VARIANT_CORRELATION if self.is_other_version else 1.0)
+        return Kinship(fixed, bool(self.sibling_id) or self.is_cut, bool(self.definition) or self.octave != 0)
+
+
+def target_runs(
+    history: History,
+    task_id: str,
+    target: TaskRuns | None,
+    siblings: Sequence[TaskRuns],
+    description: TaskDescription,
+    variant: str | None = None,
+    planned_epochs: float | None = None,
+) -> TaskRuns | None:
+    """Join a task's runs with those of its siblings, with outcomes on one scale.
+
+    Outcomes of longer runs are read off their learning curves at the length that is asked about. Those of shorter runs, and of runs whose
+    objective means something else (label smoothing, a limited validation), are comparable in order only.
+
+    Args:
+        history: Where learning curves are.
+        task_id: Id of the task.
+        target: The task's own runs, None without any.
+        siblings: Runs of its siblings.
+        description: What is asked about.
+        variant: Version of the model's source; None where it does not count.
+        planned_epochs: Length that is asked about, in passes over the training data; None where it does not count.
+
+    Returns:
+        The runs with their ``groups``; None without any.
+    """
+    members = [task for task in (target, *siblings) if task is not None and len(task)]
+    if not members:
+        return None
+    joined = replace(members[0] if len(members) == 1 else _joined(members), task_id=task_id)
+    origins = ["" if task is target else task.task_id for task in members for _ in range(len(task))]
+    values, is_cut = joined.values, np.zeros(len(joined), dtype=bool)
+    if planned_epochs is not None:
+        values, is_cut = _at_length(history, joined, planned_epochs)
+    wanted = definition_of(description.comparability)
+    keys = [
+        _Group(
+            origin,
+            "" if definition == wanted else definition or PLAIN,
+            0 if cut else _octave(epochs, planned_epochs),
+            bool(cut),
+            variant is not None and version != variant,
+        )
+        for origin, definition, epochs, cut, version in zip(
+            origins, joined.definitions, joined.epochs, is_cut, joined.variants, strict=True
+        )
+    ]
+    return _grouped(replace(joined, values=values), keys, planned_epochs)
+
+
+def _grouped(runs: TaskRuns, keys: Sequence[_Group], planned_epochs: float | None) -> TaskRuns:
+    groups = list(dict.fromkeys([_Group(), *keys]))
+    index = np.array([groups.index(key) for key in keys], dtype=np.intp)
+    kinships = [group.kinship for group in groups]
+    if not any(kin.is_learned or kin.is_order_only for kin in kinships):
+        correlations = np.array([kin.correlation for kin in kinships])
+        return replace(
+            runs, groups=RunGroups(np.minimum(index, 1), correlations[index]), related=_related(groups, runs, index, planned_epochs)
+        )
+    configs = runs.configs
+    if planned_epochs is not None:  # their outcomes are brought to this length, so that it tells them apart no longer
+        configs = tuple({**config, LENGTH: planned_epochs} if LENGTH in config else config for config in configs)
+    # What failed has no level, and takes the worst value afterwards.
+    measured = np.where(runs.is_failed, math.nan, runs.values)
+    found = align(fit_encoder([list(configs)]).encode(configs), measured, index, kinships)
+    return replace(
+        runs,
+        configs=configs,
+        values=found.values,
+        groups=RunGroups(index, found.correlations[index]),
+        is_level_known=found.is_level_known,
+        related=_related(groups, runs, index, planned_epochs),
+    )
+
+
+def _related(groups: Sequence[_Group], runs: TaskRuns, index: npt.NDArray[np.intp], planned_epochs: float | None) -> dict[str, int]:
+    """Return in which way runs of the task are only related to what is asked about -> how many; a sibling's are counted elsewhere."""
+    found: dict[str, int] = {}
+    for place, group in enumerate(groups):
+        is_member = index == place
+        if place == 0 or group.sibling_id or not is_member.any():
+            continue
+        ways = ["with other model code"] if group.is_other_version else []
+        if group.definition:
+            ways.append("with a plain objective" if group.definition == PLAIN else f"with {group.definition}")
+        if group.octave or group.is_cut:
+            low, high = (f"{bound:.3g}" for bound in (runs.epochs[is_member].min(), runs.epochs[is_member].max()))
+            ways.append(f"of {low if low == high else f'{low} to {high}'} epochs")
+        how = " in order only" if group.kinship.is_order_only else f" read off after {planned_epochs:.3g}" if group.is_cut else ""
+        found[" and ".join(ways) + how] = int(is_member.sum())
+    return found
+
+
+def comparable(task: TaskRuns) -> TaskRuns:
+    """Return a source task with the outcomes of all its definitions of the objective on the scale of the most frequent one."""
+    kinds = set(task.definitions)
+    if len(kinds) < 2:
+        return task
+    most = max(sorted(kinds), key=task.definitions.count)
+    return _grouped(task, [_Group(definition="" if kind == most else kind or PLAIN) for kind in task.definitions], None)
+
+
+def _octave(epochs: float, planned_epochs: float | None) -> int:
+    """Return how many times a run's length doubles to the one that is asked about, away from 0 unless they are about equal."""
+    if planned_epochs is None or not (math.isfinite(epochs) and epochs > 0):
+        return 0
+    ratio = math.log2(epochs / planned_epochs)
+    if abs(ratio) <= math.log2(SAME_LENGTH):
+        return 0
+    return int(math.copysign(max(1, round(abs(ratio))), ratio))
+
+
+def _at_length(history: History, runs: TaskRuns, planned_epochs: float) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
+    """Return outcomes with those of longer runs read off at a length, shape ``(n,)``, and which these are, shape ``(n,)``."""
+    values, is_cut = runs.values.copy(), np.zeros(len(runs), dtype=bool)
+    longer = np.flatnonzero((runs.epochs > SAME_LENGTH * planned_epochs) & ~runs.is_failed)[-MAX_CURVES:]
+    if not len(longer):
+        return values, is_cut
+    curves = history.objective_curves([runs.run_ids[i] for i in longer])
+    for i in longer:
+        shares, curve = curves.get(runs.run_ids[i], ((), ()))
+        points = [(share * runs.epochs[i], runs.in_units(value)) for share, value in zip(shares, curve, strict=True)]
+        for length in (ROUNDING * planned_epochs, SAME_LENGTH * planned_epochs):
+            reached = [value for epochs, value in points if epochs <= length and math.isfinite(value)]
+            if reached:
+                values[i], is_cut[i] = max(reached), True
+                break
+    return values, is_cut
+
+
+def _joined(tasks: Sequence[TaskRuns]) -> TaskRuns:
+    """Put the runs of several tasks one after the other; what else is known is that of the first."""
+    return replace(
+        tasks[0],
+        run_ids=tuple(run_id for task in tasks for run_id in task.run_ids),
+        configs=tuple(config for task in tasks for config in task.configs),
+        values=np.concatenate([task.values for task in tasks]),
+        is_diverged=np.concatenate([task.is_diverged for task in tasks]),
+        is_oom=np.concatenate([task.is_oom for task in tasks]),
+        variants=tuple(variant for task in tasks for variant in task.variants),
+        definitions=tuple(definition for task in tasks for definition in task.definitions),
+        epochs=np.concatenate([task.epochs for task in tasks]),
+    )
