@@ -113,13 +113,14 @@ def import_table(
     dialect = dialect or TableDialect()
     labels = (columns.run,) if task is not None else (columns.task, columns.run)
     table = _read_labels_exactly(read_table(path, dialect, notes), path, labels, dialect)
+    present = table.column_names
     if task is not None:
         columns, table = _with_task(table, columns, task)
     joined = None if join is None else _keyed_rows(join[0], join[1], columns.hparams, notes, dialect.decimals)
     features = {} if task_features is None else _task_features(*task_features)
     keys = [] if join is None else [join[1]]
     own = [name for name in columns.hparams if joined is None or name not in joined.names]
-    _check_columns(table.column_names, [*columns.read, *keys, *own], path)
+    _check_columns(present, [name for name in [*columns.read, *keys, *own] if task is None or name != columns.task], path)
     if columns.status is None and options is not None:
         columns = replace(columns, status=_status_column(table, [*columns.read, *keys, *own], notes))
     table = _with_decimals(table, [*columns.numbers, *own], path, dialect, notes)
