@@ -82,8 +82,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     ``sys.excepthook`` where it ends the program, and one that the program catches by the next ``train()`` or a
     ``with MetaHPCallback() as callback:`` around it. A killed process is recognised by its missing heartbeat.
 
-    What ``evaluate()`` and ``predict()`` find after training is added to the run; it is its outcome only where training had none. Of several
-    evaluation sets the first one's metric is the objective.
+    What ``evaluate()`` and ``predict()`` find after training is added to the run; it is its outcome only where training had none. Of
+    several evaluation sets the first one's metric is the objective.
 
     Args:
         objective: Metric of the evaluation that a run is judged by, with or without ``eval_``; default:
