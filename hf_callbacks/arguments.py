@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -12,12 +13,14 @@ from typing import Any
 from accelerate.state import is_initialized  # type: ignore[import-untyped]
 from transformers import TrainingArguments
 
+from hf_callbacks.library_defaults import filled_in
 from hf_callbacks.provenance import FIELDS, Provenance, provenance_of
 from metahp_tuning.precedence import Setting
 from metamodel.space.batch import BatchLayout
 from store.hyperparameters import Role, names_with_role
 from store.names import canonical_names
 from store.statuses import Source
+from store.values import same_value
 
 # What __post_init__ makes of an untouched default. Default arguments to compare with cannot be built: that resets the devices.
 _NORMALISED: dict[str, tuple[Any, ...]] = {
@@ -73,7 +76,8 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(plain_value(item) for item in value)
     if hasattr(value, "to_dict") and not isinstance(value, type):
-        return value.to_dict()
+        with suppress(Exception):  # a user's own configuration may be anything
+            return value.to_dict()
     return value
 
 
@@ -104,9 +108,15 @@ def is_default(args: TrainingArguments, name: str) -> bool:
         "eval_steps": lambda: value == args.logging_steps,
         "dataloader_pin_memory": lambda: args.use_cpu,
         "greater_is_better": lambda: value == (not str(args.metric_for_best_model).endswith("loss")),
+        "metric_for_best_model": lambda: value == "loss" and args.load_best_model_at_end,
+        "activation_checkpointing": lambda: value == getattr(args, "gradient_checkpointing", None),
+        "torch_compile_backend": lambda: value == "inductor" and args.torch_compile,
         "accelerator_config": lambda: bool(args.accelerator_config == make_config()),
     }
-    return bool(name in derived and derived[name]())
+    if name in derived and derived[name]():
+        return True
+    made = filled_in(args, name)
+    return made is not dataclasses.MISSING and _equal(value, plain_value(made))
 
 
 def read_arguments(args: TrainingArguments) -> RecordedHParams:
@@ -251,4 +261,4 @@ def global_batch_size(args: TrainingArguments, per_process: int | None = None) -
 
 def _equal(a: Any, b: Any) -> bool:
     # False equals 0 in Python, but a switch is no number.
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+    return isinstance(a, bool) == isinstance(b, bool) and same_value(a, b)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerState
 
 from hf_callbacks.objective import EVALUATION_PREFIX, EvaluationObjective, missing_objective_message
 from store.errors import ObjectiveWarning
 from store.metric_hints import usable_metrics
 from store.user_warnings import warn_user
+
+if TYPE_CHECKING:
+    from store import RunRecorder
+
+
+_PROGRESS_NAMES = frozenset({"epoch", "step"})
+AFTER = "after_training/"
+"""Before the name of an evaluation that followed a training which had its own."""
 
 
 class EvaluationWatch:
@@ -32,8 +44,9 @@ class EvaluationWatch:
         self.has_warned = False
 
     def with_objective(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Return metrics with the objective's value under its own name: with several evaluation sets that of the first one."""
-        found, name = dict(metrics), self.objective.name
+        """Return metrics, without the progress, with the objective's value under its own name: with several evaluation sets that of the first one."""
+        plain = {key: value for key, value in metrics.items() if key not in _PROGRESS_NAMES}
+        found, name = self.objective.completed(plain), self.objective.name
         self._logged |= {key: value for key, value in found.items() if key.startswith(EVALUATION_PREFIX)}
         if name is None or name in found or not self._sets:
             return found
@@ -65,3 +78,30 @@ class EvaluationWatch:
 def names_of_sets(eval_dataset: object) -> tuple[str, ...]:
     """Return the names of several evaluation sets, empty for one: as the Trainer does, only a dictionary holds several."""
     return tuple(map(str, eval_dataset)) if isinstance(eval_dataset, dict) else ()
+
+
+@dataclass
+class AfterTraining:
+    """The run that a Trainer has just trained, for what the same Trainer finds out about it afterwards."""
+
+    recorder: RunRecorder
+    state: weakref.ref[TrainerState]
+    evaluations: EvaluationWatch
+    has_outcome: bool
+
+    def log(self, state: TrainerState, metrics: Mapping[str, Any]) -> None:
+        """Add what was found to the run, if this is the state of the Trainer that trained it; the outcome only where it has none."""
+        if self.state() is not state:
+            return
+        found, objective = self.evaluations.with_objective(metrics), self.evaluations.objective
+        if self.recorder.objective is None and objective.is_late and objective.name in found:
+            self.recorder.update(objective=objective.name, direction=objective.direction)
+        if not self.has_outcome and self.recorder.objective in found:
+            self.has_outcome = True
+            self.recorder.log_after_end(found, state.global_step, is_partial=False)
+            return
+        if not self.has_outcome:
+            self.evaluations.warn_once(found)
+        # The last validation of the training stands under the same name and step, and keeps standing there.
+        renamed = {AFTER + name if name.startswith(EVALUATION_PREFIX) else name: value for name, value in found.items()}
+        self.recorder.log_after_end(renamed, state.global_step)

@@ -87,12 +87,16 @@ class ConfigurationHost(PlainHost):
     def _is_left_alone(self) -> bool:
         config = self._config
         is_trial = config.get("trainer.fast_dev_run") or config.get("trainer.overfit_batches") or config.get("trainer.barebones")
-        return bool(config.get("ckpt_path") or is_trial or has_callback(config, "MetaHParams"))
+        return bool(config.get("ckpt_path") or is_trial or self._is_shared)
+
+    @cached_property
+    def _is_shared(self) -> bool:
+        return has_callback(self._config, "MetaHParams")
 
     def standing_down(self) -> str | None:
         """Leave a resumed run, a trial of the code, a sweep and processes that could not agree alone."""
         if self._is_left_alone:
-            return ""
+            return "MetaHParams among the callbacks tunes this run; take it out to have MetaHPCLI do it" if self._is_shared else ""
         if self._inherited is not None:
             return None
         sweep = running_sweep(None)

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_metahp.second_building import UnrepeatableError, driven_numbers
+from lightning_metahp.second_building import UnrepeatableError, driven_numbers, forget
 from store.names import canonical_name
 from store.values import same_value
 
@@ -80,6 +80,7 @@ def why_unknown(module: LightningModule, raw_name: str, rate: Any, *, is_built: 
     """Say why the layers that a rate made cannot be told, empty where it made none, None where they are known."""
     if isinstance(rate, bool) or not isinstance(rate, int | float):
         return f"a rate is a number, and it is a {type(rate).__name__}"
+    forget(module)
     try:
         return None if driven_rates(module, raw_name, rate, _OTHER_RATE, is_built=is_built) else ""
     except UnrepeatableError as error:

@@ -21,8 +21,10 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import FrameType, FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from lightning.pytorch import LightningModule
@@ -36,7 +38,9 @@ from metahp_tuning.task_description import parameter_count
 from store.values import same_value
 
 MAX_BUILDING_S = 0.5
-"""Time for one building; a module that takes longer is not built again."""
+"""Processor time for one building; a module that takes longer is not built again."""
+_EVENTS_PER_LOOK = 64
+"""Function calls after which the clock is looked at."""
 _MAX_PARAMETERS_WITH_WEIGHTS = 1_000_000
 """A module that cannot be built on the ``meta`` device (it looks at a weight) is built with weights up to this size."""
 
@@ -65,26 +69,59 @@ def driven_numbers(module: LightningModule, name: str, old: Any, new: Any, *, is
     Raises:
         UnrepeatableError: If that cannot be known.
     """
-    before, after = (_build(module, name, value, is_built=is_built) for value in (old, new))
-    kinds = [{path: type(layer) for path, layer in made.named_modules()} for made in (before, after)]
-    if kinds[0] != kinds[1]:
+    before, after = (_snapshot(module, name, value, is_built=is_built) for value in (old, new))
+    if before.kinds != after.kinds:
         raise UnrepeatableError(f"with {name}={new:g} other layers are made")
+    hidden = next((place for place, kept in before.kept.items() if kept != after.kept.get(place)), None)
+    if hidden is not None:
+        raise UnrepeatableError(f"{'.'.join(filter(None, hidden))} keeps what was made of it, and cannot be written")
+    found = {
+        place: (value, after.numbers[place])
+        for place, value in before.numbers.items()
+        if place in after.numbers and not same_value(value, after.numbers[place])
+    }
     live = dict(module.named_modules())
-    found: dict[Place, tuple[float, float]] = {}
-    for (path, layer), other in zip(before.named_modules(), after.modules(), strict=True):
-        for attribute, value in vars(layer).items():
-            changed = vars(other).get(attribute)
-            if attribute.startswith("_") or same_value(value, changed):
-                continue
-            where = f"{path}.{attribute}".lstrip(".")
-            if not (_is_number(value) and _is_number(changed)):
-                if list(_numbers_in(value)) != list(_numbers_in(changed)):
-                    raise UnrepeatableError(f"{where} keeps what was made of it, and cannot be written")
-                continue
-            if path not in live or not same_value(getattr(live[path], attribute, None), value):
-                raise UnrepeatableError(f"{where} is not as __init__ makes it")
-            found[path, attribute] = (float(value), float(changed))  # type: ignore[arg-type]  # both are numbers
+    for (path, attribute), (value, _) in found.items():
+        if path not in live or not same_value(getattr(live[path], attribute, None), value):
+            raise UnrepeatableError(f"{'.'.join(filter(None, (path, attribute)))} is not as __init__ makes it")
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What the layers of a building hold.
+
+    Attributes:
+        kinds: Path of a layer -> its class.
+        numbers: Numbers.
+        kept: Numbers inside lists, partials and functions.
+    """
+
+    kinds: Mapping[str, type]
+    numbers: Mapping[Place, float]
+    kept: Mapping[Place, list[float]]
+
+
+_snapshots: WeakKeyDictionary[nn.Module, dict[Any, _Snapshot]] = WeakKeyDictionary()
+"""What was built since the last ``forget``: deciding and writing ask for the same buildings."""
+
+
+def forget(module: nn.Module) -> None:
+    """Build a module anew when next asked: its other hyperparameters may have changed."""
+    _snapshots.pop(module, None)
+
+
+def _snapshot(module: LightningModule, name: str, value: Any, *, is_built: bool) -> _Snapshot:
+    known = _snapshots.setdefault(module, {})
+    if (name, value, is_built) not in known:
+        made = dict(_build(module, name, value, is_built=is_built).named_modules())
+        held = [((path, raw), item) for path, layer in made.items() for raw, item in vars(layer).items() if not raw.startswith("_")]
+        known[name, value, is_built] = _Snapshot(
+            {path: type(layer) for path, layer in made.items()},
+            {place: float(item) for place, item in held if _is_number(item)},
+            {place: list(_numbers_in(item)) for place, item in held if not _is_number(item)},
+        )
+    return known[name, value, is_built]
 
 
 def _is_number(value: Any) -> bool:
@@ -177,15 +214,17 @@ _TOUCHES = frozenset(
 @contextlib.contextmanager
 def _unnoticed() -> Iterator[None]:
     """Build as if nothing had been built; end with ``_GivenUp`` before anything outside is touched."""
-    deadline, profile = time.monotonic() + MAX_BUILDING_S, sys.getprofile()
+    deadline, profile, ticks = time.thread_time() + MAX_BUILDING_S, sys.getprofile(), itertools.count()
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call" and frame.f_code in _WEIGHTS:
-            raise _GivenUp("reads or writes weights")
-        if event == "c_call" and (_is_in(argument, _TOUCHES) or type(getattr(argument, "__self__", None)).__module__ in _NETWORK):
-            raise _GivenUp(f"calls {argument.__name__}()")
-        if time.monotonic() > deadline:
-            raise _GivenUp("takes too long to be repeated")
+        if event == "c_call":
+            if _is_in(argument, _TOUCHES) or type(argument.__self__).__module__ in _NETWORK:
+                raise _GivenUp(f"calls {argument.__name__}()")
+        elif event == "call":
+            if frame.f_code in _WEIGHTS:
+                raise _GivenUp("reads or writes weights")
+            if next(ticks) % _EVENTS_PER_LOOK == 0 and time.thread_time() > deadline:
+                raise _GivenUp("takes too long to be repeated")
 
     disabled = logging.root.manager.disable
     with preserved_rng(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):

@@ -195,6 +195,23 @@ class HistoryReader:
         with self._reading() as connection:
             return row_reader.read_recommendation(connection, recommendation_id)
 
+    def last_rewrite(self, task: str, name: str, *, variant: str | None = None) -> tuple[str, Any, Any] | None:
+        """Return what came of the newest recommendation that rewrote a hyperparameter.
+
+        Args:
+            task: Name or id of the task.
+            name: Canonical name of the hyperparameter.
+            variant: Version of the model's source: what another version did with a value tells nothing of this one.
+
+        Returns:
+            Id of the run, the value that was written, and the one that was in force; None where there is no such run.
+
+        Raises:
+            UnknownTaskError: If there is no such task.
+        """
+        with self._reading() as connection:
+            return row_reader.read_last_rewrite(connection, row_reader.find_task_id(connection, task), variant, name)
+
     def models(self) -> list[dict[str, Any]]:
         """Return the meta-models that were learned from this history, oldest first, ``info`` decoded from ``info_json``."""
         with self._reading() as connection:

@@ -136,12 +136,19 @@ def test_groups_that_follow_the_setting_leave_it_as_it_is(rates: Any, history: H
     assert tuned.hparams["optimizer.lr"] == rates(0.0317)[0]
 
 
-def test_a_setting_that_no_group_follows_is_warned_of_and_recorded_as_observed(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_no_group_follows_is_warned_of_and_recorded_as_observed_and_advised_no_more(
+    history: History, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pin(history, monkeypatch, lr=0.0317)
     with pytest.warns(NotAppliedWarning, match="lr is 0.2 in SGD instead of 0.0317"):
         fit(MetaHParams({"lr": [0.01, 0.0317]}, objective="val_acc", history=history), model=Groups(lambda lr: [0.2, 0.3]))
     found = newest(history).provenance["learning_rate"]
     assert (found.value, found.observed, found.requested) == (0.2, 0.2, 0.01)
+    capsys.readouterr()
+    monkeypatch.delenv("METAHP_PIN")
+    fit(MetaHParams({"lr": [0.01, 0.0317]}, objective="val_acc", history=history), model=Groups(lambda lr: [0.2, 0.3]))
+    assert "lr stays 0.01: in run" in (said := capsys.readouterr().err)
+    assert "0.0317 was written and 0.2 was in force" in said
 
 
 class Contrary:
