@@ -13,6 +13,7 @@ from typing import Any
 from accelerate.state import is_initialized  # type: ignore[import-untyped]
 from transformers import TrainingArguments
 
+from hf_callbacks.library_defaults import filled_in
 from hf_callbacks.provenance import FIELDS, Provenance, provenance_of
 from metahp_tuning.precedence import Setting
 from metamodel.space.batch import BatchLayout
@@ -75,7 +76,7 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(plain_value(item) for item in value)
     if hasattr(value, "to_dict") and not isinstance(value, type):
-        with suppress(Exception):  # a user's own object
+        with suppress(Exception):  # a user's own configuration may be anything
             return value.to_dict()
     return value
 
@@ -107,9 +108,15 @@ def is_default(args: TrainingArguments, name: str) -> bool:
         "eval_steps": lambda: value == args.logging_steps,
         "dataloader_pin_memory": lambda: args.use_cpu,
         "greater_is_better": lambda: value == (not str(args.metric_for_best_model).endswith("loss")),
+        "metric_for_best_model": lambda: value == "loss" and args.load_best_model_at_end,
+        "activation_checkpointing": lambda: value == getattr(args, "gradient_checkpointing", None),
+        "torch_compile_backend": lambda: value == "inductor" and args.torch_compile,
         "accelerator_config": lambda: bool(args.accelerator_config == make_config()),
     }
-    return bool(name in derived and derived[name]())
+    if name in derived and derived[name]():
+        return True
+    made = filled_in(args, name)
+    return made is not dataclasses.MISSING and _equal(value, plain_value(made))
 
 
 def read_arguments(args: TrainingArguments) -> RecordedHParams:

@@ -25,12 +25,15 @@ from hf_callbacks.arguments import (
 )
 from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import EVERY_FIELD, fixed_fields
+from hf_callbacks.loss_settings import LOSS
 from hf_callbacks.model_path import without_weights
-from hf_callbacks.objective import EvaluationObjective, find_objective
+from hf_callbacks.objective import EvaluationObjective, as_evaluated, find_objective
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
+from hf_callbacks.run_length import planned_epochs
 from hf_callbacks.space_checks import WARM_UP_NAMES, check_names, check_values, with_warm_up_named
 from hf_callbacks.trainer_description import describe_task, read_model_config
 from hf_callbacks.trainer_inputs import given_arguments
+from hf_callbacks.trainer_kind import library_of
 from metahp_tuning.configured_values import model_settings
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import PlainHost, TuningRequest
@@ -88,9 +91,20 @@ class ArgumentsHost(PlainHost):
         self._trainer = trainer
         self._datasets = (train_dataset, eval_dataset)
         self._objective: EvaluationObjective = find_objective(args, request.objective, request.direction)
+        if request.objective is None and trainer is not None:
+            self._objective = as_evaluated(self._objective, trainer)
+        elif request.objective is None and eval_dataset is None and self._is_by_evaluator():
+            self._objective = EvaluationObjective()
+            self.unknown_objective_hint = "Pass eval_dataset= as for the Trainer, or as objective= the metric of its evaluator."
+        # Before there is a Trainer, a loss that it is given is unknown.
+        self.unknown_definition = () if trainer is not None else (LOSS,)
         self._stored: StoredRun | None = None
         missing = [f"{name}=" for name, value in (("model", model), ("train_dataset", train_dataset)) if value is None]
         self.unknown_task_hint = f"Pass {' and '.join(missing) or 'task='} so that the task can be recognised."
+
+    def _is_by_evaluator(self) -> bool:
+        """Say whether the Trainer may evaluate by an evaluator only, which then tells the objective."""
+        return library_of(self.args) == "sentence_transformers" and self.args.metric_for_best_model is None
 
     def check(self, request: TuningRequest) -> TuningRequest:
         """Check names and values against the fields, with the warm-up under the name of what is meant: a share or steps."""
@@ -158,6 +172,10 @@ class ArgumentsHost(PlainHost):
         found = {**argument_values(self.args), **made, GLOBAL_BATCH_SIZE: batch_layout(self.args).global_size}
         ratio = warm_up_ratio(self.args)
         return found if ratio is None else {**found, "warmup_ratio": ratio}
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return how many full passes epochs or steps come to."""
+        return planned_epochs(self.args, description.n_train)
 
     @property
     def precision(self) -> str | None:

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import Trainer
 
 from hf_callbacks.trainer_kind import is_users_class
+from store.names import is_loss_name
 from store.values import encode_value, plain_value, same_value
 
 LOSS = "loss"
@@ -23,7 +24,6 @@ _FIELDS = (
     *("router_aux_loss_coef", "desirable_weight", "undesirable_weight", "simpo_gamma", "cpo_alpha"),
 )
 """Fields of TRL's arguments that shape a loss; each counts where it is not the default of its class."""
-_WORDS = frozenset({"loss", "nll", "perplexity", "ppl", "elbo"})
 
 
 def loss_settings(args: Any, trainer: Trainer | None, objective: str | None) -> dict[str, Any]:
@@ -32,9 +32,9 @@ def loss_settings(args: Any, trainer: Trainer | None, objective: str | None) -> 
     Args:
         args: The training arguments.
         trainer: The Trainer, None before there is one.
-        objective: Name of the objective; of an accuracy nothing changes the meaning.
+        objective: Name of the objective, None where it is not known yet; of an accuracy nothing changes the meaning.
     """
-    if objective is None or _WORDS.isdisjoint(objective.lower().replace("-", "_").replace("/", "_").split("_")):
+    if objective is not None and not is_loss_name(objective):
         return {}
     found = {}
     for name, neutral in {**_NEUTRAL, **_defaults(type(args))}.items():

@@ -5,14 +5,19 @@ Only metrics of an evaluation count, and the Trainer logs those under ``eval_`` 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 
 from store.errors import ObjectiveError
+from store.metric_hints import as_arguments, listed
 from store.names import Direction, infer_direction, resolve_direction
 
 EVALUATION_PREFIX = "eval_"
+PRIMARY_METRIC = "eval_primary_metric"
+"""The objective where an evaluator of sentence-transformers decides which of its metrics counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +29,19 @@ class EvaluationObjective:
         direction: Its direction.
         problem: What to tell the user.
         is_late: Whether nothing evaluates during training, so that only ``trainer.evaluate()`` afterwards can log it.
+        spelling: Return the name under which the Trainer logs it, where that is another.
     """
 
     name: str | None = None
     direction: Direction | None = None
     problem: str | None = None
     is_late: bool = False
+    spelling: Callable[[], str] | None = None
+
+    def completed(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return metrics with the objective under its own name as well."""
+        logged = None if self.spelling is None else self.spelling()
+        return metrics if logged not in metrics or self.name is None else {**metrics, self.name: metrics[logged]}
 
 
 def evaluation_name(metric: str) -> str:
@@ -72,6 +84,22 @@ def _find(args: TrainingArguments, objective: str | None, direction: str | None)
     return EvaluationObjective(name, resolve_direction(name, direction))
 
 
+def as_evaluated(found: EvaluationObjective, trainer: Trainer | None) -> EvaluationObjective:
+    """Return the objective of a Trainer for which neither the user nor the arguments have named one.
+
+    A Trainer of sentence-transformers that evaluates by an evaluator only has no loss: it is what the evaluator calls its primary metric,
+    and chooses at its first evaluation.
+    """
+    if trainer is None or found.name is None or trainer.args.metric_for_best_model is not None:
+        return found
+    evaluator: Any = getattr(trainer, "evaluator", None)
+    if trainer.eval_dataset is not None or not hasattr(evaluator, "primary_metric"):
+        return found
+    direction = Direction.MAX if getattr(evaluator, "greater_is_better", True) else Direction.MIN
+    problem = _never_evaluates(PRIMARY_METRIC) if found.is_late else None
+    return EvaluationObjective(PRIMARY_METRIC, direction, problem, found.is_late, lambda: evaluation_name(str(evaluator.primary_metric)))
+
+
 def check_objective(objective: str | None, direction: str | None) -> None:
     """Check what a callback is given, as far as that is possible before there are training arguments.
 
@@ -90,6 +118,26 @@ def find_objective_or_none(args: TrainingArguments, objective: str | None = None
         return find_objective(args, objective, direction)
     except ObjectiveError as error:
         return EvaluationObjective(problem=f"{error} The run is kept without an objective.")
+
+
+def missing_objective_message(name: str, names: list[str]) -> str:
+    """Say that an objective is not among the metrics of an evaluation, and what works instead.
+
+    Args:
+        name: The objective.
+        names: What works, nearest first.
+    """
+    start = f"An objective must be a metric of the evaluation, but {name!r} was not among those of the first one"
+    if not names:
+        return (
+            f"{start}, nor anything else that a run can be judged by. Give eval_dataset labels, for which the model returns a loss, or the "
+            "Trainer compute_metrics."
+        )
+    short = names[0].removeprefix(EVALUATION_PREFIX)
+    return (
+        f"{start}; these were: {listed(names)}. Log it from compute_metrics, or choose another: MetaHPCallback with "
+        f"{as_arguments(names[0])}, or metric_for_best_model={short!r}."
+    )
 
 
 def _never_evaluates(name: str) -> str:

@@ -7,6 +7,7 @@ recommendation was made for.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,14 +19,17 @@ from hf_callbacks.loss_settings import loss_settings
 from hf_callbacks.model_path import without_weights
 from hf_callbacks.objective import EvaluationObjective
 from hf_callbacks.trainer_kind import kind_of_training
-from metahp_tuning.configured_values import base_model, default_config
+from metahp_tuning.configured_values import base_model, config_values, default_config
 from metahp_tuning.data_description import describe_dataset
 from metahp_tuning.data_parts import data_sets, sample_count
+from metahp_tuning.data_schema import model_schema
 from metahp_tuning.model_description import adapter_settings, label_count, trainable_share
+from metahp_tuning.objective_definition import objective_definition
 from metahp_tuning.random_states import preserved_generators, preserved_rng
 from metahp_tuning.task_description import describe_module
 from metamodel.data.task import TaskDescription
 from store.statuses import Source
+from store.values import same_value
 
 _N_SAMPLES = 8
 """Samples whose sequence length is looked at."""
@@ -67,21 +71,19 @@ def describe_task(
         known |= {**describe_module(base_model(model) or model), "n_classes": known.get("n_classes") or label_count(model)}
         features |= {"trainable_share": trainable_share(model)}
     known["features"] = features
-    known["schema"] = {**known.get("schema", {}), **_schema(args, model)}
-    known["comparability"] = {**known.get("comparability", {}), **loss_settings(args, trainer, objective.name)}
+    kind = kind_of_training(args)
+    of_model = {} if model is None else model_schema(model)
+    known["schema"] = {**of_model, **known.get("schema", {}), **({} if kind is None else {"training": kind})}
+    if isinstance(train_dataset, Mapping):
+        known["schema"]["sets"] = sorted(map(str, train_dataset))
+    known["comparability"] = {**_loss_in_model(model, objective), **loss_settings(args, trainer, objective.name)}
     return replace(TaskDescription(**known), name=task, objective=objective.name, direction=objective.direction)
 
 
-def _schema(args: TrainingArguments, model: nn.Module | None) -> dict[str, Any]:
-    """Return what kind of training it is, where that is a library's own, and the names of the classes, where a model has such."""
-    found: dict[str, Any] = {}
-    kind = kind_of_training(args)
-    if kind is not None:
-        found["training"] = kind
-    names = getattr(getattr(model, "config", None), "id2label", None)
-    if isinstance(names, Mapping) and names and any(str(name) != f"LABEL_{index}" for index, name in names.items()):
-        found["label_names"] = [str(names[index]) for index in sorted(names)]
-    return found
+def _loss_in_model(model: nn.Module | None, objective: EvaluationObjective) -> dict[str, Any]:
+    with suppress(Exception):  # a user's module may be anything
+        return objective_definition(objective.name, module=model)
+    return {}
 
 
 def read_model_config(model: nn.Module | None, into: RecordedHParams) -> RecordedHParams:
@@ -92,13 +94,14 @@ def read_model_config(model: nn.Module | None, into: RecordedHParams) -> Recorde
     for name, value, is_default in adapter_settings(model):
         into.put(name, value, Source.DEFAULT if is_default else Source.USER)
     config = getattr(model, "config", None)
-    if config is None or not hasattr(config, "to_dict"):
+    values = config_values(config)
+    if not values:
         return into
     defaults = default_config(config)
-    for name, value in config.to_dict().items():
+    for name, value in values.items():
         if name.startswith("_") or name in _CONFIG_NOISE or not isinstance(value, bool | int | float | str):
             continue
-        source = Source.DEFAULT if name in defaults and defaults[name] == value else Source.USER
+        source = Source.DEFAULT if name in defaults and same_value(defaults[name], value) else Source.USER
         into.put(f"config.{name}" if name in into.values else name, value, source)
     return into
 

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_metahp.objective import Objective
+from lightning_metahp.objective import Objective, named_objective
 from lightning_metahp.settings import TRAINER_FIELDS, plain_hparams, unchanged_hparams
 from metahp_tuning.data_description import describe_dataset, named_by_hparams
 from metahp_tuning.data_schema import model_schema
@@ -26,7 +26,7 @@ from metahp_tuning.random_states import preserved_rng
 from metahp_tuning.task_description import model_family, parameter_count
 from metamodel.data.task import TaskDescription
 from store.hyperparameters import names_in_optimizer_state
-from store.names import canonical_name, infer_direction, resolve_direction
+from store.names import canonical_name, infer_direction
 from store.statuses import Source
 
 _log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def describe_config(
             datamodule.setup("fit")
             loader = datamodule.train_dataloader()
         data_hparams = plain_hparams(datamodule)
-        known = describe_dataset(getattr(loader, "dataset", loader), {**model_hparams, **data_hparams})
+        known = describe_dataset(getattr(loader, "dataset", loader), {**model_hparams, **data_hparams}, tunable)
     named = named_by_hparams(model_hparams, data_hparams, tunable, () if model is None else (model, datamodule))
     return TaskDescription(
         **{
@@ -211,12 +211,12 @@ def monitored_in(config: Any) -> Objective | None:
         arguments = _argument(item, "init_args")
         monitor = _argument(arguments, "monitor")
         if kind in ("ModelCheckpoint", "EarlyStopping") and isinstance(monitor, str):
-            found.setdefault(kind, Objective(monitor, resolve_direction(monitor, _argument(arguments, "mode"))))
+            found.setdefault(kind, named_objective(monitor, _argument(arguments, "mode")))
         objective = _argument(arguments, "objective")
         if kind == "MetaHPCallback" and isinstance(objective, str):
             direction = _argument(arguments, "direction")
             if direction is not None or infer_direction(objective) is not None:
-                return Objective(objective, resolve_direction(objective, direction))
+                return named_objective(objective, direction)
     return found.get("ModelCheckpoint") or found.get("EarlyStopping")
 
 

@@ -21,14 +21,17 @@ from lightning_metahp.cli_config import (
     world_size_of,
 )
 from lightning_metahp.guard import report, say
+from lightning_metahp.objective import named_objective
 from lightning_metahp.sweeps import running_sweep
+from lightning_metahp.validation import comparable, describe_limit
 from metahp_tuning.decision import TuningDecision
 from metahp_tuning.host import PlainHost, TuningRequest
 from metahp_tuning.precedence import Setting, check_names
+from metahp_tuning.run_length import batches_in_pass, planned_passes
 from metamodel.data.task import TaskDescription
 from metamodel.space.batch import BatchLayout
 from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, conservative_names
-from store.names import canonical_name, resolve_direction
+from store.names import canonical_name
 from store.switches import pinned_recommendation
 
 if TYPE_CHECKING:
@@ -84,12 +87,16 @@ class ConfigurationHost(PlainHost):
     def _is_left_alone(self) -> bool:
         config = self._config
         is_trial = config.get("trainer.fast_dev_run") or config.get("trainer.overfit_batches") or config.get("trainer.barebones")
-        return bool(config.get("ckpt_path") or is_trial or has_callback(config, "MetaHParams"))
+        return bool(config.get("ckpt_path") or is_trial or self._is_shared)
+
+    @cached_property
+    def _is_shared(self) -> bool:
+        return has_callback(self._config, "MetaHParams")
 
     def standing_down(self) -> str | None:
         """Leave a resumed run, a trial of the code, a sweep and processes that could not agree alone."""
         if self._is_left_alone:
-            return ""
+            return "MetaHParams among the callbacks tunes this run; take it out to have MetaHPCLI do it" if self._is_shared else ""
         if self._inherited is not None:
             return None
         sweep = running_sweep(None)
@@ -123,12 +130,12 @@ class ConfigurationHost(PlainHost):
         request = self._request
         classes: tuple[Any, Any] = (self._cli.default_model_class, self._cli.datamodule_class)
         description = describe_config(self._config, *classes, self._model, request.task, request.tunable)
-        if description.objective is not None:
-            return description
+        objective = monitored_in(self._config)
         if request.objective is not None:
-            return description.with_objective(request.objective, resolve_direction(request.objective, request.direction).value)
-        monitored = monitored_in(self._config)
-        return description if monitored is None else description.with_objective(monitored.name, monitored.direction.value)
+            objective = named_objective(request.objective, request.direction)
+        if description.objective is None and objective is not None:
+            description = description.with_objective(objective.name, objective.direction.value)
+        return comparable(description, describe_limit(self._config.get("trainer.limit_val_batches")), objective)
 
     def layout(self) -> BatchLayout | None:
         """Return how the batch is put together."""
@@ -145,6 +152,18 @@ class ConfigurationHost(PlainHost):
         optimizer = optimizer_in(self._config, self._cli.own_parser)
         known = {} if optimizer is None or any(canonical_name(raw) == "optimizer" for raw in values) else {"optimizer": optimizer}
         return {**known, **values, **({} if layout is None else {GLOBAL_BATCH_SIZE: layout.global_size})}
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return how many full passes the configuration's limits of epochs, steps and batches come to."""
+        epochs, steps = (self._config.get(f"trainer.{name}") for name in ("max_epochs", "max_steps"))
+        limit, layout = self._config.get("trainer.limit_train_batches"), self.layout()
+        return planned_passes(
+            None if epochs == -1 else epochs,
+            None if steps == -1 else steps,
+            n_batches=batches_in_pass(description.n_train, layout),
+            limit=None if limit == 1.0 and isinstance(limit, float) else limit,
+            accumulation=1 if layout is None else layout.accumulation,
+        )
 
     @property
     def precision(self) -> str | None:

@@ -15,10 +15,12 @@ from lightning_metahp.fixed_settings import FitContext, why_fixed
 from lightning_metahp.guard import report, say
 from lightning_metahp.objective import Objective
 from lightning_metahp.ranks import agree, all_equal
+from lightning_metahp.run_length import planned_epochs
 from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, held_optimizers, loaded_batch_size, trainer_settings
 from lightning_metahp.sweeps import running_sweep
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
 from lightning_metahp.trainer_internals import Resume, loaders_passed_to_fit, optimizer_is_replaced
+from lightning_metahp.validation import comparable, planned_limit
 from lightning_metahp.write_targets import WriteTarget, apply_changes, fingerprint, undo
 from lightning_metahp.written_optimizer import written_optimizer
 from metahp_tuning.decision import TuningDecision
@@ -157,9 +159,10 @@ class FitHost(PlainHost):
     def describe(self) -> TaskDescription:
         """Describe the task from a look at the data."""
         request = self._request
-        return describe_task(
+        description = describe_task(
             self._trainer, self._module, self._loaders, task=request.task, objective=self._objective, tunable=request.tunable
         )
+        return comparable(description, planned_limit(self._trainer, self._module), self._objective)
 
     @cached_property
     def _loaders(self) -> Any:
@@ -184,6 +187,10 @@ class FitHost(PlainHost):
         layout = self.layout()
         own = {raw: value for raw, value in own.items() if canonical_name(raw) not in written}
         return {**of_trainer, **written, **own, **({} if layout is None else {GLOBAL_BATCH_SIZE: layout.global_size})}
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return how many full passes the Trainer's limits of epochs, steps and batches come to."""
+        return planned_epochs(self._trainer, self._module, self._loaders)
 
     @property
     def precision(self) -> str | None:

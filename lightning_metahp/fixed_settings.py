@@ -13,7 +13,7 @@ from lightning_metahp.source_reads import Reads, later_reads
 from lightning_metahp.trainer_internals import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
 from metahp_tuning.optimizer_description import optimizer_arguments
 from metahp_tuning.precedence import Setting
-from store.hyperparameters import PER_DEVICE_BATCH_SIZE, names_that_keep_shapes
+from store.hyperparameters import PER_DEVICE_BATCH_SIZE, Role, names_that_keep_shapes, names_with_role
 from store.names import canonical_name
 from store.values import same_value
 
@@ -81,11 +81,11 @@ def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
             return f"{owner} sets it"
     if name in TRAINER_FIELDS:
         return _why_trainer_fixed(context, name)
+    if name == PER_DEVICE_BATCH_SIZE and loaders_passed_to_fit(context.trainer) is not None:
+        return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
     spellings = sorted(raw for raw in context.own if canonical_name(raw) == name)
     if len(spellings) > 1:
         return f"{' and '.join(spellings)} both mean {name}, and it is unclear which one a recommendation is for; rename one"
-    if name == PER_DEVICE_BATCH_SIZE and loaders_passed_to_fit(context.trainer) is not None:
-        return "the loaders were passed to fit() and are fixed; a LightningDataModule with a batch_size can be tuned"
     if dropout.is_rate_name(setting.raw_name):
         return _why_rate_fixed(context, setting)
     optimizer = optimizer_holding(context.module, setting.raw_name)
@@ -145,7 +145,7 @@ def _why_unread(context: FitContext, name: str, setting: Setting) -> str | None:
         return None
     if name == PER_DEVICE_BATCH_SIZE and len(reads) == 2:
         return f"only {reads[1].where} reads it, which has already run; read self.hparams.{raw} in train_dataloader()"
-    if optimizer_is_replaced(context.module):
+    if optimizer_is_replaced(context.module) and name in names_with_role(Role.OPTIMIZER):
         return "LightningCLI builds the optimizer itself, before any callback; use MetaHPCLI, which rewrites the configuration"
     return f"only {reads[0].where} reads it, which has already run{_way(context, raw)}"
 

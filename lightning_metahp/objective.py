@@ -82,7 +82,16 @@ def objective_before_training(trainer: Trainer, objective: str | None, direction
             return None
         found = monitored[0]
         return found if direction is None else replace(found, direction=resolve_direction(found.name, direction), doubt=None)
-    return Objective(base_metric_name(objective), resolve_direction(objective, direction), spelling=objective)
+    return named_objective(objective, direction)
+
+
+def named_objective(name: str, direction: str | None) -> Objective:
+    """Return the objective that somebody named.
+
+    Raises:
+        ObjectiveError: If the direction is not a direction, or cannot be known.
+    """
+    return Objective(base_metric_name(name), resolve_direction(name, direction), spelling=name)
 
 
 def objective_from_logged(logged: Mapping[str, Any], direction: str | None = None) -> Objective | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,9 +10,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning_metahp.settings import loaders_in
 from lightning_metahp.trainer_internals import batches_trained, combination_mode, has_read_all, training_loader
 from metahp_tuning.run_length import planned_passes
-
-_LENGTHS: dict[str, Callable[[list[int]], int]] = {"min_size": min, "sequential": sum}
-"""How long loaders are together; in the other modes as long as the longest."""
 
 
 class PassCounter:
@@ -49,8 +45,9 @@ def batches_in_pass(loaders: Any) -> int | None:
         lengths = [len(loader) for loader in loaders_in(loaders)]
     except Exception:  # a stream has no length, and a user's own __len__ may fail in any way
         return None
-    together: Callable[[list[int]], int] = _LENGTHS.get(combination_mode(loaders), max)
-    return together(lengths) if lengths else None
+    if not lengths:
+        return None
+    return min(lengths) if combination_mode(loaders) == "min_size" else max(lengths)
 
 
 def planned_epochs(trainer: Trainer, module: LightningModule, loaders: Any) -> float | None:

@@ -370,12 +370,8 @@ class RunLog:
     def _validate_trained(self, trainer: Trainer) -> None:
         """Make ``trainer.validate`` after the fit the outcome of a run whose training had none."""
         trained = self._trained
-        if (
-            trained is None
-            or trained.has_outcome
-            or str(trainer.state.fn) != "validate"
-            or trained.module() is not trainer.lightning_module
-        ):
+        is_validation = getattr(trainer.state.fn, "value", None) == "validate"
+        if trained is None or trained.has_outcome or not is_validation or trained.module() is not trainer.lightning_module:
             return
         logged = logged_in_this_loop(trainer)
         values = FreshMetrics().take(trainer, only=logged)

@@ -56,7 +56,7 @@ def describe_task(
     datamodule = datamodule_of(trainer)
     module_hparams, data_hparams = plain_hparams(module), {} if datamodule is None else plain_hparams(datamodule)
     seen = _looks.pop(trainer, None) if is_second_look else None
-    known = dict(seen or _describe_data(train_loaders, {**module_hparams, **data_hparams}))
+    known = dict(seen or _describe_data(train_loaders, {**module_hparams, **data_hparams}, tunable))
     if not is_second_look:
         _looks[trainer] = dict(known)
     named = named_by_hparams(module_hparams, data_hparams, tunable, (module, datamodule))
@@ -81,11 +81,11 @@ def forget_look(trainer: Trainer) -> None:
     _looks.pop(trainer, None)
 
 
-def _describe_data(train_loaders: Any, hparams: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_data(train_loaders: Any, hparams: Mapping[str, Any], tunable: Collection[str]) -> dict[str, Any]:
     loaders = loaders_in(train_loaders)
     if not loaders:
         return {}
-    return describe_dataset(getattr(loaders[0], "dataset", loaders[0]), hparams)
+    return describe_dataset(getattr(loaders[0], "dataset", loaders[0]), hparams, tunable)
 
 
 def _size(loaders: Any) -> int | None:

@@ -255,11 +255,12 @@ def show_hours(seconds: float | None, source: str | None) -> str | None:
 
 def advice_summary(record: RunRecord, advice: dict[str, Any]) -> dict[str, Any]:
     """Return what was recommended for a run and what came of it: name -> value."""
-    from metamodel.explanation import describe_evidence, describe_prediction, format_value
+    from metamodel.explanation import describe_evidence, describe_prediction, show_setting
     from metamodel.recommendation import Recommendation
 
     given = Recommendation.from_dict(advice["recommendation"])
-    changes = [f"{item['raw_name']} {format_value(item['old'])} -> {format_value(item['new'])}" for item in advice["changes"]]
+    changed = [(item["raw_name"], item) for item in advice["changes"]]
+    changes = [" ".join((name, show_setting(name, item["old"]), "->", show_setting(name, item["new"]))) for name, item in changed]
     return {
         "recommendation": given.id,
         "decision": given.decision,

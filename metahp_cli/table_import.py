@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from metahp_cli.options import Format, split_list
 
 if TYPE_CHECKING:
     from store.importers.table import TableReport
+    from store.importers.table_dialect import TableDialect
 
 
 def table(
@@ -29,12 +31,25 @@ def table(
     hparams: Annotated[str | None, typer.Option("--hparams", metavar="LIST", help="Columns that are hyperparameters.")] = None,
     step_col: Annotated[str | None, typer.Option("--step-col", help="Column that counts the values of a run.")] = None,
     time_col: Annotated[str | None, typer.Option("--time-col", help="Column with the seconds since the run's start.")] = None,
+    status_col: Annotated[
+        str | None, typer.Option("--status-col", help="Column that holds how the run ended; default: state or status, if there is one.")
+    ] = None,
     metrics: Annotated[str | None, typer.Option("--metrics", metavar="LIST", help="Further columns to keep as metrics.")] = None,
     join: Annotated[
         str | None, typer.Option("--join", metavar="FILE:COL", help="Table with hyperparameters, and the key column both have.")
     ] = None,
     task_features: Annotated[
         str | None, typer.Option("--task-features", metavar="FILE:COL", help="Table with a row for each task, and its task column.")
+    ] = None,
+    decimal: Annotated[
+        str | None, typer.Option("--decimal", metavar="MARK", help="comma or point, or COLUMN=comma,...; default: as it is found.")
+    ] = None,
+    delimiter: Annotated[
+        str | None,
+        typer.Option("--delimiter", help="What stands between cells: comma, semicolon, tab, pipe or a character; default: as found."),
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option("--encoding", metavar="NAME", help="Encoding, e.g. utf-8 or latin-1; default: as it is found.")
     ] = None,
     mapping: Annotated[Path | None, typer.Option("--mapping", metavar="FILE", help="Saved options; those given here come first.")] = None,
     save_mapping: Annotated[Path | None, typer.Option("--save-mapping", metavar="FILE", help="Save these options as JSON.")] = None,
@@ -48,9 +63,10 @@ def table(
     """
     given = {"task_col": task_col, "run_col": run_col, "objective": shared.objective, "direction": shared.direction, "step_col": step_col}
     given |= {"task": shared.task, "time_col": time_col, "join": join, "task_features": task_features, "batch": shared.batch}
+    given |= {"status_col": status_col, "decimal": decimal, "delimiter": delimiter, "encoding": encoding}
     lists = {"hparams": split_list(hparams), "metrics": split_list(metrics)}
     pairs = {"name": imports.pairs(shared.name, "--name") or None, "unit": imports.pairs(shared.unit, "--unit") or None}
-    chosen = table_options({**given, **lists, **pairs}, mapping)
+    chosen = table_options({**given, **lists, **pairs}, mapping, file)
     if save_mapping is not None:
         save_mapping.write_text(json.dumps(chosen, indent=2) + "\n", encoding="utf-8")
     import_rows(file, chosen, space, shared)
@@ -60,8 +76,13 @@ _own = [parameter for parameter in inspect.signature(table, eval_str=True).param
 command = imports.with_shared_options(table, _own)
 
 
-def table_options(given: Mapping[str, Any], mapping: Path | None) -> dict[str, Any]:
+def table_options(given: Mapping[str, Any], mapping: Path | None, file: str) -> dict[str, Any]:
     """Return the options of a table: those given, else those of a saved file.
+
+    Args:
+        given: Option -> value, None where it is not given.
+        mapping: The saved file.
+        file: The table, whose columns are listed where one is missing.
 
     Raises:
         InvalidArgumentError: If the file is no mapping, or something that every table needs is missing.
@@ -78,8 +99,20 @@ def table_options(given: Mapping[str, Any], mapping: Path | None) -> dict[str, A
     missing = [key for key in needed if not chosen.get(key)]
     if missing:
         options = ", ".join("--" + key.replace("_", "-") for key in missing)
-        raise InvalidArgumentError(f"A table's columns must be named, but {options} is missing. Pass it, or a saved --mapping FILE.")
+        from store.importers.table_files import read_table
+
+        listed = ", ".join(read_table(file, dialect_of(chosen)).column_names)
+        raise InvalidArgumentError(
+            f"A table's columns must be named, but {options} is missing; the table has: {listed}. Pass it, or a saved --mapping FILE."
+        )
     return chosen
+
+
+def dialect_of(chosen: Mapping[str, Any]) -> TableDialect:
+    """Return how a table is written, as far as options set it."""
+    from store.importers.table_dialect import dialect_options
+
+    return dialect_options(chosen.get("encoding"), chosen.get("delimiter"), chosen.get("decimal"))
 
 
 def load_mapping(path: Path, known: Iterable[str]) -> dict[str, Any]:
@@ -111,7 +144,6 @@ def import_rows(file: str, chosen: Mapping[str, Any], space: Path | None, shared
     """Import a table and print what was imported."""
     from metamodel.space.dimensions import load_space_file
     from store import History
-    from store.importers.mapping import ImportOptions
     from store.importers.table import TableColumns, import_table
     from store.paths import resolve_path
 
@@ -128,7 +160,9 @@ def import_rows(file: str, chosen: Mapping[str, Any], space: Path | None, shared
         step=chosen.get("step_col"),
         time=chosen.get("time_col"),
         metrics=tuple(chosen.get("metrics") or ()),
+        status=chosen.get("status_col"),
     )
+    options = replace(shared.import_options(), names=chosen.get("name") or {}, units=chosen.get("unit") or {}, batch=chosen.get("batch"))
     is_new = shared.is_look and not resolve_path(shared.history).exists()  # a look leaves nothing behind, not even an empty history
     opening = nullcontext() if is_new else History(shared.history, create=not shared.is_look)
     with opening as opened, output.progress("reading") as report:
@@ -139,7 +173,8 @@ def import_rows(file: str, chosen: Mapping[str, Any], space: Path | None, shared
             join=file_and_column(chosen.get("join")),
             task_features=file_and_column(chosen.get("task_features")),
             task=chosen.get("task"),
-            options=ImportOptions(names=chosen.get("name") or {}, units=chosen.get("unit") or {}, batch=chosen.get("batch")),
+            options=options,
+            dialect=dialect_of(chosen),
             dry_run=shared.is_look,
             progress=report,
         )
@@ -203,7 +238,8 @@ def print_import(found: TableReport, scales: dict[str, Any] | None, format: Form
             "rows": found.n_rows,
             "tasks": found.n_tasks,
             "runs": f"{found.n_runs}, {found.n_new} of them new" + (f", {found.n_updated} written anew" if found.n_updated else ""),
-            "diverged": found.n_diverged,
+            "outcomes": ", ".join(f"{count} {status}" for status, count in found.statuses.items()) or None,
+            "left out": f"{found.n_unfinished} that did not end" if found.n_unfinished else None,
             "metric values": f"{found.n_values} new",
             "configurations": len(configs),
             "columns left out": left_out or None,

@@ -11,6 +11,7 @@ import copy
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -48,10 +49,10 @@ def model_settings(model: object) -> dict[str, Setting]:
     base = base_model(model)
     if base is None:
         return {}
-    values = {name: value for name, value in base.config.to_dict().items() if is_dropout(name, value) or is_depth(name, value)}
+    values = {name: value for name, value in config_values(base.config).items() if is_dropout(name, value) or is_depth(name, value)}
     names, defaults = canonical_names(list(values)), default_config(base.config)
     return {
-        names[raw]: Setting(raw, value, Source.DEFAULT if raw in defaults and defaults[raw] == value else Source.USER)
+        names[raw]: Setting(raw, value, Source.DEFAULT if raw in defaults and same_value(defaults[raw], value) else Source.USER)
         for raw, value in values.items()
     }
 
@@ -64,12 +65,26 @@ def base_model(model: Any) -> Any:
     return model if transformers is not None and isinstance(model, transformers.PreTrainedModel) else None
 
 
-def default_config(config: Any) -> dict[str, Any]:
-    """Return the defaults of a configuration's class, empty where it cannot be made without arguments."""
+def config_values(config: Any) -> dict[str, Any]:
+    """Return the values of a configuration, empty where it has none or cannot be read."""
     try:
-        return dict(type(config)().to_dict())
-    except Exception:  # a user's own configuration may need arguments; then no value is known to be a default
+        return dict(config.to_dict())
+    except Exception:  # a user's own configuration may be anything
         return {}
+
+
+def default_config(config: Any) -> dict[str, Any]:
+    """Return the defaults of a configuration: those of its class, and over them what the checkpoint holds that it was loaded from.
+
+    A class that cannot be made without arguments has none, nor has a checkpoint that does not lie on this machine.
+    """
+    found: dict[str, Any] = {}
+    with suppress(Exception):  # a user's own configuration may need arguments; then no value is known to be a default
+        found = dict(type(config)().to_dict())
+    name = getattr(config, "_name_or_path", "")
+    with suppress(Exception):  # a checkpoint may be gone
+        found |= type(config).get_config_dict(name, local_files_only=True)[0] if name else {}
+    return found
 
 
 def with_values(model: Any, values: Mapping[str, Any]) -> Any:

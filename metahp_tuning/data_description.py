@@ -22,7 +22,7 @@ from metahp_tuning.random_states import preserved_generators, preserved_rng
 _log = logging.getLogger(__name__)
 
 
-def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, tunable: Collection[str] = ()) -> dict[str, Any]:
     """Describe a data set by its size, its names, its schema and a sketch of its content.
 
     A stream is never iterated.
@@ -31,6 +31,7 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None) 
         dataset: A torch data set, a Hugging Face ``datasets.Dataset``, anything with ``__getitem__``, or a dictionary of such: all of
             them are counted, and the first one's sample is described.
         hparams: Hyperparameters among which the length of an axis is looked for.
+        tunable: Names that may be tuned; a length among them tells nothing apart.
 
     Returns:
         Those of ``dataset_class``, ``n_train``, ``input_shape``, ``input_dtype``, ``target_shape``, ``target_dtype``, ``n_classes``,
@@ -61,6 +62,8 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None) 
     inputs, target, target_key = split_sample(sample, is_tensors=isinstance(base, TensorDataset))
     lengths = length_hparams(hparams or {}, getattr(base_of(dataset), "__dict__", {}), getattr(base, "__dict__", {}))
     _add_shapes(found, inputs, target, is_padded=not isinstance(base, TensorDataset), lengths=lengths)
+    tuned = length_hparams({name: value for name, value in (hparams or {}).items() if name in tunable})
+    found["lengths"] = tuple(size for size in found["lengths"] if size not in tuned) or None
     if found.get("target_shape") in ((), (1,)) and found["target_dtype"].startswith(("int", "uint", "bool")):
         with suppress(Exception):  # labels may live in any container; not counting them is allowed
             found["n_classes"] = count_classes(base, target_key)
@@ -87,7 +90,7 @@ def _add_shapes(found: dict[str, Any], inputs: Any, target: Any, *, is_padded: b
         if spec is not None:
             found[f"{part}_shape"], found[f"{part}_dtype"] = spec[:2]
             sizes += spec[2]
-    found["lengths"] = sizes or None
+    found["lengths"] = sizes
 
 
 def named_by_hparams(

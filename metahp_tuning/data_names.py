@@ -125,14 +125,14 @@ def _example_source(stream: Any) -> dict[str, Any]:
         for name in ("generate_examples_fn", "generate_tables_fn"):
             function = getattr(part, "__dict__", {}).get(name)
             if callable(function):
-                return {"examples": _function_names(function) | _enclosed(getattr(part, "kwargs", {}))}
+                return _function_names(function) | _enclosed(getattr(part, "kwargs", {}))
     return {}
 
 
 def _stream_names(held: Mapping[str, Any]) -> dict[str, Any]:
     """Return whatever tells a stream apart without reading it: texts, plain numbers, names and enclosed values of functions."""
     functions = {name: value for name, value in held.items() if _is_function(value) and _TUNABLE_WORDS.isdisjoint(words_of(name))}
-    found: dict[str, Any] = {name: _function_names(value) for name, value in functions.items()}
+    found = {f"{name}.{key}": item for name, value in functions.items() for key, item in _function_names(value).items()}
     return found | _enclosed({name: value for name, value in held.items() if _is_admitted(name, ())})
 
 

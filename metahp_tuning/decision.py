@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,9 @@ from metahp_tuning.ineffective import found_ineffective
 from metahp_tuning.lazy_history import LazyHistory, PendingRecommendation
 from metahp_tuning.limits import batch_limits
 from metahp_tuning.messages import nothing_changed, nothing_left_message, start_message
+from metahp_tuning.other_tasks import runs_of_near_task
 from metahp_tuning.precedence import Change, Kept, Setting, rewritable
-from metahp_tuning.recommendation_query import TuningProblem, earlier_objective, planned_changes, query_meta_model
+from metahp_tuning.recommendation_query import TuningProblem, earlier_objective, planned_changes, query_meta_model, with_earlier_definition
 from metahp_tuning.resumption import plan_resumption
 from metamodel.evidence_floor import without_history
 from metamodel.recommendation import Decision, Recommendation, load_recommendation, save_recommendation
@@ -27,11 +29,13 @@ from store.errors import (
     UnknownHyperparameterError,
     UnknownRecommendationError,
 )
-from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, conservative_names
+from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, Role, conservative_names, names_with_role
 from store.ids import task_id_of
 from store.names import canonical_name
+from store.paths import resolve_path
 from store.statuses import Source
 from store.switches import is_off, pinned_recommendation
+from store.user_warnings import is_repeated
 from store.values import plain_value, same_value
 
 USER_MISTAKES = (SpaceError, UnknownHyperparameterError, UnknownRecommendationError, InvalidArgumentError)
@@ -110,9 +114,21 @@ def _tune(host: Host, request: TuningRequest) -> TuningDecision:
         decision = host.broadcast(lambda: decide_safely(host, checked))
     if not decision.is_failed:
         decision = host.write(decision)
-        if decision.message:
-            host.print(decision.message)
+        message = _without_repeats(decision, request)
+        if message:
+            host.print(message)
     return decision
+
+
+def _without_repeats(decision: TuningDecision, request: TuningRequest) -> str:
+    """Return what to print of a decision: of one whose like was printed in this place, as by the folds of a loop, what was changed only."""
+    if not decision.message:
+        return ""
+    given = request.history
+    path = resolve_path(given) if given is None or isinstance(given, str | os.PathLike) else given.path
+    if not is_repeated(decision.message, path):
+        return decision.message
+    return decision.message.partition("\n")[0] if decision.changes else ""
 
 
 def decide_safely(host: Host, request: TuningRequest) -> TuningDecision:
@@ -161,9 +177,13 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
     if description.objective is None and not pinned:
         found = None if history.is_new else earlier_objective(history.history, description)
         if found is None:
-            return TuningDecision(message=nothing_changed(f"the objective is not known. {host.unknown_objective_hint}"))
+            near = "" if history.is_new else runs_of_near_task(history.history, description)
+            hints = [f"the objective is not known. {host.unknown_objective_hint}", near]
+            return TuningDecision(message=nothing_changed(" ".join(filter(None, hints))))
         description = description.with_objective(found[0], found[1].value)
         notes.insert(0, f"The objective {found[0]} ({found[1].value}) is that of earlier runs of this task.")
+    if not history.is_new:
+        description = with_earlier_definition(history.history, description, host.unknown_definition)
     variant = host.variant()
     if not pinned and not history.is_new:
         kept += found_ineffective(history.history, description, variant, allowed)
@@ -215,7 +235,13 @@ def _answer(
             save_recommendation(history.history, recommendation, current=problem.current, changes=[change.to_dict() for change in applied])
             pending = None
     missing = _not_applied(recommendation, changes, settings, kept, problem) if pinned and not abstains else []
-    remarks = [fitting_note, *notes, "Dry run: nothing was rewritten." if request.is_dry else ""]
+    remarks = [
+        fitting_note,
+        *notes,
+        _tuned_elsewhere(recommendation, request, settings, kept),
+        _near_task(history, problem, recommendation),
+    ]
+    remarks += ["Dry run: nothing was rewritten."] if request.is_dry else []
     note = " ".join(text for text in remarks if text)
     is_saved = not (request.is_dry and history.is_new)
     message = start_message(
@@ -223,6 +249,23 @@ def _answer(
     )
     followed = None if request.is_dry else recommendation.id
     return TuningDecision(recommendation, applied, message, followed, None if request.is_dry else pending)
+
+
+def _tuned_elsewhere(recommendation: Recommendation, request: TuningRequest, settings: Mapping[str, Setting], kept: Sequence[Kept]) -> str:
+    """Name what earlier runs of the task tuned and no start rewrites without a space."""
+    named = {item.name for item in kept} | names_with_role(Role.LENGTH)
+    found = [settings[name].raw_name for name in recommendation.evidence.not_advised if name in settings and name not in named]
+    if not found or request.space is not None:
+        return ""
+    return f"Earlier runs also varied {' and '.join(found)}: list {'it' if len(found) == 1 else 'them'} in space to have it tuned."
+
+
+def _near_task(history: LazyHistory, problem: TuningProblem, recommendation: Recommendation) -> str:
+    """Name a task with runs, where this one has none and nothing is recommended."""
+    evidence = recommendation.evidence
+    if history.is_new or recommendation.decision is Decision.APPLY or evidence.n_runs + evidence.n_related + evidence.n_sibling_runs:
+        return ""
+    return runs_of_near_task(history.history, problem.description)
 
 
 def _quick_abstention(history: LazyHistory, problem: TuningProblem) -> Recommendation | None:
@@ -238,6 +281,9 @@ def _tunable_settings(host: Host, request: TuningRequest, settings: Mapping[str,
     names = None if request.space is None else permitted_names(request.space, splits_by_accumulation=host.splits_by_accumulation)
     keep = [setting_name(name) for name in request.keep]
     allowed, kept = rewritable(settings, names, keep, conservative_names(host.framework))
+    # What cannot be changed anyway is no matter of listing it.
+    fixed = {item.name: None if item.name in keep else host.why_fixed(item.name, settings[item.name]) for item in kept}
+    kept = [replace(item, reason=fixed[item.name] or item.reason) for item in kept]
     free: dict[str, Setting] = {}
     for name, setting in allowed.items():
         reason = host.why_fixed(name, setting)

@@ -129,6 +129,7 @@ class Host(Protocol):
         needs_known_task: Whether nothing is recommended for a task that cannot be recognised.
         unknown_task_hint: What a user does so that the task can be recognised.
         unknown_objective_hint: What a user does so that the objective is known.
+        unknown_definition: Names of ``comparability`` that cannot be known yet; what the newest run of the task has there counts.
     """
 
     framework: str
@@ -136,6 +137,7 @@ class Host(Protocol):
     needs_known_task: bool
     unknown_task_hint: str
     unknown_objective_hint: str
+    unknown_definition: tuple[str, ...]
 
     def check(self, request: TuningRequest) -> TuningRequest:
         """Return the request with its names, and where the host knows them its values, checked against what the host has.
@@ -211,6 +213,7 @@ class PlainHost:
     needs_known_task = False
     unknown_task_hint = "Pass task='a name for it'."
     unknown_objective_hint = "Pass objective='val_loss'."
+    unknown_definition: tuple[str, ...] = ()
 
     def check(self, request: TuningRequest) -> TuningRequest:
         """Return the request as it is."""

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metahp_tuning.precedence import Change, Kept
-from metamodel.explanation import describe_prediction, format_value
+from metamodel.explanation import describe_prediction, show_setting
 from metamodel.recommendation import Decision, Recommendation
 from store.statuses import Source
 
 
 def describe_change(change: Change) -> str:
     """Write one change as ``lr 0.001 -> 0.0123``."""
-    return f"{change.raw_name} {format_value(change.old)} -> {format_value(change.new)}"
+    return f"{change.raw_name} {show_setting(change.raw_name, change.old)} -> {show_setting(change.raw_name, change.new)}"
 
 
 def nothing_changed(reason: str) -> str:
@@ -42,7 +42,7 @@ def start_message(
     is_saved: bool = True,
     is_pinned: bool = False,
 ) -> str:
-    """Return the lines shown at the start of a run.
+    """Return the lines shown at the start of a run; one line where nothing is recommended.
 
     Args:
         recommendation: What was recommended.
@@ -69,10 +69,12 @@ def start_message(
         as_it_is = "every value of the pinned recommendation is in force already"
         lines.append(nothing_changed(as_it_is if is_applied else f"the pinned recommendation abstained: {recommendation.reason}"))
     else:
-        lines.append(nothing_changed(recommendation.reason))
+        return _abstention(recommendation.reason, kept, note)
     left = {item.name: item for item in kept}
     lines += [
-        f"  {item.raw_name} {format_value(item.value)} was not applied: {item.reason}" for item in not_applied if item.name not in left
+        f"  {item.raw_name} {show_setting(item.raw_name, item.value)} was not applied: {item.reason}"
+        for item in not_applied
+        if item.name not in left
     ]
     lines += _kept_lines(kept, {item.name: item.value for item in not_applied})
     if note:
@@ -83,8 +85,15 @@ def start_message(
     return "\n".join(lines)
 
 
+def _abstention(reason: str, kept: Sequence[Kept], note: str) -> str:
+    """Return one line: the reason, what was left alone and why, and the note. There is nothing to repeat or to switch off."""
+    stays = "; ".join(line.strip() for line in _kept_lines(kept))
+    parts = [part for part in (reason, stays, note) if part]
+    return nothing_changed(" ".join([*(f"{part.rstrip('.')}." for part in parts[:-1]), *parts[-1:]]))
+
+
 def _kept_lines(kept: Sequence[Kept], pinned: Mapping[str, Any] | None = None) -> list[str]:
-    lines = [f"  {item.raw_name} stays {format_value(item.value)}: {item.reason}" for item in kept]
+    lines = [f"  {item.raw_name} stays {show_setting(item.raw_name, item.value)}: {item.reason}" for item in kept]
     values = pinned or {}
-    added = [f"; {format_value(values[item.name])} was not applied" if item.name in values else "" for item in kept]
+    added = [f"; {show_setting(item.raw_name, values[item.name])} was not applied" if item.name in values else "" for item in kept]
     return [line + text for line, text in zip(lines, added, strict=True)]

@@ -13,6 +13,7 @@ from metamodel.data.task import TaskDescription
 from metamodel.recommendation import Recommendation
 from metamodel.space.batch import BatchLayout
 from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
+from store.ids import task_id_of
 from store.names import Direction, canonical_name
 from store.statuses import Source
 
@@ -74,6 +75,17 @@ def earlier_objective(history: History, description: TaskDescription) -> tuple[s
     if newest is None or newest.objective is None or newest.direction is None:
         return None
     return newest.objective, Direction(newest.direction)
+
+
+def with_earlier_definition(history: History, description: TaskDescription, names: Sequence[str]) -> TaskDescription:
+    """Return a description completed by what the newest run of the task says of its objective's definition, under some names."""
+    task_id = task_id_of(description.identity())
+    if not names or task_id not in {task.id for task in history.tasks()}:
+        return description
+    newest = history.runs(task_id, limit=1, newest_first=True, with_hparams=False)
+    known = newest[0].description.get("comparability") or {} if newest else {}
+    found = {name: known[name] for name in names if name in known}
+    return replace(description, comparability={**found, **description.comparability})
 
 
 def _is_alike(task: TaskRecord, wanted: TaskDescription) -> bool:

@@ -17,6 +17,12 @@ def format_value(value: Any) -> str:
     return str(value)
 
 
+def show_setting(name: str, value: Any) -> str:
+    """Write a setting for reading: steps of warm-up below one are a share of all steps."""
+    is_share = name.rpartition(".")[2] == "warmup_steps" and isinstance(value, float) and 0 < value < 1
+    return f"{100 * value:.3g}% of the steps" if is_share else format_value(value)
+
+
 def describe_evidence(evidence: Evidence) -> str:
     """Say in half a sentence what a recommendation rests on."""
     parts = []

@@ -34,6 +34,9 @@ _LIBRARIES = frozenset(
 )
 """Packages that call us on a user's behalf."""
 
+_VARIABLE = re.compile(r"'[^']*'|\d{6}-\d{9}-[0-9a-f]+|\([^()]*\)|-?\d[\d.,]*(e[+-]?\d+)?")
+"""What differs between messages of one kind: names, ids, remarks in brackets, numbers."""
+
 _said: set[tuple[object, ...]] = set()
 
 
@@ -53,14 +56,14 @@ def warn_user(message: str, category: type[Warning] = MetaHPWarning) -> None:
 
 
 def is_repeated(message: str, *context: object) -> bool:
-    """Say whether a message, whatever numbers are in it, was given at this place of the user's program before: the folds of a loop.
+    """Say whether a message, whatever numbers are in it, was given at this place of the user's program before, as by the folds of a loop.
 
     Args:
         message: What would be said.
         *context: What must be the same, too, e.g. the history.
     """
     place = tuple((frame.f_code.co_filename, frame.f_lineno) for frame in _user_frames())
-    key = (re.sub(r"\d+", "#", message), place, *context)
+    key = (_VARIABLE.sub("#", message), place, *context)
     if key in _said:
         return True
     _said.add(key)

@@ -36,7 +36,7 @@ class TaskDescription:
         schema: Column names and types, class labels, classes of Trainer and loss.
         sketch: The smallest hashes of the data's rows, hexadecimal and sorted; None where the content could not be read twice alike.
         fold: Hyperparameters that name a fold or part of the same data.
-        lengths: Sizes of the free dimensions that are as long in every sample; describe, do not identify.
+        lengths: Sizes of the free dimensions that are as long in every sample; tasks that differ in them are siblings.
         comparability: What changes the meaning of the objective, and is not the default; describes, does not identify.
         model_class: Class name of the model.
         model_family: ``mlp cnn rnn transformer other``; describes, does not identify.
@@ -85,7 +85,7 @@ class TaskDescription:
             "target_shape": None if self.target_shape is None else list(self.target_shape),
             "target_kind": kind_of(self.target_dtype),
             "n_classes": self.n_classes,
-            "content": None if self.sketch is None else hashlib.sha256(" ".join(self.sketch).encode()).hexdigest()[:12],
+            "content": _digest(self.sketch, self.lengths),
             "fold": _sorted(self.fold),
             "model_class": self.model_class,
             "objective": None if self.objective is None else base_metric_name(self.objective),
@@ -139,6 +139,12 @@ def kind_of(dtype: str | None) -> str | None:
     if dtype is None:
         return None
     return next((kind for kind in ("float", "int", "bool", "complex", "str") if kind in dtype), dtype)
+
+
+def _digest(sketch: tuple[str, ...] | None, lengths: tuple[int, ...] | None) -> str | None:
+    """Samples of another length are other samples, whether they were cut in advance or when they are read."""
+    parts = [*(sketch or ()), *(str(length) for length in lengths or ())]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12] if parts else None
 
 
 def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:

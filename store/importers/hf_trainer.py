@@ -235,7 +235,8 @@ def _add_trial(run: ForeignRun, state: Mapping[str, Any]) -> None:
         if value is None or isinstance(value, bool | int | float | str):
             run.hparams[name] = value
             run.sources.pop(name, None)  # chosen, also where it is the default
-    run.facts["trial"] = str(state.get("trial_name") or "")[:200]
+    if state.get("trial_name"):
+        run.facts["trial"] = str(state["trial_name"])[:200]
 
 
 def _add_objective(run: ForeignRun, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ pyarrow is imported when a table is read, never with ``store``; ``datasets`` onl
 from __future__ import annotations
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 from store.errors import InvalidArgumentError
 from store.extras import needed_for
+from store.importers.table_dialect import TableDialect, found_dialect
 
 HUB = "hf:"
 _SUFFIXES = "csv, tsv, jsonl, ndjson, json, parquet or pq"
@@ -21,15 +23,18 @@ MAX_TABLE_BYTES = 2**32
 """Of a table once it is unpacked; larger ones are split or filtered before they are worth learning from."""
 MAX_TABLE_ROWS = 100_000_000
 _CHUNK = 2**22
+_ANY = TableDialect()
 _EMPTY_CELLS = ["", "#N/A", "#N/A N/A", "#NA", "<NA>", "N/A", "NA", "NULL", "n/a", "null"]
 """What stands for no value. NaN is a value: a run that logged it diverged, one that logged nothing did not."""
 
 
-def read_table(place: str | Path) -> Any:
+def read_table(place: str | Path, given: TableDialect = _ANY, notes: list[str] | None = None) -> Any:
     """Read a table into Arrow.
 
     Args:
         place: File (by its suffix), folder that ``Dataset.save_to_disk`` wrote, or ``hf:OWNER/NAME[:SPLIT]``.
+        given: How a CSV file is written, as far as the user sets it; the rest is found.
+        notes: Receives how it was read, where that is not the usual.
 
     Raises:
         InvalidArgumentError: If it is missing, malformed, too large or of another format.
@@ -38,7 +43,7 @@ def read_table(place: str | Path) -> Any:
     if str(place).startswith(HUB):
         return _decoded(_hub_table(str(place)))
     path = Path(place)
-    return _decoded(_saved_table(path) if path.is_dir() else _file_table(path))
+    return _decoded(_saved_table(path) if path.is_dir() else _file_table(path, given, notes))
 
 
 def _decoded(table: Any) -> Any:
@@ -50,7 +55,7 @@ def _decoded(table: Any) -> Any:
     return table
 
 
-def _file_table(path: Path) -> Any:
+def _file_table(path: Path, given: TableDialect, notes: list[str] | None) -> Any:
     pa = _pyarrow()
     if not path.is_file():
         raise InvalidArgumentError(f"A table must be an existing file, but {str(path)!r} is none. Check the path.")
@@ -59,9 +64,10 @@ def _file_table(path: Path) -> Any:
         if kind in {"parquet", "pq"}:
             return _read_parquet(path)
         if kind in {"csv", "tsv"}:
-            return read_csv(path)
+            return read_csv(path, None, given, notes)
         if kind in {"json", "jsonl", "ndjson"}:
-            return pa.json.read_json(_opened(path))
+            opened = _opened(path)
+            return pa.json.read_json(opened if isinstance(opened, Path) else pa.BufferReader(opened))
     except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
         hint = "Write one object a line." if kind in {"json", "jsonl", "ndjson"} else "Check the file."
         why = " ".join(str(error).split())
@@ -74,14 +80,36 @@ def kind_of(place: str | Path) -> str:
     return "" if str(place).startswith(HUB) else Path(place).name.lower().removesuffix(".gz").rpartition(".")[2]
 
 
-def read_csv(path: str | Path, types: Mapping[str, Any] | None = None) -> Any:
-    """Read a CSV file, some of its columns as types given."""
+def read_csv(path: str | Path, types: Mapping[str, Any] | None = None, given: TableDialect = _ANY, notes: list[str] | None = None) -> Any:
+    """Read a CSV file, some of its columns as types given.
+
+    Args:
+        path: The file.
+        types: Column -> Arrow type; of the others it is inferred.
+        given: How it is written, as far as the user sets it.
+        notes: Receives how it was read, where that is not the usual.
+
+    Raises:
+        InvalidArgumentError: If it is no such file.
+    """
     pa = _pyarrow()
-    return pa.csv.read_csv(
-        _opened(Path(path)),
-        parse_options=pa.csv.ParseOptions(delimiter="\t" if kind_of(path) == "tsv" else ","),
-        convert_options=pa.csv.ConvertOptions(strings_can_be_null=True, null_values=_EMPTY_CELLS, column_types=dict(types or {})),
-    )
+    opened = _opened(Path(path))
+    with Path(path).open("rb") if isinstance(opened, Path) else io.BytesIO(opened) as file:
+        found = found_dialect(file, given, prefers_tabs=kind_of(path) == "tsv", place=str(path))
+    if notes is not None and given.encoding is None and found.encoding == "cp1252":
+        notes.append(f"{str(path)!r} is not UTF-8 and was read as Windows-1252 (Latin-1); --encoding NAME sets another")
+    try:
+        return pa.csv.read_csv(
+            opened if isinstance(opened, Path) else pa.BufferReader(opened),
+            read_options=pa.csv.ReadOptions(encoding=found.encoding, skip_rows=found.skip_rows),
+            parse_options=pa.csv.ParseOptions(delimiter=found.delimiter),
+            convert_options=pa.csv.ConvertOptions(strings_can_be_null=True, null_values=_EMPTY_CELLS, column_types=dict(types or {})),
+        )
+    except (pa.ArrowException, UnicodeError) as error:
+        raise InvalidArgumentError(
+            f"A table must be readable as CSV, but {str(path)!r} is not: {' '.join(str(error).split())}. Read as {found.encoding} with "
+            f"{found.delimiter!r} between the cells: pass --encoding or --delimiter if it is written otherwise."
+        ) from error
 
 
 def _pyarrow() -> Any:
@@ -93,8 +121,8 @@ def _pyarrow() -> Any:
     return pa
 
 
-def _opened(path: Path) -> Any:
-    """Return a text file for Arrow, unpacked within bounds, checked to be no web page."""
+def _opened(path: Path) -> Path | bytes:
+    """Return a text file as it lies, or what it unpacks to within bounds; checked to be no web page."""
     is_packed = path.name.lower().endswith(".gz")
     with gzip.open(path) if is_packed else path.open("rb") as file:
         start = file.read(200)
@@ -109,7 +137,7 @@ def _opened(path: Path) -> Any:
             total += len(chunk)
             _check_size(path, total)
             chunks.append(chunk)
-    return _pyarrow().BufferReader(b"".join(chunks))
+    return b"".join(chunks)
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -1,8 +1,7 @@
 """TensorBoard event folders with hyperparameters: of the hparams plugin (``add_hparams``) or of Lightning's ``hparams.yaml``.
 
 The records are cut out of the files here, within bounds and with their checksums checked, and read by TensorBoard's classes (extra
-``tensorboard``). A folder with event files is a run; what ``SummaryWriter.add_hparams`` writes into a folder below belongs to the run
-above.
+``import``). A folder with event files is a run, or several where its steps begin anew (see ``tensorboard_sessions``).
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from store.importers.foreign import MAX_METRICS, ForeignRun, Point, Progress, Re
 from store.importers.lightning_csv import read_hparams, task_of
 from store.importers.pipeline import counted
 from store.importers.registry import About
+from store.importers.sessions import SessionSplitter
+from store.importers.tensorboard_sessions import HP_METRIC, NOT_MATCHED, EventSession, merged_sessions
 from store.records import RunStatus
 
 _MAX_RECORD_BYTES = MIB // 4
 """Scalars take some dozens of bytes; larger records are images, graphs and the like."""
 _MAX_EVENTS_BYTES = 2**32
 _MAX_RECORDS = 20_000_000
+_MAX_TAGS = 5 * MAX_METRICS
+"""Metrics read of one run; of these the objective and the first ones are kept."""
 _HPARAMS = "_hparams_/"
-_PARTS = frozenset({"train", "validation", "val", "eval", "test"})
-"""Folders in which Keras and others write the curves of one run on each part of the data."""
-_HP_METRIC = "hp_metric"
-"""Lightning's placeholder, -1 unless it is logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class TensorBoardSource:
         "TensorBoard runs",
         "scalars; hyperparameters of the hparams plugin (add_hparams) or of a hparams.yaml beside them",
         "FOLDER",
-        "log folder; every folder with event files below it is a run",
+        "log folder; every folder with event files below it is a run, or several where the steps begin anew",
         "runs --objective val/accuracy --explain",
         "`import`",
     )
@@ -70,28 +69,22 @@ class TensorBoardSource:
             raise InvalidArgumentError(f"A log folder must hold event files somewhere, but {str(folder)!r} holds none. Check the path.")
         protos = _protos()
         report = counted(progress, len(folders), "runs", every=1)
-        read: dict[Path, _Events | UnreadableRecordError] = {}
+        read: dict[Path, list[EventSession]] = {}
         for index, (place, paths) in enumerate(folders.items()):
             report(index)
-            try:
-                read[place] = _events(paths, protos)
-            except UnreadableRecordError as error:
-                read[place] = error
-        yield from _runs(read, folder)
-
-
-@dataclass(slots=True)
-class _Events:
-    """The event files of one folder."""
-
-    names: list[str]
-    points: dict[str, list[Point]] = field(default_factory=dict)
-    hparams: dict[str, Any] = field(default_factory=dict)
-    group: str = ""
-    status: RunStatus | None = None
-    first_s: float = math.inf
-    last_s: float = -math.inf
-    n_damaged: int = 0
+            found: list[EventSession] = []
+            for path in paths:
+                try:
+                    found += _EventFile(path.name, protos[1]).read(path, protos[0])
+                except UnreadableRecordError as error:
+                    yield SkippedRecord(str(error), f"{place.parent.name}/{place.name}")
+            if found:
+                read[place] = found
+        for place, session, is_only in merged_sessions(read, folder):
+            if session is None:
+                yield SkippedRecord(NOT_MATCHED, f"{place.parent.name}/{place.name}")
+            else:
+                yield _run(place, session, folder, is_only=is_only)
 
 
 def _protos() -> tuple[Any, Any]:
@@ -136,33 +129,67 @@ def _masked_crc(data: bytes) -> int:
     return int(masked_crc32c(data)) & 0xFFFFFFFF
 
 
-def _events(paths: list[Path], protos: tuple[Any, Any]) -> _Events:
-    make_event, make_plugin = protos
-    found = _Events([path.name for path in paths])
-    for path in paths:
+@dataclass(slots=True)
+class _EventFile:
+    """One event file, put into the runs that it holds."""
+
+    name: str
+    plugin: Any
+    sessions: list[EventSession] = field(default_factory=list)
+    _splitter: SessionSplitter[tuple[str, Point]] = field(default_factory=SessionSplitter)
+
+    def read(self, path: Path, make_event: Any) -> list[EventSession]:
+        """Return the runs."""
+        self._begin()
         for data in _records(path):
-            if data is None:
-                found.n_damaged += 1
-                continue
             try:
-                _take(found, make_event.FromString(data), make_plugin)
+                if data is None:
+                    self.sessions[-1].n_damaged += 1
+                else:
+                    self._take(make_event.FromString(data))
             except MemoryError:
                 raise
             except Exception:  # protobuf's DecodeError is of its own kind; the record is left out and counted
-                found.n_damaged += 1
-    return found
+                self.sessions[-1].n_damaged += 1
+        self._keep(self._splitter.rest())
+        return self.sessions
 
+    def _begin(self) -> None:
+        self.sessions.append(EventSession([self.name], len(self.sessions)))
 
-def _take(found: _Events, event: Any, make_plugin: Any) -> None:
-    if event.wall_time > 0:
-        found.first_s, found.last_s = min(found.first_s, event.wall_time), max(found.last_s, event.wall_time)
-    for value in event.summary.value:
-        if value.tag.startswith(_HPARAMS):
-            _take_hparams(found, make_plugin.FromString(value.metadata.plugin_data.content))
-            continue
-        number = _scalar(value)
-        if number is not None and (value.tag in found.points or len(found.points) < 2 * MAX_METRICS):
-            gather(found.points, value.tag[:200], (event.step, number, None, event.wall_time))
+    def _take(self, event: Any) -> None:
+        if not event.summary.value:
+            self.sessions[-1].saw(event.wall_time)
+        for value in event.summary.value:
+            if value.tag.startswith(_HPARAMS):
+                self._take_hparams(self.plugin.FromString(value.metadata.plugin_data.content), event.wall_time)
+            elif (number := _scalar(value)) is not None:
+                tag = value.tag[:200]
+                self._keep(self._splitter.add(tag, event.step, (tag, (event.step, number, None, event.wall_time))))
+
+    def _take_hparams(self, plugin: Any, moment_s: float) -> None:
+        kind = plugin.WhichOneof("data")
+        if kind == "session_start_info":
+            hparams = _hparams(plugin)
+            if self.sessions[-1].hparams not in ({}, hparams):
+                self._keep(self._splitter.begin())
+                self._begin()
+            self.sessions[-1].hparams |= hparams
+        elif kind == "session_end_info":
+            outcomes = {2: RunStatus.FAILED, 3: RunStatus.RUNNING}
+            self.sessions[-1].status = outcomes.get(plugin.session_end_info.status)
+        self.sessions[-1].saw(moment_s)
+
+    def _keep(self, taken: Iterator[tuple[int, tuple[str, Point]]]) -> None:
+        for number, (tag, point) in taken:
+            while len(self.sessions) <= number:
+                self._begin()
+            session = self.sessions[number]
+            session.saw(point[3] or 0.0)
+            if tag in session.points or len(session.points) < _MAX_TAGS:
+                gather(session.points, tag, point)
+            else:
+                session.more_tags[tag] = None
 
 
 def _scalar(value: Any) -> float | None:
@@ -184,77 +211,46 @@ def _scalar(value: Any) -> float | None:
     return None
 
 
-def _take_hparams(found: _Events, plugin: Any) -> None:
-    kind = plugin.WhichOneof("data")
-    if kind == "session_start_info":
-        found.group = plugin.session_start_info.group_name[:200]
-        for name, value in plugin.session_start_info.hparams.items():
-            which = value.WhichOneof("kind")
-            held = None if which is None else getattr(value, which)
-            # the plugin knows only floating-point numbers: 64.0 was 64
-            found.hparams[name] = int(held) if isinstance(held, float) and held.is_integer() and abs(held) < 2**53 else held
-    elif kind == "session_end_info":
-        outcomes = {2: RunStatus.FAILED, 3: RunStatus.RUNNING}
-        found.status = outcomes.get(plugin.session_end_info.status)
+def _hparams(plugin: Any) -> dict[str, Any]:
+    hparams = {}
+    for name, value in plugin.session_start_info.hparams.items():
+        which = value.WhichOneof("kind")
+        held = None if which is None else getattr(value, which)
+        # the plugin knows only floating-point numbers: 64.0 was 64
+        hparams[name] = int(held) if isinstance(held, float) and held.is_integer() and abs(held) < 2**53 else held
+    return hparams
 
 
-def _runs(read: dict[Path, _Events | UnreadableRecordError], root: Path) -> Iterator[Record]:
-    """Put the folders that ``add_hparams`` made to the runs above them, and yield the runs."""
-    merged: dict[Path, _Events] = {}
-    for place, found in read.items():
-        if isinstance(found, _Events) and place.name in _PARTS and not found.hparams and place != root:
-            whole = merged.setdefault(place.parent, _Events([f"{place.name}/{name}" for name in found.names]))
-            whole.points |= {f"{place.name}/{tag}": points for tag, points in found.points.items()}
-            whole.first_s, whole.last_s = min(whole.first_s, found.first_s), max(whole.last_s, found.last_s)
-            whole.n_damaged += found.n_damaged
-            continue
-        above = merged.get(place.parent)
-        if isinstance(found, UnreadableRecordError):
-            yield SkippedRecord(str(found), f"{place.parent.name}/{place.name}")
-        elif above is not None and not above.hparams and found.hparams:
-            above.hparams, above.status = found.hparams, found.status
-            for tag, points in found.points.items():
-                above.points.setdefault(tag, points)
-        elif above is not None and not found.hparams and len(found.points) and _is_side_writer(place, found):
-            for tag, points in found.points.items():
-                above.points.setdefault(f"{tag}/{place.name.rpartition('_')[2]}", points)
-        else:
-            merged[place] = found
-    for place, found in merged.items():
-        yield _run(place, found, root)
-
-
-def _is_side_writer(place: Path, found: _Events) -> bool:
-    """Say whether a folder is one that ``SummaryWriter.add_scalars`` makes: one for each curve, named after the curve."""
-    return len(found.points) == 1 and place.name.startswith(next(iter(found.points)).replace("/", "_"))
-
-
-def _run(place: Path, found: _Events, root: Path) -> Record:
+def _run(place: Path, found: EventSession, root: Path, *, is_only: bool) -> Record:
     where = f"{place.parent.name}/{place.name}"
     if found.n_damaged and not found.points:
         return SkippedRecord("an event file is damaged, or none", where)
     try:
-        hparams = found.hparams or read_hparams(place)
+        # a hparams.yaml is of one run, and it is not recorded of which
+        hparams = found.hparams or (read_hparams(place) if is_only else {})
     except UnreadableRecordError as error:
         return SkippedRecord(str(error), where)
     started = found.first_s if math.isfinite(found.first_s) else None
     curves = {}
     epochs = {step: value for step, value, *_ in found.points.get("epoch", [])}
     for tag, points in found.points.items():
-        if tag == "epoch" or (tag == _HP_METRIC and all(value == -1 for _, value, *_ in points)):
+        if tag == "epoch" or (tag == HP_METRIC and all(value == -1 for _, value, *_ in points)):
             continue
         curve = curve_of(((step, value, epochs.get(step), time) for step, value, _, time in points), started_s=started)
         if curve is not None:
             curves[tag] = curve
     if not curves and not hparams:
         return SkippedRecord("has neither scalars nor hyperparameters", where, is_bad=False)
-    facts = {"folder": where, **({"damaged_records": found.n_damaged} if found.n_damaged else {})}
+    facts: dict[str, Any] = {"folder": where} | ({} if is_only else {"file": min(found.names)})
+    facts |= {"damaged_records": found.n_damaged} if found.n_damaged else {}
     reached = [value for value in epochs.values() if math.isfinite(value)]
     return ForeignRun(
-        key=(place.name, min(found.names)),  # the name of an event file holds the moment, the host and the process
+        # the name of an event file holds the moment, the host and the process
+        key=(place.name, min(found.names), *([str(found.number)] if found.number else [])),
         task=task_of(place, root),
         hparams=hparams,
         curves=curves,
+        more_metrics=tuple(found.more_tags),
         status=found.status,
         facts=facts,
         started_utc=utc_text(started),

@@ -343,7 +343,8 @@ def display_name(identity: Mapping[str, Any]) -> str:
 def _data_words(identity: Mapping[str, Any]) -> list[Any]:
     """Return what a person would call the data: the first of their names, else their columns, and the fold."""
     names = [item for value in dict(identity.get("data_names") or {}).values() for item in (value if isinstance(value, list) else [value])]
-    words = [str(name) for name in dict.fromkeys(names) if isinstance(name, str) and len(name) <= _MAX_WORD][:_MAX_WORDS]
+    words = [name for name in names if isinstance(name, str) and len(name) <= _MAX_WORD and "<" not in name]
+    words = list(dict.fromkeys(words))[:_MAX_WORDS]
     columns = dict(identity.get("schema") or {}).get("columns")
     if not words and isinstance(columns, Mapping) and len(columns) <= _MAX_COLUMNS:
         words = ["+".join(columns)]

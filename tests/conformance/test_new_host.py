@@ -126,7 +126,7 @@ def test_a_dry_run_writes_nothing(taught: History) -> None:
 
 def test_what_the_user_gave_stays_and_off_asks_nothing(taught: History, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Booster(eta0=0.5)
-    assert "  eta0 stays 0.5: set by you; list it in space to have it tuned" in tune(host, check_request(history=taught)).message
+    assert "eta0 stays 0.5: set by you; list it in space to have it tuned" in tune(host, check_request(history=taught)).message
     assert host.values["eta0"] == 0.5
     monkeypatch.setenv("METAHP", "off")
     assert tune(Booster(), check_request(history=taught)) == TuningDecision()

@@ -84,7 +84,7 @@ class Tuned:
         message: What was printed.
         was_made_early: Whether the history existed when the decision was made and the training had not begun.
         run: The run as recorded, None where it was not.
-        recommendation: The recommendation named in the message as the history has it, None where there is none.
+        recommendation: The recommendation named in the message, or followed by the run, as the history has it, None where there is none.
         warned: Texts of our warnings.
     """
 
@@ -351,9 +351,10 @@ def train(host: str, training: Training, folder: Path) -> Tuned:
     new = [run for run in runs_in(training.history) if run.id not in known]
     named = re.search(r"  recommendation (\S+) \(", message)
     recommendation = None
-    if named is not None and training.history.exists():
+    followed = named[1] if named is not None else new[0].recommendation_id if new else None
+    if followed is not None and training.history.exists():
         with History(training.history, create=False) as history, contextlib.suppress(UnknownRecommendationError):
-            recommendation = dict(history.recommendation(named[1]))
+            recommendation = dict(history.recommendation(followed))
     return Tuned(values, message, was_made_early, new[0] if new else None, recommendation, ours)
 
 

@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Value
 from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
 )
 
-from hf_callbacks import MetaHPCallback, autoconfig
-from store import History, RunRecord
+from hf_callbacks import MetaHPCallback, apply, autoconfig
+from store import History, RunRecord, Source
 
 SENTENCES = ["a warm day", "the cold rain", "seven green boats", "no boats today", "rain again", "a very long way home"]
 N = 24
@@ -144,4 +149,173 @@ def test_autoconfig_before_and_the_callback_inside_trls_trainers_come_to_one_tas
         history,
         trainer(args=before, eval_dataset=data, processing_class=tokenizer, callbacks=[MetaHPCallback(history=history)], **given, **inputs),
     )
+    assert asked_about(history, run) == run.task_id
+
+
+def test_plain_arguments_that_trl_turns_into_its_own_keep_their_recommendation(pinned: Any, quiet: dict[str, Any], tokenizer: Any) -> None:
+    _, trainer = trl_classes("SFT")
+    history: History = pinned(learning_rate=0.02)
+    data = Dataset.from_dict(text())
+    args = autoconfig(TrainingArguments(bf16=False, **quiet), task="t", history=history, space={"learning_rate": [0.02]})
+    callback = MetaHPCallback(history=history)
+    run = trained(history, trainer(gpt2(), args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, callbacks=[callback]))
+    rate = run.provenance["learning_rate"]
+    assert (run.recommendation_id, run.task_name, rate.source, rate.observed) == ("pinned", "t", Source.METAHP, 0.02)
+
+
+def test_sft_and_dpo_are_different_tasks(history: History, quiet: dict[str, Any], tokenizer: Any) -> None:
+    asked = []
+    with history.start_run(task="makes the history", hparams={"lr": 1.0}):
+        pass
+    for kind in ("SFT", "DPO"):
+        config, _ = trl_classes(kind)
+        args = autoconfig(
+            args_class=config, model=gpt2(), train_dataset=Dataset.from_dict(preference()), history=history, bf16=False, **quiet
+        )
+        asked.append(history.recommendation(args.metahp)["recommendation"]["task_id"])
+    assert len(set(asked)) == 2
+
+
+def test_a_users_subclass_of_trainer_and_arguments_is_the_same_task(
+    history: History, make_args: Any, make_model: Any, sentences: Any
+) -> None:
+    class Own(Trainer):
+        def __init__(self, note: str, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.note = note
+
+    given = {"train_dataset": sentences(), "eval_dataset": sentences(8), "callbacks": [MetaHPCallback(history=history)]}
+    plain = trained(history, Trainer(make_model(), make_args(), **given))
+    own = trained(history, Own("mine", make_model(), make_args(), **given))
+    assert own.task_id == plain.task_id
+
+
+# What tokenised data were before
+
+
+def classified(names: list[str], columns: Callable[[int], dict[str, str]]) -> Dataset:
+    rows = [{**columns(i), "label": i % len(names)} for i in range(N)]
+    texts = {name: Value("string") for name in columns(0)}
+    return Dataset.from_list(rows, features=Features(**texts, label=ClassLabel(names=names)))
+
+
+def bert(**changes: Any) -> BertForSequenceClassification:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 32}
+    return BertForSequenceClassification(BertConfig(**{**sizes, **changes}))
+
+
+def classify(history: History, args: TrainingArguments, tokenizer: Any, data: Any, model: Any = None, **inputs: Any) -> RunRecord:
+    collator = DataCollatorWithPadding(tokenizer)
+    given = {"train_dataset": data, "eval_dataset": data.select(range(8)), "callbacks": [MetaHPCallback(history=history)], **inputs}
+    return trained(history, Trainer(model or bert(), args, collator, **given))
+
+
+def test_single_sentences_and_pairs_with_other_labels_are_different_tasks_though_tokenised(
+    history: History, make_args: Any, tokenizer: Any
+) -> None:
+    mood = classified(["sad", "glad"], lambda i: {"sentence": SENTENCES[i % 6]}).map(lambda row: tokenizer(row["sentence"]))
+    follows = classified(["follows", "does_not"], lambda i: {"first": SENTENCES[i % 6], "second": SENTENCES[i % 5]})
+    follows = follows.map(lambda row: tokenizer(row["first"], row["second"]))
+    runs = [classify(history, make_args(), tokenizer, data) for data in (mood, follows)]
+    assert runs[0].task_id != runs[1].task_id
+
+
+def test_label_names_tell_tasks_apart_where_the_source_columns_were_removed(history: History, make_args: Any, tokenizer: Any) -> None:
+    def rows(names: list[str]) -> Dataset:
+        data = classified(names, lambda i: {"sentence": SENTENCES[i % 6]})
+        return data.map(lambda row: tokenizer(row["sentence"]), remove_columns=["sentence"])
+
+    first, other = (classify(history, make_args(), tokenizer, rows(names)) for names in (["sad", "glad"], ["spam", "ham"]))
+    assert first.task_id != other.task_id
+
+
+def test_label_names_of_the_model_tell_tasks_apart_where_the_data_have_none(history: History, make_args: Any, tokenizer: Any) -> None:
+    rows = Dataset.from_list([{"input_ids": tokenizer(SENTENCES[i % 6])["input_ids"], "labels": i % 2} for i in range(N)])
+    named = [bert(id2label=dict(enumerate(names))) for names in (["sad", "glad"], ["spam", "ham"])]
+    first, other = (classify(history, make_args(), tokenizer, rows, model) for model in named)
+    assert first.task_id != other.task_id
+
+
+def test_another_length_at_tokenisation_and_another_learning_rate_are_the_same_task(
+    history: History, make_args: Any, tokenizer: Any
+) -> None:
+    mood = classified(["sad", "glad"], lambda i: {"sentence": SENTENCES[i % 6]})
+
+    def tokenised(length: int) -> Dataset:
+        return mood.map(lambda row: tokenizer(row["sentence"], truncation=True, max_length=length, padding="max_length"))
+
+    short, long = (
+        classify(history, make_args(learning_rate=rate), tokenizer, tokenised(length)) for rate, length in ((1e-3, 4), (1e-2, 8))
+    )
+    assert short.task_id == long.task_id
+
+
+# Comparable only in order
+
+
+def comparability(history: History, run: RunRecord) -> dict[str, Any]:
+    return dict(history.run(run.id).description.get("comparability") or {})
+
+
+def test_label_smoothing_makes_losses_comparable_only_in_order(history: History, make_args: Any, make_model: Any, sentences: Any) -> None:
+    given = {"train_dataset": sentences(), "eval_dataset": sentences(8)}
+    runs = [
+        trained(
+            history,
+            Trainer(make_model(), make_args(label_smoothing_factor=value), callbacks=[MetaHPCallback(history=history)], **given),
+        )
+        for value in (0.0, 0.2)
+    ]
+    assert runs[0].task_id == runs[1].task_id
+    assert [comparability(history, run) for run in runs] == [{}, {"label_smoothing_factor": 0.2}]
+
+
+def test_an_accuracy_means_the_same_under_any_loss(
+    history: History, make_args: Any, make_model: Any, sentences: Any, compute_accuracy: Any
+) -> None:
+    args = make_args(label_smoothing_factor=0.2, metric_for_best_model="accuracy")
+    given = {"train_dataset": sentences(), "eval_dataset": sentences(8), "compute_metrics": compute_accuracy}
+    run = trained(history, Trainer(make_model(), args, callbacks=[MetaHPCallback(history=history)], **given))
+    assert comparability(history, run) == {}
+
+
+def half_the_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+    return torch.nn.functional.cross_entropy(outputs.logits, labels) / 2
+
+
+def test_a_loss_of_the_users_own_is_named(history: History, make_args: Any, make_model: Any, sentences: Any) -> None:
+    class Weighted(Trainer):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+            outputs = model(**inputs)
+            loss = torch.nn.functional.cross_entropy(outputs.logits, inputs["labels"], torch.tensor([1.0, 2.0]))
+            return (loss, outputs) if return_outputs else loss
+
+    given = {"train_dataset": sentences(), "eval_dataset": sentences(8), "callbacks": [MetaHPCallback(history=history)]}
+    plain = trained(history, Trainer(make_model(), make_args(), **given))
+    function = trained(history, Trainer(make_model(), make_args(), compute_loss_func=half_the_loss, **given))
+    method = trained(history, Weighted(make_model(), make_args(), **given))
+    assert len({plain.task_id, function.task_id, method.task_id}) == 1
+    assert comparability(history, plain) == {}
+    assert str(comparability(history, function)["loss"]).endswith("half_the_loss")
+    assert str(comparability(history, method)["loss"]).endswith("Weighted.compute_loss")
+
+
+def test_dpos_beta_and_kind_of_loss_make_losses_comparable_only_in_order(make_args: Any) -> None:
+    from hf_callbacks.loss_settings import loss_settings
+
+    config, _ = trl_classes("DPO")
+    quiet = {"use_cpu": True, "bf16": False, "report_to": "none"}
+    assert loss_settings(config(**quiet), None, "eval_loss") == {}
+    assert loss_settings(config(beta=0.5, loss_type=["ipo"], **quiet), None, "eval_loss") == {"beta": 0.5, "loss_type": ["ipo"]}
+
+
+def test_apply_describes_the_same_as_the_callback(history: History, make_args: Any, make_model: Any, sentences: Any) -> None:
+    with history.start_run(task="makes the history", hparams={"lr": 1.0}):
+        pass
+    trainer = Trainer(
+        make_model(), make_args(), train_dataset=sentences(), eval_dataset=sentences(8), callbacks=[MetaHPCallback(history=history)]
+    )
+    assert apply(trainer) is not None
+    run = trained(history, trainer)
     assert asked_about(history, run) == run.task_id

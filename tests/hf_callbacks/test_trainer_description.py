@@ -11,26 +11,6 @@ from metamodel import TaskDescription
 from store import History
 
 
-class Columns:
-    """What the host sees of a data set with columns: names, rows, and a way to drop some."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = rows
-
-    @property
-    def column_names(self) -> list[str]:
-        return list(self.rows[0])
-
-    def remove_columns(self, names: list[str]) -> Columns:
-        return Columns([{key: value for key, value in row.items() if key not in names} for row in self.rows])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.rows[index]
-
-
 def describe(make_args: Any, model: Any, data: Any, **changes: Any) -> TaskDescription:
     args = make_args(**changes)
     return describe_task(args, model=model, train_dataset=data, objective=find_objective(args))
@@ -93,13 +73,6 @@ def test_a_local_checkpoint_is_the_same_on_every_machine(make_model: Any) -> Non
     here, there = make_model(), make_model()
     here.config.name_or_path, there.config.name_or_path = "/home/a/models/reviews", "/data/b/reviews"
     assert describe_variant(here) == describe_variant(there)
-
-
-def test_columns_the_trainer_drops_do_not_enter(make_args: Any, make_model: Any) -> None:
-    rows = [{"idx": i, "text": "a b", "input_ids": [1, 2, 3], "labels": i % 2} for i in range(8)]
-    plain = [{"input_ids": [1, 2, 3], "labels": i % 2} for i in range(8)]
-    model = make_model()
-    assert describe(make_args, model, Columns(rows)).identity() == describe(make_args, model, Columns(plain)).identity()
 
 
 def test_a_ready_description_is_kept_and_given_the_objective(make_args: Any) -> None:

@@ -157,10 +157,10 @@ def test_an_unreadable_file_is_one_line(history: History, tmp_path: Path, name: 
         ("task,run,lr,val_acc\na,1,0.1,0.5\na,2,0.2\n", "Expected 4 columns, got 3"),
         ("task,run,lr,val_acc\na,1,0.1,0.5\na,2,0.2,oops\n", "'val_acc' must hold numbers, .* for example 'oops'"),
         ("task,task,run,lr,val_acc\na,b,1,0.1,0.5\n", "has 'task' several times"),
-        ("task;run;lr;val_acc\na;1;0.1;0.5\n", "separated by a comma .*, not by ';'"),
+        ("task run lr val_acc\na 1 0.1 0.5\n", "What stands between the cells is set by --delimiter"),
         ("task,run,lr,val_acc\na,,0.1,0.5\n", "1 row without one"),
         ("task,run,lr,val_acc\na,1,0.1,0.5\na,1,0.1,0.5\n", "one row where no step column is named"),
-        (b"task,run,lr,val_acc\n\xe4,1,0.1,0.5\n", "UTF-8"),
+        (b"task,run,lr,val_acc\n\xe4\x00,1,0.1,0.5\n", "UTF-8"),
     ],
 )
 def test_a_damaged_table_is_one_line(history: History, tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -39,7 +39,6 @@ def task_id(description: TaskDescription) -> str:
         {"n_parameters": 99},
         {"n_train": 999},
         {"input_dtype": "float16"},
-        {"lengths": (7,)},
         {"comparability": {"loss": "x"}},
         {"n_val": 7},
         {"model_family": "mlp"},

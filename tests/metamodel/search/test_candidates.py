@@ -11,7 +11,7 @@ import pytest
 
 from metamodel import Decision, TaskDescription, recommend
 from metamodel.search.candidates import NEEDS_SPACE
-from store import History, UnknownTaskError
+from store import History
 
 
 def study(history: History, task: str, n: int = 16, **names: object) -> None:
@@ -117,17 +117,6 @@ def test_a_mistyped_task_is_warned_about_at_the_callers_line(history: History) -
         (found,) = recommend(history, TaskDescription(name="flowrs"))
         recommend(history, "something else")
     assert found.evidence.n_runs == 0
-
-
-def test_two_tasks_of_one_name_are_not_a_new_task(history: History) -> None:
-    for size in (100, 200):
-        task = TaskDescription(dataset_class="Digits", n_train=size, model_class="Net", objective="val_loss", direction="min")
-        with history.start_run(task=task, hparams={"lr": 0.1}, objective="val_loss") as run:
-            run.log(val_loss=0.1)
-    names = [task.name for task in history.tasks()]
-    if len(set(names)) == 1:
-        with pytest.raises(UnknownTaskError, match="unambiguous"):
-            recommend(history, names[0])
 
 
 def test_a_name_finds_what_the_history_knows_of_the_task(history: History) -> None:
