@@ -112,7 +112,10 @@ class TrainerHost(ArgumentsHost):
     @cached_property
     def _fixed(self) -> Mapping[str, str]:
         trainer = self._trainer
-        fixed = {**fixed_fields(trainer.args, is_built=True), **dict.fromkeys(_CONSUMED, "the Trainer used it when it was built; autoconfig() rewrites it before that")}
+        fixed = {
+            **fixed_fields(trainer.args, is_built=True),
+            **dict.fromkeys(_CONSUMED, "the Trainer used it when it was built; autoconfig() rewrites it before that"),
+        }
         if trainer.model is not None:
             fixed |= fixed_model_values(trainer.model, trainer.model_init, pretrained_name(trainer.model))
         # With model_init every train() makes a fresh optimizer from the arguments; without it an optimizer that exists stays.
