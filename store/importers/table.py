@@ -147,11 +147,16 @@ def import_table(
         counts = history.add_finished_runs(_watched(rows, report, progress, ids_by_task), features)
         report.n_new, report.n_updated = counts["runs"], counts["runs_updated"]
         report.n_values, report.is_written = counts["metrics"], True
+    _note_rest(report, rows, None if options is None else history, ids_by_task)  # recorded tables for a replay have a history of their own
+    return report
+
+
+def _note_rest(report: TableReport, rows: TableRows, history: History | None, ids_by_task: dict[str, set[str]]) -> None:
+    """Note which runs are left out, and which tasks of the history runs join."""
     report.n_empty, report.n_unfinished = rows.n_empty, rows.n_unfinished
     report.notes += tuple(filter(None, [rows.unfinished.note(), rows.note()]))
-    if history is not None and options is not None:  # recorded tables for a replay have a history of their own
+    if history is not None:
         report.notes += tuple(joining_notes(history, ids_by_task, "table", rows.place))
-    return report
 
 
 def _keyed_rows(

@@ -93,6 +93,27 @@ def test_one_writer_that_is_used_again_gives_a_run_for_each_use(history: History
     assert imported(history, tmp_path / "logs") == list(RUNS)
 
 
+def test_steps_that_count_the_batches_of_an_epoch_make_no_runs(history: History, tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path / "logs") as writer:
+        for epoch in range(4):
+            for batch in range(3):
+                writer.add_scalar("train/loss", 1.0 / (1 + epoch), batch)
+            writer.add_scalar("val/acc", 0.1 * epoch, epoch)
+        writer.add_hparams({"lr": 0.1}, {"hp/acc": 0.3})
+    assert imported(history, tmp_path / "logs") == [(0.1, 0.3)]
+
+
+def test_a_metric_of_the_whole_search_does_not_join_its_runs(history: History, tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path / "logs") as writer:
+        for trial, (rate, accuracy) in enumerate(RUNS):
+            for epoch in range(5):
+                writer.add_scalar("val/acc", accuracy - 0.01 * (4 - epoch), epoch)
+            writer.add_scalar("search/acc", accuracy, trial)
+            writer.add_hparams({"lr": rate}, {"hp/acc": accuracy})
+            time.sleep(0.01)
+    assert imported(history, tmp_path / "logs") == list(RUNS)
+
+
 PROCESS = """
 import sys, time
 from torch.utils.tensorboard import SummaryWriter
