@@ -116,7 +116,7 @@ def dataset_names(dataset: object) -> dict[str, Any]:
     if isinstance(base, IterableDataset) or not hasattr(type(base), "__getitem__"):
         return found | _stream_names(public) | _example_source(base)
     texts = {name: value for name, value in public.items() if isinstance(value, str | PurePath | Enum | int)}
-    return found | hyperparameter_names(texts, are_of_data=True)
+    return hyperparameter_names(texts, are_of_data=True) | found
 
 
 def _example_source(stream: Any) -> dict[str, Any]:

@@ -201,7 +201,7 @@ def _rounded(rows: Any, width: int) -> Words:
     if array.dtype.kind != "f":
         return array.astype(np.int64).view(np.uint64) if array.dtype != np.uint64 else array
     bits = np.nan_to_num(array.astype(np.float32), nan=0.5) + np.float32(0.0)  # so that -0.0 is 0.0
-    kept = max(3, min(10, 48 // max(1, width)))
+    kept = max(3, min(10, 32 // max(1, width)))
     shift = 23 - kept
     return ((bits.view(np.uint32).astype(np.uint64) + np.uint64(1 << (shift - 1))) >> np.uint64(shift)).astype(np.uint64)
 
