@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from metahp_cli.output import UNLIMITED_WIDTH
+
 OPTIONS = ("--n-hist", 5, "--budget", 4, "--seeds", 1, "--methods", "random,grid", "--workers", 1)
 
 
@@ -80,3 +82,14 @@ def test_a_replay_of_the_first_day_needs_a_mapping_and_no_past(call, recorded: P
     missing = call("compare-baselines", "replay", *options, "--starter", tmp_path / "none.json")
     assert missing.code == 1
     assert "A mapping file must be a JSON object" in missing.err
+
+
+def test_a_narrow_terminal_gets_two_tables_and_no_cell_is_broken(capsys) -> None:
+    from metahp_cli.replay import print_wide
+
+    columns, row = ["method", "k=1", "k=2", "x" * UNLIMITED_WIDTH], ["grid", ".5", ".4", "y"]
+    print_wide(columns, [row], 3, "Title")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == ["Title", "method  k=1  k=2", "------  ---  ---", "grid    .5   .4"]
+    assert lines[4] == ""
+    assert lines[7] == "grid    y"
