@@ -77,6 +77,10 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     return _known(found)
 
 
+def _is_played(value: Any) -> bool:
+    return callable(getattr(type(value), "reset", None)) and callable(getattr(type(value), "step", None))
+
+
 def _known(found: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None and value != {}}
 
@@ -113,7 +117,7 @@ def named_by_hparams(
         "data_names": {
             **hyperparameter_names(module_hparams, tunable),
             **hyperparameter_names(data_hparams, tunable, are_of_data=True),
-            **environment_names(*owners),
+            **environment_names(*owners, *(value for value in (*module_hparams.values(), *data_hparams.values()) if _is_played(value))),
         },
         "fold": {**fold_names(module_hparams, tunable), **fold_names(data_hparams, tunable)},
     }

@@ -9,10 +9,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
+import gymnasium
+import pandas
 import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset
 
+from metahp_tuning.data_description import describe_dataset, named_by_hparams
 from metahp_tuning.data_names import dataset_names, environment_names, fold_names, hyperparameter_names
 
 
@@ -126,3 +130,43 @@ def test_an_environment_without_an_id_is_called_as_its_class() -> None:
 
     assert environment_names(SimpleNamespace(env=Maze())) == {"environment": [Maze.__qualname__]}
     assert environment_names(SimpleNamespace(env=object()), None) == {}
+
+
+def test_an_environment_is_known_by_its_id_and_settings_whoever_holds_it() -> None:
+    lakes = [gymnasium.make("FrozenLake-v1", map_name=size) for size in ("4x4", "8x8")]
+    assert environment_names(lakes[0]) != environment_names(lakes[1])
+    cart = {"environment": ["CartPole-v1"]}
+    assert environment_names(gymnasium.make_vec("CartPole-v1", num_envs=2)) == cart
+    assert environment_names(gymnasium.make_vec("CartPole-v1", num_envs=4)) == cart
+    assert environment_names(gymnasium.vector.SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")])) == cart
+    assert environment_names(SimpleNamespace(env_fns=None, agent=SimpleNamespace(env=gymnasium.make("CartPole-v1")))) == cart
+    assert named_by_hparams({"env": lakes[1]}, {})["data_names"] == environment_names(lakes[1])
+
+
+def test_streams_of_datasets_are_named_by_what_makes_their_examples() -> None:
+    def examples(path: str) -> Any:
+        raise AssertionError("read")
+        yield {"path": path}
+
+    news, books = (datasets.IterableDataset.from_generator(examples, gen_kwargs={"path": f"/x/{name}.txt"}) for name in ("news", "books"))
+    assert dataset_names(news)["path"] == "news.txt"
+    assert dataset_names(news) != dataset_names(books)
+    stream = datasets.Dataset.from_dict({"text": ["a"]}).to_iterable_dataset()
+    assert describe_dataset(stream)["schema"] == {"rows": "stream", "columns": {"text": "str"}}
+
+
+def test_frames_tell_their_columns() -> None:
+    class Table(Dataset):
+        def __init__(self, frame: pandas.DataFrame) -> None:
+            self.frame = frame
+
+        def __len__(self) -> int:
+            return len(self.frame)
+
+        def __getitem__(self, index: int) -> Any:
+            return torch.tensor([self.frame.price.iloc[index]])
+
+    frame = pandas.DataFrame({"price": [float(i) for i in range(99)], "city": ["a", "b", "c"] * 33})
+    found = describe_dataset(Table(frame))
+    assert found["schema"]["columns"] == {"city": "str", "price": "float"}
+    assert len(found["sketch"]) == 32
