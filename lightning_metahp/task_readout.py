@@ -67,7 +67,7 @@ def describe_task(
             "n_val": _size(trainer.val_dataloaders),
             "data_names": {**known.get("data_names", {}), **named["data_names"]},
             "schema": {**model_schema(module), **known.get("schema", {})},
-            "fold": named["fold"],
+            "fold": {**known.get("fold", {}), **named["fold"]},
         },
         comparability=objective_definition(name, module=module, hparams=module_hparams, unchanged=unchanged_hparams(type(module))),
         **describe_module(module),

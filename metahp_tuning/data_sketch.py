@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import ConcatDataset, IterableDataset, TensorDataset
 
-from metahp_tuning.data_parts import base_of, columns_of, data_sets, length_of
+from metahp_tuning.data_parts import base_of, columns_of, data_sets, is_frame, length_of
 from metahp_tuning.random_states import preserved_generators, preserved_rng
 
 _log = logging.getLogger(__name__)
@@ -175,7 +175,7 @@ def _as_array(column: Any) -> npt.NDArray[Any] | torch.Tensor | None:
             return None
         # Indexing is ten times faster in numpy, which has no bfloat16.
         return column.detach() if column.device.type != "cpu" or column.dtype is torch.bfloat16 else column.detach().numpy()
-    array = column.to_numpy() if type(column).__module__.startswith(("pandas", "polars")) else column
+    array = column.to_numpy() if is_frame(column) else column
     if isinstance(array, np.ndarray) and array.dtype.kind in "biuf":
         return array
     if isinstance(array, np.ndarray) and array.dtype.kind in "mM":
@@ -201,7 +201,7 @@ def _rounded(rows: Any, width: int) -> Words:
     if array.dtype.kind != "f":
         return array.astype(np.int64).view(np.uint64) if array.dtype != np.uint64 else array
     bits = np.nan_to_num(array.astype(np.float32), nan=0.5) + np.float32(0.0)  # so that -0.0 is 0.0
-    kept = max(3, min(10, 48 // max(1, width)))
+    kept = max(3, min(10, 32 // max(1, width)))
     shift = 23 - kept
     return ((bits.view(np.uint32).astype(np.uint64) + np.uint64(1 << (shift - 1))) >> np.uint64(shift)).astype(np.uint64)
 
