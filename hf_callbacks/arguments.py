@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -19,6 +20,7 @@ from metamodel.space.batch import BatchLayout
 from store.hyperparameters import Role, names_with_role
 from store.names import canonical_names
 from store.statuses import Source
+from store.values import same_value
 
 # What __post_init__ makes of an untouched default. Default arguments to compare with cannot be built: that resets the devices.
 _NORMALISED: dict[str, tuple[Any, ...]] = {
@@ -74,7 +76,8 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(plain_value(item) for item in value)
     if hasattr(value, "to_dict") and not isinstance(value, type):
-        return value.to_dict()
+        with suppress(Exception):  # a user's own configuration may be anything
+            return value.to_dict()
     return value
 
 
@@ -258,4 +261,4 @@ def global_batch_size(args: TrainingArguments, per_process: int | None = None) -
 
 def _equal(a: Any, b: Any) -> bool:
     # False equals 0 in Python, but a switch is no number.
-    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+    return isinstance(a, bool) == isinstance(b, bool) and same_value(a, b)

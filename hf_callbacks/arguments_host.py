@@ -29,6 +29,7 @@ from hf_callbacks.loss_settings import LOSS
 from hf_callbacks.model_path import without_weights
 from hf_callbacks.objective import EvaluationObjective, as_evaluated, find_objective
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
+from hf_callbacks.run_length import planned_epochs
 from hf_callbacks.space_checks import WARM_UP_NAMES, check_names, check_values, with_warm_up_named
 from hf_callbacks.trainer_description import describe_task, read_model_config
 from hf_callbacks.trainer_inputs import given_arguments
@@ -171,6 +172,10 @@ class ArgumentsHost(PlainHost):
         found = {**argument_values(self.args), **made, GLOBAL_BATCH_SIZE: batch_layout(self.args).global_size}
         ratio = warm_up_ratio(self.args)
         return found if ratio is None else {**found, "warmup_ratio": ratio}
+
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return how many full passes epochs or steps come to."""
+        return planned_epochs(self.args, description.n_train)
 
     @property
     def precision(self) -> str | None:

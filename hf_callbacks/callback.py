@@ -7,7 +7,7 @@ import logging
 import time
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,10 +18,12 @@ from transformers.trainer_callback import ExportableState
 from hf_callbacks.arguments import RecordedHParams, read_arguments
 from hf_callbacks.checkpoint_note import note_of_run, stored_run_at, stored_run_of
 from hf_callbacks.divergence_watch import DivergenceWatch
+from hf_callbacks.evaluation_watch import AfterTraining, EvaluationWatch, names_of_sets
 from hf_callbacks.in_force import InForce, not_applied, optimizer_maker, put_in_force, read_back
 from hf_callbacks.loss_settings import LOSS, loss_of
-from hf_callbacks.objective import EVALUATION_PREFIX, EvaluationObjective, as_evaluated, check_objective, find_objective_or_none
+from hf_callbacks.objective import as_evaluated, check_objective, find_objective_or_none
 from hf_callbacks.provenance import Provenance, Target, provenance_of, write_provenance
+from hf_callbacks.run_length import counts_passes, trained_passes
 from hf_callbacks.setfit_arguments import named_as_setfit, pass_note_on, recorded_of_setfit
 from hf_callbacks.setfit_watch import setfit_objective, watch_setfit
 from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
@@ -47,10 +49,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 note_inputs()
-
-_PROGRESS_NAMES = frozenset({"epoch", "step"})
-AFTER = "after_training/"
-"""Before the name of an evaluation that followed a training which had its own."""
 
 
 def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
@@ -81,7 +79,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     ``sys.excepthook`` where it ends the program, and one that the program catches by the next ``train()`` or a
     ``with MetaHPCallback() as callback:`` around it. A killed process is recognised by its missing heartbeat.
 
-    What ``evaluate()`` and ``predict()`` find after training is added to the run; it is its outcome only where training had none.
+    What ``evaluate()`` and ``predict()`` find after training is added to the run; it is its outcome only where training had none. Of
+    several evaluation sets the first one's metric is the objective.
 
     Args:
         objective: Metric of the evaluation that a run is judged by, with or without ``eval_``; default:
@@ -112,7 +111,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         self._has_own_optimizer = False
         self._has_complained = False
         self._has_phases = False
-        self._after: _AfterTraining | None = None
+        self._after: AfterTraining | None = None
         self._beginning: tuple[Any] | None = None
         self._clear()
 
@@ -233,8 +232,9 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             if self._recorder is not None:
                 self._close_abandoned()
             self._open(args, state, model, trainer, hyperparameters, stored, loader=kwargs.get("train_dataloader"))
-            if self._objective.problem is not None:
-                warn_user(self._objective.problem, ObjectiveWarning)
+            if self._evaluations.objective.problem is not None:
+                warn_user(self._evaluations.objective.problem, ObjectiveWarning)
+        self._passes = functools.partial(trained_passes, is_counted=counts_passes(kwargs.get("train_dataloader")))
         self._loaded = state.train_batch_size
         if self._recorder is not None:
             self._recorder.observe(observed)
@@ -253,21 +253,23 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     @_guarded
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Log an evaluation, as far as ``on_log`` has not just done so."""
-        metrics = kwargs.get("metrics")
+        metrics, (step, known) = kwargs.get("metrics") or {}, self._logged
         if self._recorder is None:
-            self._log_after_end(args, state, metrics)
+            self._log_after_end(state, metrics)
             return
-        step, known = self._logged
-        new = {name: value for name, value in (metrics or {}).items() if step != state.global_step or name not in known}
+        new = {name: value for name, value in metrics.items() if step != state.global_step or name not in known}
         if new:
             self._log(new, state)
+        if not self._evaluations.objective.is_late:
+            self._evaluations.warn_once(metrics)
+        self._recorder.has_warned |= self._evaluations.has_warned
 
     @_guarded
     def on_predict(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **kwargs: Any
     ) -> None:
         """Log what a prediction after training found."""
-        self._log_after_end(args, state, metrics)
+        self._log_after_end(state, metrics)
 
     @_guarded
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -303,15 +305,15 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
     def evaluated(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Add what was evaluated outside of the Trainer to the run that it has trained."""
         try:
-            self._log_after_end(trainer.args, trainer.state, metrics)
+            self._log_after_end(trainer.state, metrics)
         except Exception as problem:
             self._complain("an evaluation", problem)
 
     def _end(self, state: TrainerState, status: RunStatus | None) -> None:
-        recorder, objective, has_outcome = self._recorder, self._objective, self._has_outcome
+        recorder, evaluations, has_outcome = self._recorder, self._evaluations, self._has_outcome
         self._close(status=status)
         if recorder is not None:
-            self._after = _AfterTraining(recorder, weakref.ref(state), objective, has_outcome)
+            self._after = AfterTraining(recorder, weakref.ref(state), evaluations, has_outcome)
 
     def _clear(self) -> None:
         vars(self).update(_fresh_state())
@@ -367,7 +369,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             recommendation_id=provenance.recommendation_id,
         )
         self._run_id = self._recorder.id
-        self._objective = objective
+        self._evaluations = EvaluationWatch(objective, names_of_sets(getattr(trainer, "eval_dataset", None)))
         self._has_outcome = False
         self._started = time.monotonic()
         self._watch = DivergenceWatch(objective.name)
@@ -411,33 +413,21 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         if self._recorder is None:
             return
         self._watch.see(values)
-        metrics = self._objective.completed({name: value for name, value in values.items() if name not in _PROGRESS_NAMES})
+        metrics = self._evaluations.with_objective(values)
         # eval_on_start looks at a model that was not trained yet: stored, but no outcome of these hyperparameters.
         is_outcome = state.global_step > 0
         self._has_outcome |= is_outcome and self._recorder.objective in metrics
-        self._recorder.log(metrics, step=state.global_step, epoch=state.epoch, is_partial=not is_outcome)
+        self._recorder.log(metrics, step=state.global_step, epoch=self._passes(state), is_partial=not is_outcome)
 
-    def _log_after_end(self, args: TrainingArguments, state: TrainerState, metrics: Mapping[str, Any] | None) -> None:
+    def _log_after_end(self, state: TrainerState, metrics: Mapping[str, Any] | None) -> None:
         """Add what was found after training to the run, if this is the Trainer that trained it."""
-        after = self._after
-        if after is None or after.state() is not state or not metrics:
-            return
-        found = after.objective.completed({name: value for name, value in metrics.items() if name not in _PROGRESS_NAMES})
-        if after.recorder.objective is None and after.objective.is_late and after.objective.name in found:
-            after.recorder.update(objective=after.objective.name, direction=after.objective.direction)
-        is_outcome = not after.has_outcome and after.recorder.objective in found
-        if is_outcome:
-            after.has_outcome = True
-            after.recorder.log_after_end(found, state.global_step, is_partial=False)
-            return
-        # The last validation of the training stands under the same name and step, and keeps standing there.
-        renamed = {AFTER + name if name.startswith(EVALUATION_PREFIX) else name: value for name, value in found.items()}
-        after.recorder.log_after_end(renamed, state.global_step)
+        if self._after is not None and metrics:
+            self._after.log(state, metrics)
 
     def _record_length(self, args: TrainingArguments, state: TrainerState) -> None:
         if self._recorder is None:
             return
-        self._recorder.update(epochs_reached=state.epoch, steps_reached=state.global_step)
+        self._recorder.update(epochs_reached=self._passes(state), steps_reached=state.global_step)
         if args.device.type == "cuda":
             n_gpus = max(1, args.n_gpu) * max(1, args.world_size)
             self._recorder.update(gpu_s=(time.monotonic() - self._started) * n_gpus)
@@ -474,16 +464,6 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             )
 
 
-@dataclass
-class _AfterTraining:
-    """The run that a Trainer has just trained, for what the same Trainer finds out about it afterwards."""
-
-    recorder: RunRecorder
-    state: weakref.ref[TrainerState]
-    objective: EvaluationObjective
-    has_outcome: bool
-
-
 def _watch_caller(*, is_training: bool = False) -> Trainer | None:
     """Watch the Trainer whose event is being handled, and return it."""
     trainer = calling_trainer()
@@ -496,4 +476,5 @@ def _fresh_state() -> dict[str, Any]:
     """What a callback knows between two runs."""
     nothing = dict.fromkeys(("_recorder", "_opened", "_hook", "_loaded", "_before", "_run_id", "_beginning", "_ended_as"))
     watch, logged = DivergenceWatch(), (-1, frozenset[str]())
-    return {**nothing, "_objective": EvaluationObjective(), "_has_outcome": False, "_started": 0.0, "_watch": watch, "_logged": logged}
+    nothing |= {"_evaluations": EvaluationWatch(), "_passes": functools.partial(trained_passes, is_counted=True)}
+    return {**nothing, "_has_outcome": False, "_started": 0.0, "_watch": watch, "_logged": logged}

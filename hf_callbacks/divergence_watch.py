@@ -26,19 +26,22 @@ class DivergenceWatch:
 
     def __init__(self, objective: str | None = None) -> None:
         self._objective = objective
-        self._is_bad = False
+        self._bad: set[str] = set()
 
     def see(self, logs: Mapping[str, Any]) -> None:
         """Look at one set of logged values."""
         for name, value in logs.items():
-            if name == "grad_norm" or (name.startswith("eval_") and name.endswith("loss")):
-                self._is_bad = not _is_finite(value)
-            elif name == self._objective and not _is_finite(value):
-                self._is_bad = True
+            is_loss = name.startswith("eval_") and name.endswith("loss")
+            if not _is_finite(value) and (name in ("grad_norm", self._objective) or is_loss):
+                self._bad.add(name)
+            elif name == "grad_norm":
+                self._bad.clear()
+            elif is_loss or name == self._objective:  # of one evaluation set, which says nothing of the others
+                self._bad -= {name, "grad_norm"} if is_loss else {name}
 
     def is_diverged(self, model: nn.Module | None) -> bool:
         """Say whether the training ended in NaN; a few weights are looked at for runs too short to have logged a gradient norm."""
-        return self._is_bad or (model is not None and _has_bad_weights(model))
+        return bool(self._bad) or (model is not None and _has_bad_weights(model))
 
 
 def _is_finite(value: Any) -> bool:

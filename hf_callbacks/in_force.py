@@ -30,6 +30,9 @@ from store.values import same_value
 FIELDS_OF_TRAINER = trainer_fields(TRANSFORMERS)
 BATCH_FIELD = FIELDS_OF_TRAINER[PER_DEVICE_BATCH_SIZE]
 
+_MAKERS = frozenset({"create_optimizer", "create_optimizer_and_scheduler", "get_optimizer_cls_and_kwargs"})
+"""Methods of the Trainer by which a subclass makes the optimizer itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class InForce:
@@ -109,7 +112,7 @@ def optimizer_maker(trainer: Trainer | None, has_own_optimizer: bool) -> str | N
         return None
     if getattr(trainer, "optimizer_cls_and_kwargs", None) is not None:
         return "the Trainer uses the optimizer_cls_and_kwargs you passed"
-    made_by = (cls for cls in type(trainer).__mro__ if not {"create_optimizer", "get_optimizer_cls_and_kwargs"}.isdisjoint(vars(cls)))
+    made_by = (cls for cls in type(trainer).__mro__ if not _MAKERS.isdisjoint(vars(cls)))
     owner = next(made_by, Trainer)
     return f"{owner.__name__} makes the optimizer in a method of its own" if is_users_class(owner) else None
 

@@ -5,13 +5,14 @@ Only metrics of an evaluation count, and the Trainer logs those under ``eval_`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
 from store.errors import ObjectiveError
+from store.metric_hints import as_arguments, listed
 from store.names import Direction, infer_direction, resolve_direction
 
 EVALUATION_PREFIX = "eval_"
@@ -86,17 +87,13 @@ def _find(args: TrainingArguments, objective: str | None, direction: str | None)
 def as_evaluated(found: EvaluationObjective, trainer: Trainer | None) -> EvaluationObjective:
     """Return the objective of a Trainer for which neither the user nor the arguments have named one.
 
-    With several evaluation sets it is the loss of the first one. A Trainer of sentence-transformers that evaluates by an evaluator only has
-    no loss: it is what the evaluator calls its primary metric, and chooses at its first evaluation.
+    A Trainer of sentence-transformers that evaluates by an evaluator only has no loss: it is what the evaluator calls its primary metric,
+    and chooses at its first evaluation.
     """
     if trainer is None or found.name is None or trainer.args.metric_for_best_model is not None:
         return found
-    sets = trainer.eval_dataset
-    if isinstance(sets, Mapping) and sets:
-        logged = f"{EVALUATION_PREFIX}{next(iter(sets))}_{found.name.removeprefix(EVALUATION_PREFIX)}"
-        return replace(found, spelling=lambda: logged)
     evaluator: Any = getattr(trainer, "evaluator", None)
-    if sets is not None or not hasattr(evaluator, "primary_metric"):
+    if trainer.eval_dataset is not None or not hasattr(evaluator, "primary_metric"):
         return found
     direction = Direction.MAX if getattr(evaluator, "greater_is_better", True) else Direction.MIN
     problem = _never_evaluates(PRIMARY_METRIC) if found.is_late else None
@@ -121,6 +118,26 @@ def find_objective_or_none(args: TrainingArguments, objective: str | None = None
         return find_objective(args, objective, direction)
     except ObjectiveError as error:
         return EvaluationObjective(problem=f"{error} The run is kept without an objective.")
+
+
+def missing_objective_message(name: str, names: list[str]) -> str:
+    """Say that an objective is not among the metrics of an evaluation, and what works instead.
+
+    Args:
+        name: The objective.
+        names: What works, nearest first.
+    """
+    start = f"An objective must be a metric of the evaluation, but {name!r} was not among those of the first one"
+    if not names:
+        return (
+            f"{start}, nor anything else that a run can be judged by. Give eval_dataset labels, for which the model returns a loss, or the "
+            "Trainer compute_metrics."
+        )
+    short = names[0].removeprefix(EVALUATION_PREFIX)
+    return (
+        f"{start}; these were: {listed(names)}. Log it from compute_metrics, or choose another: MetaHPCallback with "
+        f"{as_arguments(names[0])}, or metric_for_best_model={short!r}."
+    )
 
 
 def _never_evaluates(name: str) -> str:

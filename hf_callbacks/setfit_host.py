@@ -71,6 +71,10 @@ class SetFitHost(ArgumentsHost):
         ratio = warm_up_ratio(self.args)
         return found if ratio is None else {**found, "warmup_ratio": ratio}
 
+    def planned_epochs(self, description: TaskDescription) -> float | None:
+        """Return the epochs of the first phase; how many pairs ``max_steps`` is of is unknown."""
+        return None if self.args.max_steps > 0 else float(self.args.num_train_epochs)
+
     def write(self, decision: TuningDecision) -> TuningDecision:
         """Write into a copy, with a note of it; where SetFit's own checks refuse the values, nothing is made."""
         if self._request.is_dry:

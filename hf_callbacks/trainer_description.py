@@ -19,7 +19,7 @@ from hf_callbacks.loss_settings import loss_settings
 from hf_callbacks.model_path import without_weights
 from hf_callbacks.objective import EvaluationObjective
 from hf_callbacks.trainer_kind import kind_of_training
-from metahp_tuning.configured_values import base_model, default_config
+from metahp_tuning.configured_values import base_model, config_values, default_config
 from metahp_tuning.data_description import describe_dataset
 from metahp_tuning.data_parts import data_sets, sample_count
 from metahp_tuning.data_schema import model_schema
@@ -94,10 +94,11 @@ def read_model_config(model: nn.Module | None, into: RecordedHParams) -> Recorde
     for name, value, is_default in adapter_settings(model):
         into.put(name, value, Source.DEFAULT if is_default else Source.USER)
     config = getattr(model, "config", None)
-    if config is None or not hasattr(config, "to_dict"):
+    values = config_values(config)
+    if not values:
         return into
     defaults = default_config(config)
-    for name, value in config.to_dict().items():
+    for name, value in values.items():
         if name.startswith("_") or name in _CONFIG_NOISE or not isinstance(value, bool | int | float | str):
             continue
         source = Source.DEFAULT if name in defaults and same_value(defaults[name], value) else Source.USER

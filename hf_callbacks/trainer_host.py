@@ -33,6 +33,8 @@ _CONSUMED = (
     *("label_smoothing_factor", "neftune_noise_alpha", "use_cache", "parallelism_config"),
 )
 
+_USED = "the Trainer used it when it was built; autoconfig() rewrites it before that"
+
 
 class TrainerHost(ArgumentsHost):
     """A Trainer between its construction and ``train()``; what is decided goes into its arguments and its model, in place.
@@ -112,7 +114,7 @@ class TrainerHost(ArgumentsHost):
     @cached_property
     def _fixed(self) -> Mapping[str, str]:
         trainer = self._trainer
-        fixed = {**fixed_fields(trainer.args, is_built=True), **dict.fromkeys(_CONSUMED, "the Trainer used it when it was built; autoconfig() rewrites it before that")}
+        fixed = {**fixed_fields(trainer.args, is_built=True), **dict.fromkeys(_CONSUMED, _USED)}
         if trainer.model is not None:
             fixed |= fixed_model_values(trainer.model, trainer.model_init, pretrained_name(trainer.model))
         # With model_init every train() makes a fresh optimizer from the arguments; without it an optimizer that exists stays.

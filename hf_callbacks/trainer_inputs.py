@@ -15,6 +15,7 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
+from hf_callbacks.provenance import Provenance, provenance_of, write_provenance
 from hf_callbacks.setfit_watch import setfit_datasets, surrounding_setfit
 
 logger = logging.getLogger(__name__)
@@ -67,10 +68,16 @@ def arguments_by_name(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any
 
 
 def note_prepared(trainer: Trainer) -> None:
-    """Note what the constructors have made of the data so far: data that are put into the Trainer's attributes later are others."""
+    """Note what the constructors have made of the data so far: data that are put into the Trainer's attributes later are others.
+
+    Where a constructor made other arguments of those that the user passed, the recommendation goes along.
+    """
     note = vars(trainer).get(_NOTE)
     if note is not None:
         note[_PREPARED] = id(trainer.train_dataset)
+    given = given_arguments(trainer)
+    if given is not trainer.args and provenance_of(trainer.args) == Provenance():
+        write_provenance(trainer.args, provenance_of(given))
 
 
 def task_inputs(trainer: Trainer | None, args: TrainingArguments, loader: object = None) -> tuple[Any, Any, Any]:

@@ -170,7 +170,9 @@ class MetaHPCallback(RecordingCallback):
     stop a training: it is warned about once. ``METAHP=off`` switches everything off.
 
     Step metrics are taken every ``log_every_n_steps`` steps and at the end of each epoch, validation metrics once per validation,
-    all at the Trainer's ``global_step``. The objective counts under full validation only.
+    all at the Trainer's ``global_step``. Metrics keep their names; the objective stands under its base name as well: ``val_loss`` of
+    ``val_loss_epoch``, and of ``val_loss/dataloader_idx_0`` where there are several validation loaders. A limit of the validation is noted,
+    and runs of two limits are compared only in order. How long a run was is counted in full passes over the training data.
 
     Args:
         objective: Metric a run is judged by; default: what ``ModelCheckpoint`` or ``EarlyStopping`` monitors, else the one

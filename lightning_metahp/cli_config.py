@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +20,7 @@ from lightning_metahp.settings import TRAINER_FIELDS, plain_hparams, unchanged_h
 from metahp_tuning.data_description import describe_dataset, named_by_hparams
 from metahp_tuning.data_schema import model_schema
 from metahp_tuning.objective_definition import objective_definition
+from metahp_tuning.optimizer_description import optimizer_name
 from metahp_tuning.precedence import Setting
 from metahp_tuning.random_states import preserved_rng
 from metahp_tuning.task_description import model_family, parameter_count
@@ -71,12 +73,13 @@ def settings_in(
         namespace = config.get(group)
         if namespace is None or isinstance(namespace, str | list):
             continue
+        optimizers_inside = _optimizers_in(namespace, group)
         for path, value in flat(namespace, f"{group}."):
             leaf = path.rpartition(".")[2]
             is_followed = any(path == target or path.startswith(f"{target}.") for target in targets)
             if leaf == "class_path" or leaf.startswith("_") or is_followed or not isinstance(value, bool | int | float | str | None):
                 continue
-            if path.count(".") - path.count(".init_args.") > 1:
+            if path.count(".") - path.count(".init_args.") > 1 and path.rpartition(".init_args.")[0] not in optimizers_inside:
                 continue  # an argument of an argument
             source = Source.USER if path in given else Source.DEFAULT
             found.setdefault(canonical_name(leaf), []).append(Found(path, Setting(leaf, value, source)))
@@ -86,6 +89,16 @@ def settings_in(
     for name, places in found.items():
         if name in names_in_optimizer_state() and places[0].path.split(".")[0] in optimizers:
             found[name] = places[:1]  # where both a model and an optimizer have one, the optimizer's is what trains
+    return found
+
+
+def _optimizers_in(namespace: Any, group: str) -> dict[str, str]:
+    """Return the dotted keys of a group under which an optimizer is configured, with the name of its class."""
+    found = {}
+    for path, value in flat(namespace, f"{group}."):
+        name = optimizer_name({"class_path": value}) if path.endswith(".class_path") else None
+        if name is not None:
+            found[path.removesuffix(".class_path")] = name
     return found
 
 
@@ -105,7 +118,10 @@ def optimizer_in(config: Any, parser: Any) -> str | None:
     """Return the class name of the optimizer that a configuration names, None where it names none or several."""
     groups = [config.get(group) for group in parser._optimizers]
     paths = [str(path) for group in groups if (path := _argument(group, "class_path"))]
-    return paths[0].rpartition(".")[2] if len(paths) == 1 else None
+    names = [path.rpartition(".")[2] for path in paths]
+    model = config.get("model")
+    names += [] if names or model is None else _optimizers_in(model, "model").values()
+    return names[0] if len(names) == 1 else None
 
 
 def precision_in(config: Any) -> str:
@@ -180,6 +196,8 @@ def _made(value: Any) -> Any:
     """Make an argument that is an object itself."""
     if type(value).__name__ == "Namespace" and "class_path" in value:
         cls, arguments = _resolved(value, object)
+        if issubclass(cls, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
+            return partial(cls, **arguments)  # made later, of what exists only then
         return cls(**{name: _made(item) for name, item in arguments.items()})
     return value
 

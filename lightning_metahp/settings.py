@@ -90,13 +90,17 @@ def _settings_of(holder: LightningModule | LightningDataModule) -> dict[str, Set
     found: dict[str, Setting] = {}
     for raw, value in hparams_of(holder).items():
         if not raw.startswith("_") and not isinstance(value, torch.nn.Module):
-            found[raw] = Setting(raw, optimizer_name(value) or value, _source(raw, value, defaults))
+            found[raw] = Setting(raw, _recorded(value), _source(raw, value, defaults))
     for raw, attribute in _kept_arguments(holder, parameters):
         value = vars(holder).get(attribute)
-        name = optimizer_name(value)
-        if raw not in found and (name is not None or isinstance(value, bool | int | float | str)):
-            found[raw] = Setting(raw, name or value, _source(raw, value, defaults))
+        if raw not in found and isinstance(_recorded(value), bool | int | float | str):
+            found[raw] = Setting(raw, _recorded(value), _source(raw, value, defaults))
     return found
+
+
+def _recorded(value: Any) -> Any:
+    """Return the name of an optimizer that is given as an object; a text is kept as it is written, since a space has the same."""
+    return value if isinstance(value, str) else optimizer_name(value) or value
 
 
 def hparams_of(holder: LightningModule | LightningDataModule) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,8 @@ from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption,
 
 MIN_WAIT_S = 20.0
 """Seconds still to wait from which on the table of the first seed is shown."""
+N_PEER_COLUMNS = 4
+"""Columns of a scenario's comparison that are about the best peer."""
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -172,7 +175,7 @@ def first_lines(report: Mapping[str, Any]) -> list[str]:
     from compare_baselines.replay.report import regret_rows
 
     columns, rows = regret_rows(report)
-    n_shown = 1 + sum(column.startswith("k=") for column in columns)
+    n_shown = n_regrets(columns)
     return list(output.plain_lines(columns[:n_shown], [row[:n_shown] for row in rows]))
 
 
@@ -187,6 +190,22 @@ def print_report(report: Mapping[str, Any], format: Format) -> None:
     protocol = report["protocol"]
     seeds = f"{protocol['seeds']} seed{'s' if protocol['seeds'] > 1 else ''}"
     title = f"Normalised regret of {protocol['objective']}: {len(protocol['tasks'])} tasks, {seeds}; 0 is the best run."
-    output.print_table(columns, rows, title=title)
+    print_wide(columns, rows, n_regrets(columns), title)
     if report.get("comparison"):
-        output.print_table(*comparison_rows(report), title="\nDifference of regret, below 0 where metahp is better")
+        columns, rows = comparison_rows(report)
+        print_wide(columns, rows, N_PEER_COLUMNS, "\nDifference of regret, below 0 where metahp is better")
+
+
+def print_wide(columns: Sequence[str], rows: Sequence[Sequence[str]], n_first: int, title: str) -> None:
+    """Print a table; where the terminal is too narrow for it, as two: the first columns, then the first one with the others."""
+    width = sum(2 + max(map(len, column)) for column in zip(columns, *rows, strict=True)) - 2
+    if width <= output.make_console(sys.stdout).width or len(columns) == n_first:
+        output.print_table(columns, rows, title=title)
+        return
+    output.print_table(columns[:n_first], [row[:n_first] for row in rows], title=title)
+    output.print_table([columns[0], *columns[n_first:]], [[row[0], *row[n_first:]] for row in rows], title="")
+
+
+def n_regrets(columns: Sequence[str]) -> int:
+    """Return how many columns the narrow part of a table of regrets has: the method and its regrets."""
+    return 1 + sum(column.startswith("k=") for column in columns)

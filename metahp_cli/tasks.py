@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 
 from metahp_cli import output
 from metahp_cli.options import DebugOption, Format, FormatOption, HistoryOption
+from metahp_cli.task_reasons import TaskReasons, reasons_of
 
 if TYPE_CHECKING:
     from store import History, TaskRecord
@@ -23,7 +23,9 @@ app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 @app.callback()
 def tasks(
     context: typer.Context,
-    why: Annotated[bool, typer.Option("--why", help="Show what two runs must share to be of one task.")] = False,
+    why: Annotated[
+        bool, typer.Option("--why", help="Explain each task: what its runs share, its siblings, what compares only in order.")
+    ] = False,
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most this many in a table, the latest ones; 0 for all.")] = 50,
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
@@ -45,7 +47,8 @@ def tasks(
             latest = sorted(found, key=lambda task: task.last_run_utc or "", reverse=True)[:limit]
             shown = [task for task in found if task in latest]
         best = best_of_repeated(opened, shown)
-    print_tasks(shown, format, why, best)
+        reasons = reasons_of(opened, shown, found) if why else None
+    print_tasks(shown, format, best, reasons)
     if len(shown) < len(found):
         output.note(f"These are {len(shown)} of {len(found)} tasks; --limit 0 lists all.")
 
@@ -113,23 +116,34 @@ def best_of_repeated(history: History, records: Sequence[TaskRecord]) -> dict[st
 
 
 def print_tasks(
-    records: Sequence[TaskRecord], format: Format, why: bool = False, best: Mapping[str, Draws[LearningRun]] | None = None
+    records: Sequence[TaskRecord],
+    format: Format,
+    best: Mapping[str, Draws[LearningRun]] | None = None,
+    reasons: Sequence[TaskReasons] | None = None,
 ) -> None:
-    """Print tasks; with ``why`` also the identity that decides which runs belong to each.
+    """Print tasks, or explain them.
 
     Args:
         records: The tasks.
         format: A table or JSON.
-        why: Whether the identity is shown.
         best: The best configuration of tasks with repeated ones, by task id; of the others the best run is shown.
+        reasons: What makes each of the tasks, where they are to be explained.
     """
     from store.repeats import describe_draws
 
     repeated = best or {}
     if format is Format.JSON:
         output.print_json(
-            [{**output.record_dict(record), "best_configuration": draws_facts(repeated.get(record.id))} for record in records]
+            [
+                {**output.record_dict(record), "best_configuration": draws_facts(repeated.get(record.id)), **explained}
+                for record, explained in zip(records, [item.facts() for item in reasons or ()] or [{}] * len(records), strict=True)
+            ]
         )
+        return
+    if reasons is not None:
+        for index, item in enumerate(reasons):
+            for line in [*([""] if index else []), *item.lines()]:
+                output.print_line(line)
         return
     columns = ["id", "task", "objective", "runs", "finished", "best", "best run", "last run (UTC)"]
     rows = []
@@ -139,12 +153,8 @@ def print_tasks(
         shown = (record.best, record.best_run_id) if draws is None else (describe_draws(draws), draws.best_run().id)
         row = [record.id, record.name, objective, record.n_runs, record.n_finished, *shown]
         row.append(output.show_time(record.last_run_utc))
-        if why:
-            known = {key: value for key, value in record.identity.items() if value not in (None, {}, [])}
-            merged = f"; with {', '.join(record.merged_ids)} merged into it" if record.merged_ids else ""
-            row.append(", ".join(f"{key}={json.dumps(output.to_json(value))}" for key, value in known.items()) + merged)
         rows.append(row)
-    output.print_table([*columns, "runs are of this task if they share"] if why else columns, rows)
+    output.print_table(columns, rows)
 
 
 def draws_facts(draws: Draws[LearningRun] | None) -> dict[str, Any] | None:

@@ -49,10 +49,10 @@ def model_settings(model: object) -> dict[str, Setting]:
     base = base_model(model)
     if base is None:
         return {}
-    values = {name: value for name, value in base.config.to_dict().items() if is_dropout(name, value) or is_depth(name, value)}
+    values = {name: value for name, value in config_values(base.config).items() if is_dropout(name, value) or is_depth(name, value)}
     names, defaults = canonical_names(list(values)), default_config(base.config)
     return {
-        names[raw]: Setting(raw, value, Source.DEFAULT if raw in defaults and defaults[raw] == value else Source.USER)
+        names[raw]: Setting(raw, value, Source.DEFAULT if raw in defaults and same_value(defaults[raw], value) else Source.USER)
         for raw, value in values.items()
     }
 
@@ -63,6 +63,14 @@ def base_model(model: Any) -> Any:
         model = model.get_base_model()
     transformers = sys.modules.get("transformers")  # whoever has one of its models has imported it
     return model if transformers is not None and isinstance(model, transformers.PreTrainedModel) else None
+
+
+def config_values(config: Any) -> dict[str, Any]:
+    """Return the values of a configuration, empty where it has none or cannot be read."""
+    try:
+        return dict(config.to_dict())
+    except Exception:  # a user's own configuration may be anything
+        return {}
 
 
 def default_config(config: Any) -> dict[str, Any]:

@@ -177,13 +177,15 @@ def decide(host: Host, request: TuningRequest, history: LazyHistory) -> TuningDe
     if description.objective is None and not pinned:
         found = None if history.is_new else earlier_objective(history.history, description)
         if found is None:
-            return TuningDecision(message=nothing_changed(f"the objective is not known. {host.unknown_objective_hint}"))
+            near = "" if history.is_new else runs_of_near_task(history.history, description)
+            hints = [f"the objective is not known. {host.unknown_objective_hint}", near]
+            return TuningDecision(message=nothing_changed(" ".join(filter(None, hints))))
         description = description.with_objective(found[0], found[1].value)
         notes.insert(0, f"The objective {found[0]} ({found[1].value}) is that of earlier runs of this task.")
     if not history.is_new:
         description = with_earlier_definition(history.history, description, host.unknown_definition)
     variant = host.variant()
-    if not pinned and not history.is_new and request.space is None:
+    if not pinned and not history.is_new:
         kept += found_ineffective(history.history, description, variant, allowed)
         allowed = {name: setting for name, setting in allowed.items() if name not in {item.name for item in kept}}
         if not allowed:

@@ -14,12 +14,13 @@ import inspect
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
 
 from store.hyperparameters import hyperparameter
-from store.values import same_value
+from store.values import read_item, same_value
 
 _CLASS_KEYS = ("class_path", "_target_")
 """Under which LightningCLI and hydra keep the class of an object that is to be made."""
@@ -39,14 +40,14 @@ def optimizer_name(value: object) -> str | None:
     if isinstance(value, type):
         return value.__name__ if _is_optimizer(value) else None
     if isinstance(value, Mapping):
-        path = next((value[key] for key in _CLASS_KEYS if key in value), None)
+        path = next((read_item(value, key) for key in _CLASS_KEYS if key in value), None)
         return _named_by(path) if isinstance(path, str) else None
     if isinstance(value, str):
         return _named_by(value) if "." in value else None
-    code, scope = getattr(value, "__code__", None), getattr(value, "__globals__", {})
-    if code is None:
+    if not isinstance(value, FunctionType):
         return None
-    named = {name for name in code.co_names if _is_optimizer(scope.get(name)) or _is_optimizer(getattr(torch.optim, name, None))}
+    scope = value.__globals__
+    named = {name for name in value.__code__.co_names if _is_optimizer(scope.get(name)) or _is_optimizer(getattr(torch.optim, name, None))}
     return next(iter(named)) if len(named) == 1 else None
 
 
@@ -58,8 +59,9 @@ def optimizer_arguments(value: object) -> Mapping[str, Any]:
         return dict(value.keywords)
     if not isinstance(value, Mapping):
         return {}
-    arguments = value.get("init_args") or {} if "class_path" in value else value
-    return {name: arguments[name] for name in arguments if isinstance(name, str) and not name.startswith("_")}
+    arguments = read_item(value, "init_args") if "class_path" in value else value
+    names = arguments if isinstance(arguments, Mapping) else ()
+    return {name: read_item(arguments, name) for name in names if isinstance(name, str) and not name.startswith("_")}
 
 
 def with_argument(value: Any, name: str, argument: Any) -> Any:

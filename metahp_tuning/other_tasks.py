@@ -26,16 +26,15 @@ def runs_of_near_task(history: History, description: TaskDescription) -> str:
     tasks = [task for task in history.tasks() if task.n_finished]
     if description.name is not None:
         names = nearest(description.name, [task.name for task in tasks], n=1)
-        found = [(task, "") for task in tasks if task.name in names]
+        found = [(task, list[str]()) for task in tasks if task.name in names]
     else:
-        found = [(task, ", ".join(signs)) for task in tasks if (signs := _signs(task, description)) is not None]
-        found.sort(key=lambda item: (item[1].count(" there, "), -item[0].n_finished))
+        found = [(task, signs) for task in tasks if (signs := _signs(task, description)) is not None]
+        found.sort(key=lambda item: (len(item[1]), -item[0].n_finished))
     if not found:
         return ""
-    task, sign = found[0]
-    runs = f"{count(task.n_finished, 'finished run')} of the task {task.name!r} {'is' if task.n_finished == 1 else 'are'} another task's"
-    where = f"{runs}: {sign}" if sign else runs
-    return f"{where}. Pass task={task.name!r} if it is the same; metahp tasks --why shows what sets tasks apart."
+    task, signs = found[0]
+    known = f"Another task, {task.name!r}, has {count(task.n_finished, 'finished run')}" + (f": {', '.join(signs)}" if signs else "")
+    return f"{known}. Pass task={task.name!r} if it is the same; metahp tasks --why shows what sets tasks apart."
 
 
 def _signs(task: TaskRecord, description: TaskDescription) -> list[str] | None:
@@ -44,11 +43,18 @@ def _signs(task: TaskRecord, description: TaskDescription) -> list[str] | None:
     if there.model_class is None or (there.model_class, there.dataset_class) != (description.model_class, description.dataset_class):
         return None
     old, new = there.identity(), description.identity()
-    differing = [key for key in new if old.get(key) != new[key]]
+    unknown = ("objective", "direction") if description.objective is None else ()
+    differing = [key for key in new if old.get(key) != new[key] and key not in unknown]
     if len(differing) > MAX_DIFFERENCES:
         return None
     signs = ["it was named, and this run was not"] if task.is_named else []
-    return signs + [f"{key} is {_shown(old.get(key))} there, {_shown(new[key])} here" for key in differing]
+    return signs + [_sign(key, old.get(key), new[key]) for key in differing]
+
+
+def _sign(key: str, there: Any, here: Any) -> str:
+    if key == "content":  # digests tell nobody anything
+        return "its data hold other values"
+    return f"{key} is {_shown(there)} there, {_shown(here)} here"
 
 
 def _shown(value: Any) -> str:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import LENGTH, LearningTable, TaskRuns
+from metamodel.data.observations import LENGTH, LearningTable
 from metamodel.data.opened_history import opened_history
 from metamodel.data.siblings import siblings_of
-from metamodel.data.target_runs import target_runs
+from metamodel.data.target_runs import TargetRuns, target_runs
 from metamodel.data.task import TaskDescription
 from metamodel.evidence_floor import nothing_recommended, thin_evidence
 from metamodel.explanation import describe_evidence
@@ -168,15 +168,18 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
     planned_epochs = None if space is not None and LENGTH in space else request.planned_epochs
     if planned_epochs is not None:
         current = {**current, LENGTH: planned_epochs}
-    target = None if task_id is None else target_runs(history, task_id, own, siblings, description, request.variant, planned_epochs)
+    found = TargetRuns()
+    if task_id is not None:
+        found = target_runs(history, task_id, own, siblings, description, request.variant, planned_epochs)
+    target, counted = found.runs, tuple(task for task in (own, *siblings) if task is not None)
     kind = fit.model or active_kind(history)
-    sources = select_sources(table, target, siblings, _names(space, request.configs), description, current, kind)
+    sources = select_sources(table, target, counted, _names(space, request.configs), description, current, kind)
     if space is None and request.candidates is None:
         seen = (*sources.tasks, *sources.starter_tasks)
         allowed = None if request.allowed is None else {canonical_name(name) for name in request.allowed}
-        found, not_advised = space_from_history(target, seen, current if request.current else {}, allowed)
-        space = limited(found, request.limits)
-        sources = select_sources(table, target, siblings, frozenset(space), description, current, kind)
+        supported, not_advised = space_from_history(target, seen, current if request.current else {}, allowed)
+        space = limited(supported, request.limits)
+        sources = select_sources(table, target, counted, frozenset(space), description, current, kind)
     if target is not None and space is not None:
         defining = [name for name, dimension in space.items() if not target.defining_names.isdisjoint({name, dimension.raw_name})]
         not_advised |= {
@@ -202,7 +205,7 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         starter_tasks=sources.starter_tasks,
         feasibility_only_tasks=sources.feasibility_only,
     )
-    evidence = replace(_evidence(query, siblings, {**table.left_out, **sources.left_out}, active), not_advised=not_advised)
+    evidence = replace(_evidence(query, found, {**table.left_out, **found.left_out, **sources.left_out}, active), not_advised=not_advised)
     return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, table, sources)
 
 
@@ -282,17 +285,16 @@ def _task_id(history: History, task: str | TaskDescription | None) -> str | None
         return task_id_of(identity)
 
 
-def _evidence(query: Query, siblings: Sequence[TaskRuns], left_out: Mapping[str, int], active: ActiveModel) -> Evidence:
+def _evidence(query: Query, found: TargetRuns, left_out: Mapping[str, int], active: ActiveModel) -> Evidence:
     target = query.target
     n_same = 0 if target is None or target.groups is None else target.groups.n_asked
-    n_sibling_runs = sum(map(len, siblings))
     tasks = [*query.sources, *query.feasibility_only_tasks, *([target] if target is not None else [])]
     return Evidence(
         n_runs=n_same,
-        n_related=0 if target is None else len(target) - n_same - n_sibling_runs,
+        n_related=0 if target is None else len(target) - n_same - found.n_sibling_runs,
         related={} if target is None else dict(target.related),
-        n_siblings=len(siblings),
-        n_sibling_runs=n_sibling_runs,
+        n_siblings=found.n_siblings,
+        n_sibling_runs=found.n_sibling_runs,
         n_tasks=len(query.sources),
         n_other_runs=sum(len(task) for task in query.sources),
         n_starter_tasks=len(query.starter_tasks),

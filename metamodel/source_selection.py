@@ -56,7 +56,7 @@ class Sources:
 def select_sources(
     table: LearningTable,
     target: TaskRuns | None,
-    siblings: Sequence[TaskRuns],
+    counted: Sequence[TaskRuns],
     names: frozenset[str] | None,
     description: TaskDescription,
     current: Mapping[str, Any],
@@ -68,8 +68,8 @@ def select_sources(
 
     Args:
         table: What the history offers.
-        target: Runs of the target task and its siblings, None without any.
-        siblings: Its siblings, which count there.
+        target: Runs of the target task and its siblings that count, None without any.
+        counted: The target task and its siblings.
         names: What may change; None for anything.
         description: The target task.
         current: The user's own configuration.
@@ -77,7 +77,7 @@ def select_sources(
     """
     chosen: list[TaskRuns] = []
     left_out: Counter[str] = Counter()
-    known = {task.task_id for task in (target, *siblings) if task is not None}
+    known = {task.task_id for task in counted}
     for task in table.tasks:
         if task.task_id in known:
             continue

@@ -34,8 +34,8 @@ _LIBRARIES = frozenset(
 )
 """Packages that call us on a user's behalf."""
 
-_VARIABLE = re.compile(r"\d{6}-\d{9}-[0-9a-f]+|\([^()]*\)|-?\d[\d.,]*(e[+-]?\d+)?")
-"""What differs between messages of one kind: ids, remarks in brackets, numbers."""
+_VARIABLE = re.compile(r"'[^']*'|\d{6}-\d{9}-[0-9a-f]+|\([^()]*\)|-?\d[\d.,]*(e[+-]?\d+)?")
+"""What differs between messages of one kind: names, ids, remarks in brackets, numbers."""
 
 _said: set[tuple[object, ...]] = set()
 

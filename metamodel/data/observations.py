@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -63,6 +63,7 @@ class TaskRuns:
         definitions: What changes the meaning of the objective in each run, as one text; empty where nothing does.
         epochs: Length of each run in passes over the training data, shape ``(n,)``; NaN where unknown.
         groups: Which runs are exactly what a query is about, None where all are.
+        is_short: Which runs are shorter than what a query is about, shape ``(n,)``; None where none is.
         is_level_known: Whether the outcomes are on the scale of what is asked about; else only their order is.
         related: In which way runs of the task are only related to what a query is about -> how many.
     """
@@ -82,6 +83,7 @@ class TaskRuns:
     definitions: tuple[str, ...] = ()
     epochs: FloatArray = field(default_factory=lambda: np.zeros(0))
     groups: RunGroups | None = None
+    is_short: npt.NDArray[np.bool_] | None = None
     is_level_known: bool = True
     related: Mapping[str, int] = field(default_factory=dict)
 
@@ -126,9 +128,14 @@ class TaskRuns:
         return {}
 
     def number_range(self, name: str) -> tuple[float, float]:
-        """Return the smallest and the largest finite number that a hyperparameter had, ``(inf, -inf)`` where it had none."""
+        """Return the smallest and the largest finite number that a hyperparameter had, ``(inf, -inf)`` where it had none.
+
+        What a short run had is no evidence that a longer one bears it.
+        """
         if name not in self._ranges:  # a table is asked many times, and has many runs
             values = column_of(self.configs, name)
+            if self.is_short is not None and not self.is_short.all():
+                values = [value for value, is_short in zip(values, self.is_short, strict=True) if not is_short]
             plain = plain_numbers(values)
             numbers = np.array([float(value) for value in values if is_number(value)]) if plain is None else plain[np.isfinite(plain)]
             self._ranges[name] = (float(numbers.min()), float(numbers.max())) if len(numbers) else (math.inf, -math.inf)
@@ -142,6 +149,20 @@ class TaskRuns:
         keep = is_exact if np.isfinite(finite[is_exact]).any() else np.ones(len(self), dtype=bool)
         best = int(np.argmax(np.where(keep, finite, -np.inf)))
         return self.run_ids[best] if np.isfinite(finite[best]) else None
+
+    def subset(self, keep: list[int]) -> TaskRuns:
+        """Return the task with some of its runs only."""
+        return replace(
+            self,
+            run_ids=tuple(self.run_ids[i] for i in keep),
+            configs=tuple(self.configs[i] for i in keep),
+            values=self.values[keep],
+            is_diverged=self.is_diverged[keep],
+            is_oom=self.is_oom[keep],
+            variants=tuple(self.variants[i] for i in keep),
+            definitions=tuple(self.definitions[i] for i in keep),
+            epochs=self.epochs[keep],
+        )
 
     def in_units(self, oriented: float) -> float:
         """Return an oriented value in the units and direction of the objective."""

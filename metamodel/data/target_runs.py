@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,9 +26,11 @@ SAME_LENGTH = 4 / 3
 """Ratio of two lengths up to which runs count as equally long."""
 ROUNDING = 1.05
 """Ratio of two lengths that may come of counting steps."""
-LENGTH_CORRELATION = 0.9
-"""Correlation of outcomes at twice the length; of recorded learning curves (24 tasks of LCBench) .98 over all configurations, and less
-among the good ones."""
+LENGTH_CORRELATION = 0.85
+"""Correlation of outcomes at twice the length. Of recorded learning curves (24 tasks of LCBench, 51 epochs) about .9 for each doubling
+among the better half of configurations, and .83 among the best quarter."""
+MIN_SHARE = 1 / 16
+"""Share of the length that is asked about from which a shorter run counts: the first steps prefer rates that a whole training does not."""
 DEFINITION_CORRELATION = 0.9
 """Correlation of two definitions of one objective, such as a loss with and without label smoothing."""
 MAX_CURVES = 400
@@ -53,6 +55,23 @@ class _Group:
         return Kinship(fixed, bool(self.sibling_id) or self.is_cut, bool(self.definition) or self.octave != 0)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TargetRuns:
+    """The runs that a query about one task rests on.
+
+    Attributes:
+        runs: Of the task and its siblings, with their ``groups``; None without any.
+        n_sibling_runs: How many of them are of siblings.
+        n_siblings: Of how many siblings.
+        left_out: Why further runs are not used -> how many.
+    """
+
+    runs: TaskRuns | None = None
+    n_sibling_runs: int = 0
+    n_siblings: int = 0
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
 def target_runs(
     history: History,
     task_id: str,
@@ -61,11 +80,13 @@ def target_runs(
     description: TaskDescription,
     variant: str | None = None,
     planned_epochs: float | None = None,
-) -> TaskRuns | None:
+) -> TargetRuns:
     """Join a task's runs with those of its siblings, with outcomes on one scale.
 
     Outcomes of longer runs are read off their learning curves at the length that is asked about. Those of shorter runs, and of runs whose
     objective means something else (label smoothing, a limited validation), are comparable in order only.
+
+    Runs far shorter than what is asked about are left out, and short ones do not widen the range of values that were seen.
 
     Args:
         history: Where learning curves are.
@@ -75,15 +96,19 @@ def target_runs(
         description: What is asked about.
         variant: Version of the model's source; None where it does not count.
         planned_epochs: Length that is asked about, in passes over the training data; None where it does not count.
-
-    Returns:
-        The runs with their ``groups``; None without any.
     """
     members = [task for task in (target, *siblings) if task is not None and len(task)]
     if not members:
-        return None
-    joined = replace(members[0] if len(members) == 1 else _joined(members), task_id=task_id)
+        return TargetRuns()
+    joined = replace(_joined(members), task_id=task_id)
+    left_out: dict[str, int] = {}
     origins = ["" if task is target else task.task_id for task in members for _ in range(len(task))]
+    if planned_epochs is not None and (is_too_short := joined.epochs < MIN_SHARE * planned_epochs).any():
+        keep = np.flatnonzero(~is_too_short).tolist()
+        left_out = {f"shorter than a sixteenth of this run's {planned_epochs:.3g} epochs": len(joined) - len(keep)}
+        joined, origins = joined.subset(keep), [origins[i] for i in keep]
+        if not keep:
+            return TargetRuns(left_out=left_out)
     values, is_cut = joined.values, np.zeros(len(joined), dtype=bool)
     if planned_epochs is not None:
         values, is_cut = _at_length(history, joined, planned_epochs)
@@ -100,7 +125,9 @@ def target_runs(
             origins, joined.definitions, joined.epochs, is_cut, joined.variants, strict=True
         )
     ]
-    return _grouped(replace(joined, values=values), keys, planned_epochs)
+    found = _grouped(replace(joined, values=values), keys, planned_epochs)
+    of_siblings = [origin for origin in origins if origin]
+    return TargetRuns(found, len(of_siblings), len(set(of_siblings)), left_out)
 
 
 def _grouped(runs: TaskRuns, keys: Sequence[_Group], planned_epochs: float | None) -> TaskRuns:
@@ -123,6 +150,7 @@ def _grouped(runs: TaskRuns, keys: Sequence[_Group], planned_epochs: float | Non
         configs=configs,
         values=found.values,
         groups=RunGroups(index, found.correlations[index]),
+        is_short=np.array([key.octave < 0 for key in keys]),
         is_level_known=found.is_level_known,
         related=_related(groups, runs, index, planned_epochs),
     )
@@ -185,6 +213,8 @@ def _at_length(history: History, runs: TaskRuns, planned_epochs: float) -> tuple
 
 def _joined(tasks: Sequence[TaskRuns]) -> TaskRuns:
     """Put the runs of several tasks one after the other; what else is known is that of the first."""
+    if len(tasks) == 1:
+        return tasks[0]
     return replace(
         tasks[0],
         run_ids=tuple(run_id for task in tasks for run_id in task.run_ids),

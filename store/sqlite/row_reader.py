@@ -12,7 +12,7 @@ from typing import Any
 from store import environment
 from store.errors import InvalidArgumentError, UnknownRecommendationError, UnknownRunError, UnknownTaskError
 from store.ids import utc_age_s
-from store.names import nearest
+from store.names import canonical_name, nearest
 from store.outcome import value_of_kind
 from store.records import Configuration, HParam, MetricRecord, RunRecord, TaskRecord
 from store.sqlite.operations import resolve_merged
@@ -100,17 +100,19 @@ def read_last_rewrite(connection: sqlite3.Connection, task_id: str, variant: str
         limit decided instead does not count.
     """
     row = connection.execute(
-        "SELECT runs.id, recommendations.changes_json, COALESCE(hparams.observed_json, hparams.value_json) AS observed_json FROM runs "
+        "SELECT runs.id, changes_json, recommendation_json, COALESCE(observed_json, value_json) AS observed_json FROM runs "
         "JOIN recommendations ON recommendations.id = runs.recommendation_id "
-        "JOIN json_each(recommendations.changes_json) AS change ON json_extract(change.value, '$.name') = ?3 "
-        "JOIN hparams ON hparams.run_id = runs.id AND hparams.name = ?3 "
-        "WHERE runs.task_id = ?1 AND runs.variant IS ?2 AND hparams.source NOT IN ('resume', 'constraint') ORDER BY runs.id DESC LIMIT 1",
+        "JOIN hparams ON hparams.run_id = runs.id AND hparams.name = ?3 AND requested_json IS NOT NULL "
+        "WHERE runs.task_id = ?1 AND runs.variant IS ?2 AND source NOT IN ('resume', 'constraint') ORDER BY runs.id DESC LIMIT 1",
         (task_id, variant, name),
     ).fetchone()
     if row is None:
         return None
-    written = next(change["new"] for change in decode_value(row["changes_json"]) if change["name"] == name)
-    return row["id"], written, decode_value(row["observed_json"])
+    written = {change["name"]: change["new"] for change in decode_value(row["changes_json"])}
+    config = {canonical_name(raw): value for raw, value in (decode_value(row["recommendation_json"]).get("config") or {}).items()}
+    # One that was pinned keeps the changes of its first run.
+    found = written.get(name, config.get(name))
+    return None if found is None else (row["id"], found, decode_value(row["observed_json"]))
 
 
 def find_task_id(connection: sqlite3.Connection, name_or_id: str, *, follow: bool = True) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from hf_callbacks import MetaHPCallback
-from hf_callbacks.callback import AFTER
+from hf_callbacks.evaluation_watch import AFTER
 from store import History, ObjectiveWarning, RunStatus
 
 

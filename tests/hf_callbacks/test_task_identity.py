@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from hf_callbacks import MetaHPCallback, apply, autoconfig
-from store import History, RunRecord
+from store import History, RunRecord, Source
 
 SENTENCES = ["a warm day", "the cold rain", "seven green boats", "no boats today", "rain again", "a very long way home"]
 N = 24
@@ -150,6 +150,17 @@ def test_autoconfig_before_and_the_callback_inside_trls_trainers_come_to_one_tas
         trainer(args=before, eval_dataset=data, processing_class=tokenizer, callbacks=[MetaHPCallback(history=history)], **given, **inputs),
     )
     assert asked_about(history, run) == run.task_id
+
+
+def test_plain_arguments_that_trl_turns_into_its_own_keep_their_recommendation(pinned: Any, quiet: dict[str, Any], tokenizer: Any) -> None:
+    _, trainer = trl_classes("SFT")
+    history: History = pinned(learning_rate=0.02)
+    data = Dataset.from_dict(text())
+    args = autoconfig(TrainingArguments(bf16=False, **quiet), task="t", history=history, space={"learning_rate": [0.02]})
+    callback = MetaHPCallback(history=history)
+    run = trained(history, trainer(gpt2(), args, train_dataset=data, eval_dataset=data, processing_class=tokenizer, callbacks=[callback]))
+    rate = run.provenance["learning_rate"]
+    assert (run.recommendation_id, run.task_name, rate.source, rate.observed) == ("pinned", "t", Source.METAHP, 0.02)
 
 
 def test_sft_and_dpo_are_different_tasks(history: History, quiet: dict[str, Any], tokenizer: Any) -> None:

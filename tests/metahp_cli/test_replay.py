@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,15 @@ def test_a_replay_of_the_first_day_needs_a_mapping_and_no_past(call, recorded: P
     missing = call("compare-baselines", "replay", *options, "--starter", tmp_path / "none.json")
     assert missing.code == 1
     assert "A mapping file must be a JSON object" in missing.err
+
+
+def test_a_narrow_terminal_gets_two_tables_and_no_cell_is_broken(call, recorded: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    answer = call("compare-baselines", "replay", *OPTIONS, "--history", recorded)
+    lines = [line.strip() for line in answer.out.splitlines()]
+    assert max(map(len, lines)) <= 75  # the title is one sentence
+    assert sum(line.startswith("grid ") for line in lines) == 2
+    assert any(line.startswith("method ") and line.endswith("k=4") for line in lines)
+    assert any(line.startswith("method ") and line.endswith("random needs for k=4   seconds") for line in lines)

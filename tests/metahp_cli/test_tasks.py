@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,30 @@ def test_why_shows_what_two_runs_must_share(call: Callable[..., Any], tmp_path: 
     described = TaskDescription(dataset_class="Digits", n_train=1500, model_class="Net", objective="val_acc", direction="max")
     with History(tmp_path / "h.db") as history, history.start_run(task=described, objective="val_acc") as run:
         run.log(val_acc=0.5)
+    lines = call("tasks", "--why", "--history", tmp_path / "h.db").out.splitlines()
+    assert lines[0] == "Digits-Net-val_acc"
+    assert [" ".join(line.split()) for line in lines[2:]] == ["data set Digits", "model Net", "objective val_acc (max)"]
+
+
+def test_why_names_siblings_and_what_compares_only_in_order(call: Callable[..., Any], tmp_path: Path) -> None:
+    known = {"dataset_class": "Digits", "model_class": "Net", "objective": "val_loss", "direction": "min", "schema": {"labels": ["a", "b"]}}
+    first = TaskDescription(**known, n_train=1398, sketch=("01", "02"), input_shape=(-1, 7), input_dtype="float32")
+    second = replace(first, n_train=1400, sketch=("02", "03"))
+    with History(tmp_path / "h.db") as history:
+        for task in (first, replace(first, comparability={"label_smoothing": 0.2}), second):
+            with history.start_run(task=task, objective="val_loss", description=task.to_dict()) as run:
+                run.log(val_loss=0.5)
+        name = history.task(run.task_id).name
     out = call("tasks", "--why", "--history", tmp_path / "h.db").out
-    assert 'dataset_class="Digits", n_train=1500, model_class="Net", objective="val_acc", direction="max"' in out
+    text = " ".join(out.split())
+    assert "data set Digits, inputs any x 7 float labels a, b content sketch" in text
+    assert f"sibling {name}: 1,398 rows against 1,400; content: 1 of 2 sampled rows in common" in text
+    assert "runs compare only in order between: 1 run as usual; 1 run label_smoothing=0.2" in text
+    assert max(map(len, out.splitlines())) <= 80
+    found = json.loads(call("tasks", "--why", "--format", "json", "--history", tmp_path / "h.db").out)
+    siblings = {task["id"]: [other["id"] for other in task["siblings"]] for task in found}
+    assert all(task_id in siblings[other] for task_id, others in siblings.items() for other in others)
+    assert sorted(len(task["comparable_groups"]) for task in found) == [1, 2]
 
 
 def test_merged_tasks_become_one(call: Callable[..., Any], recorded: Path) -> None:
@@ -35,7 +58,7 @@ def test_merged_tasks_become_one(call: Callable[..., Any], recorded: Path) -> No
     assert answer.code == 0
     assert "wine" in answer.out
     assert names(call, recorded) == {"wine": 20, "digits": 10}
-    assert "merged into it" in call("tasks", "--why", "--history", recorded).out
+    assert "merged into it by hand" in call("tasks", "--why", "--history", recorded).out
 
 
 def test_split_runs_move_into_a_task_that_is_new(call: Callable[..., Any], recorded: Path) -> None:

@@ -51,9 +51,9 @@ def test_a_mistyped_task_is_told_of_the_one_that_has_runs(history: History) -> N
     record(history, "digits")
     message = suggest({"lr": 0.1}, task="digts", objective="val_acc", history=history).message
     assert len(message.splitlines()) == 1
-    assert "6 finished runs of the task 'digits' are another task's. Pass task='digits' if it is the same" in message
+    assert "Another task, 'digits', has 6 finished runs. Pass task='digits' if it is the same" in message
     assert "metahp tasks --why" in message
-    assert "another task" not in suggest({"lr": 0.1}, task="flowers", objective="val_acc", history=history).message
+    assert "Another task" not in suggest({"lr": 0.1}, task="flowers", objective="val_acc", history=history).message
 
 
 def test_a_task_of_other_data_is_told_what_sets_it_apart(history: History) -> None:
@@ -63,6 +63,14 @@ def test_a_task_of_other_data_is_told_what_sets_it_apart(history: History) -> No
     assert "n_classes is 10 there, 11 here" in message
     other = TaskDescription(dataset_class="Flowers", model_class="Net", objective="val_acc", direction="max", n_classes=11)
     assert "Pass task=" not in suggest({"lr": 0.1}, task=other, history=history).message
+
+
+def test_a_task_whose_objective_is_not_known_is_told_of_the_one_with_runs(history: History) -> None:
+    known = {"dataset_class": "Digits", "model_class": "Net"}
+    record(history, TaskDescription(**known, n_classes=10, objective="val_acc", direction="max"))
+    message = suggest({"lr": 0.1}, task=TaskDescription(**known, n_classes=11), history=history).message
+    assert "the objective is not known" in message
+    assert "n_classes is 10 there, 11 here. Pass task=" in message
 
 
 def test_what_earlier_runs_varied_and_nothing_rewrites_is_named(history: History) -> None:

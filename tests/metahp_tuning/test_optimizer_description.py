@@ -61,6 +61,12 @@ def test_an_argument_inside_is_read_and_replaced_in_a_copy(value: Any) -> None:
     assert optimizer_name(changed) == "SGD"
 
 
+def test_a_configuration_with_entries_that_cannot_be_read_is_read_as_far_as_it_goes() -> None:
+    config = pytest.importorskip("omegaconf").OmegaConf.create({"_target_": "torch.optim.Adam", "lr": 0.1, "eps": "${nowhere}"})
+    assert (optimizer_name(config), optimizer_arguments(config)["lr"]) == ("Adam", 0.1)
+    assert optimizer_arguments(with_argument(config, "lr", 0.2))["lr"] == 0.2
+
+
 FOLLOWS = {
     "as it is": [0.02309],
     "a head at ten times the rate": [0.2309, 0.2309],

@@ -59,7 +59,7 @@ def asked(history: History, description: TaskDescription = PLAIN, **options: Any
         if record.identity == description.identity():
             task_id = record.id
     own, siblings = table.of_task(task_id), siblings_of(task_id, description, table.tasks)
-    return target_runs(history, task_id, own, siblings, description, **options)
+    return target_runs(history, task_id, own, siblings, description, **options).runs
 
 
 def test_runs_of_the_same_length_and_definition_are_taken_as_they_are(history: History) -> None:
@@ -84,9 +84,9 @@ def test_longer_runs_are_read_off_their_curves_at_the_length_asked_about(history
 
 def test_quick_looks_count_by_their_order_only(history: History) -> None:
     train(history, PLAIN)
-    train(history, PLAIN, (2e-4, 2e-3, 4e-3, 5e-2), epochs=1, passes=0.1)
+    train(history, PLAIN, (2e-4, 2e-3, 4e-3, 5e-2), epochs=1, passes=1.0)
     found = asked(history, planned_epochs=12.0)
-    assert found.related == {"of 0.1 epochs in order only": 4}
+    assert found.related == {"of 1 epochs in order only": 4}
     assert found.values[5:].min() > -2 * loss(1e-1, 12)  # brought to the level of the whole runs
     assert np.argsort(found.values[5:]).tolist() == [3, 0, 1, 2]
     recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-4, "max_epochs": 12}, planned_epochs=12.0)[0]
@@ -94,12 +94,26 @@ def test_quick_looks_count_by_their_order_only(history: History) -> None:
     assert recommendation.decision is Decision.APPLY
 
 
-def test_only_quick_looks_give_no_level_for_a_whole_run(history: History) -> None:
-    train(history, PLAIN, epochs=1, passes=0.1)
+def test_short_runs_do_not_widen_the_range_that_was_seen(history: History) -> None:
+    train(history, PLAIN, (1e-4, 2e-4, 5e-4, 1e-3), epochs=12)
+    train(history, PLAIN, (1e-2, 3e-2, 1e-1), epochs=1, passes=1.0)
+    recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-4}, planned_epochs=12.0)[0]
+    assert recommendation.config["lr"] < 3e-3
+
+
+def test_only_short_runs_give_no_level_for_a_long_one(history: History) -> None:
+    train(history, PLAIN, epochs=1, passes=1.0)
     recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-4}, planned_epochs=12.0)[0]
     assert recommendation.unit is Unit.RANK
     assert recommendation.evidence.n_runs == 0
     assert recommendation.evidence.n_related == 5
+
+
+def test_the_first_steps_are_no_evidence_of_a_whole_training(history: History) -> None:
+    train(history, PLAIN, epochs=1, passes=0.1)
+    recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-4}, planned_epochs=12.0)[0]
+    assert recommendation.decision is Decision.ABSTAIN
+    assert recommendation.evidence.left_out == {"shorter than a sixteenth of this run's 12 epochs": 5}
 
 
 @pytest.mark.parametrize(
