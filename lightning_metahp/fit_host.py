@@ -263,15 +263,16 @@ class FitHost(PlainHost):
         if self._trainer.is_global_zero:
             say(message)
 
-    def resume_late(self, checkpoint: Mapping[str, Any]) -> TuningDecision:
-        """Follow a checkpoint that the Trainer has just loaded; only values that change no shape are still in time."""
-        from lightning_metahp.checkpoint_state import stored_run_in
-        from metahp_tuning.resumption import plan_resumption
 
-        undo(self.targets)
-        stored = replace(stored_run_in(str(self._trainer.ckpt_path), checkpoint), is_complete=False)
-        plan = plan_resumption(stored, self._settings, layout=None if stored.global_batch_size is None else self.layout())
-        decision = self.write(TuningDecision(None, plan.changes, plan.message, stored.recommendation_id))
-        if decision.message:
-            self.print(decision.message)
-        return decision
+def resume_late(host: FitHost, checkpoint: Mapping[str, Any]) -> TuningDecision:
+    """Follow a checkpoint that the Trainer has just loaded; only values that change no shape are still in time."""
+    from lightning_metahp.checkpoint_state import stored_run_in
+    from metahp_tuning.resumption import plan_resumption
+
+    undo(host.targets)
+    stored = replace(stored_run_in(str(host._trainer.ckpt_path), checkpoint), is_complete=False)
+    plan = plan_resumption(stored, host._settings, layout=None if stored.global_batch_size is None else host.layout())
+    decision = host.write(TuningDecision(None, plan.changes, plan.message, stored.recommendation_id))
+    if decision.message:
+        host.print(decision.message)
+    return decision

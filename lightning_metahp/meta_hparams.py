@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.callback import MetaHPCallback, RecordingCallback
-from lightning_metahp.fit_host import FitHost
+from lightning_metahp.fit_host import FitHost, resume_late
 from lightning_metahp.guard import guarded, report
 from lightning_metahp.objective import objective_before_training
 from lightning_metahp.run_log import AppliedRecommendation
@@ -122,7 +122,7 @@ class MetaHParams(RecordingCallback):
             return
         if self._host is None or (self._host.is_resumed and not self._host.is_checkpoint_late):
             return
-        self._follow(self._host.resume_late(checkpoint))
+        self._follow(resume_late(self._host, checkpoint))
 
     def _tune(self, trainer: Trainer, module: LightningModule) -> None:
         if not self._records:

@@ -14,8 +14,9 @@ from typing import Any
 from torch.utils.data import IterableDataset, TensorDataset
 
 from metahp_tuning.data_names import GENERIC_BUILDERS, dataset_names, environment_names, fold_names, hyperparameter_names
-from metahp_tuning.data_parts import base_of, data_sets, sample_count, unwrap
+from metahp_tuning.data_parts import base_of, content_names, data_sets, sample_count, unwrap
 from metahp_tuning.data_schema import columns_schema, count_classes, label_schema, length_hparams, shape_and_dtype, split_sample
+from metahp_tuning.data_selection import selection_of
 from metahp_tuning.data_sketch import sketch_of
 from metahp_tuning.random_states import preserved_generators, preserved_rng
 
@@ -52,6 +53,8 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
             found["schema"] |= columns_schema(dataset, None) | label_schema(dataset)
         return found
     found["schema"] = {"rows": "indexed"}
+    with suppress(Exception):  # a user's indices may be anything
+        found["schema"] |= selection_of(dataset)
     found["sketch"] = sketch_of(whole)
     try:
         with preserved_rng(), preserved_generators(dataset):
@@ -59,7 +62,8 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     except Exception as error:
         _log.debug("no sample of %s could be read: %s", found["dataset_class"], error)
         return _known(found)
-    inputs, target, target_key = split_sample(sample, is_tensors=isinstance(base, TensorDataset))
+    rows = {name: sample[name] for name in content_names(sample)} if isinstance(sample, Mapping) else sample
+    inputs, target, target_key = split_sample(rows, is_tensors=isinstance(base, TensorDataset))
     lengths = length_hparams(hparams or {}, getattr(base_of(dataset), "__dict__", {}), getattr(base, "__dict__", {}))
     _add_shapes(found, inputs, target, is_padded=not isinstance(base, TensorDataset), lengths=lengths)
     tuned = length_hparams({name: value for name, value in (hparams or {}).items() if name in tunable})

@@ -89,7 +89,7 @@ def columns_of(dataset: Any, n: int) -> list[Any]:
     if isinstance(dataset, TensorDataset):
         return list(dataset.tensors)
     if is_table(dataset):
-        return [dataset.data.column(name) for name in _content_names(dict(dataset.features))]
+        return [dataset.data.column(name) for name in content_names(dict(dataset.features))]
     if isinstance(dataset, list | tuple):
         return [_rows(dataset)]
     if isinstance(dataset, np.ndarray | torch.Tensor) or type(dataset).__module__.startswith(("pandas.", "polars.")):
@@ -110,7 +110,7 @@ def _parts_of_column(value: Any) -> Iterator[Any]:
     if is_table(value):
         yield from columns_of(value, len(value))
     elif isinstance(value, Mapping):
-        yield from (value[name] for name in _content_names(value) if not isinstance(value[name], str))
+        yield from (value[name] for name in content_names(value) if not isinstance(value[name], str))
     elif type(value).__module__.startswith(("pandas.", "polars.")) and hasattr(value, "columns"):
         yield from (value[name] for name in list(value.columns)[:MAX_COLUMNS])
     elif isinstance(value, np.ndarray) and value.dtype.names:
@@ -126,7 +126,7 @@ def _rows(rows: Sequence[Any]) -> Sequence[Any]:
     """Return rows as they are, of mappings only what is content."""
     if not isinstance(rows[0], Mapping):
         return rows
-    names = _content_names(rows[0])
+    names = content_names(rows[0])
     return _Lazy(rows, names)
 
 
@@ -148,7 +148,7 @@ class _Lazy(Sequence[Any]):
         return {name: row[name] for name in self._names if name in row}
 
 
-def _content_names(columns: Mapping[str, Any]) -> list[str]:
+def content_names(columns: Mapping[str, Any]) -> list[str]:
     """Return the columns that are content: not what a tokenizer made, where its source is there, and no numbers of rows."""
     names = [name for name in columns if isinstance(name, str) and name not in _ROW_NUMBERS]
     sources = [name for name in names if name not in TOKENIZED and name not in ("labels", "label", "label_ids")]

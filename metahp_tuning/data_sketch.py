@@ -81,7 +81,8 @@ def _sketch(dataset: Any, depth: int) -> tuple[str, ...] | None:
     n = length_of(dataset)
     if not n:
         return None
-    columns = [_Column(column, n) for column in columns_of(dataset, n)]
+    # A table knows its rows before a split chose some of them.
+    columns = [_Column(column, length_of(column) or n) for column in columns_of(dataset, n)]
     # Labels or row numbers by themselves are the same in many data sets.
     is_content = not all(column.is_whole_number for column in columns)
     hashes = _column_hashes(columns) if is_content or isinstance(dataset, TensorDataset | Sequence) else _sample_hashes(dataset, n)

@@ -15,6 +15,7 @@ from torch import nn
 
 from metahp_tuning.class_source import model_variant
 from metahp_tuning.task_description import parameter_count, pretrained_name
+from store.values import same_value
 
 _NOT_SETTINGS = frozenset({"base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping", "runtime_config"})
 
@@ -70,7 +71,7 @@ def adapter_settings(model: object) -> Iterator[tuple[str, Any, bool]]:
             plain = sorted(map(str, value)) if isinstance(value, set | frozenset) else _plain(value)
             if name.startswith("_") or name in _NOT_SETTINGS or not isinstance(plain, bool | int | float | str | list | tuple):
                 continue
-            yield prefix + name, plain, bool(_plain(getattr(fields.get(name), "default", None)) == plain)
+            yield prefix + name, plain, same_value(_plain(getattr(fields.get(name), "default", None)), plain)
 
 
 def label_count(model: nn.Module) -> int | None:

@@ -37,6 +37,7 @@ from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.ids import new_id, task_id_of
 from store.names import canonical_name, nearest
 from store.user_warnings import warn_user
+from store.values import plain_value
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -253,7 +254,7 @@ def _check_task_and_candidates(task: object, candidates: Sequence[Mapping[str, A
 
 def _current(current: Mapping[str, Any], space: Space | None) -> dict[str, Any]:
     """Return the user's own configuration by the names the meta-model knows, and by those of the space."""
-    known = {canonical_name(name): value for name, value in current.items()}
+    known = {canonical_name(name): plain_value(value) for name, value in current.items()}
     return {**{name: known[name] for name in space or () if name in known}, **as_seen_by_model(known)}
 
 
