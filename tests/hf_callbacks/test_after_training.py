@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import pytest
+from transformers import Trainer
 
 from hf_callbacks import MetaHPCallback
 from hf_callbacks.evaluation_watch import AFTER
@@ -50,3 +51,24 @@ def test_another_trainer_adds_nothing(history: History, make_trainer: Any) -> No
     make_trainer(callback).train()
     make_trainer(callback).evaluate()
     assert AFTER + "eval_loss" not in history.metric_names()
+
+
+class ByExamples(Trainer):
+    """Evaluates by itself, without a loss, as the question answering example of transformers does."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        metrics = {"eval_exact_match": 40.0, "eval_f1": 55.0}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def test_an_evaluation_after_training_that_lacks_the_objective_names_what_works(
+    history: History, make_args: Any, make_model: Any, sentences: Any
+) -> None:
+    trainer = ByExamples(
+        make_model(), make_args(eval_strategy="no"), train_dataset=sentences(), callbacks=[MetaHPCallback(history=history)]
+    )
+    trainer.train()
+    with pytest.warns(ObjectiveWarning, match="'eval_loss' was not among those of the first one; these were: eval_f1"):
+        trainer.evaluate()
