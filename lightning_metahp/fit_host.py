@@ -264,14 +264,14 @@ class FitHost(PlainHost):
             say(message)
 
 
-def resume_late(host: FitHost, checkpoint: Mapping[str, Any]) -> TuningDecision:
+def resume_late(host: FitHost, checkpoint_path: str, checkpoint: Mapping[str, Any]) -> TuningDecision:
     """Follow a checkpoint that the Trainer has just loaded; only values that change no shape are still in time."""
     from lightning_metahp.checkpoint_state import stored_run_in
     from metahp_tuning.resumption import plan_resumption
 
     undo(host.targets)
-    stored = replace(stored_run_in(str(host._trainer.ckpt_path), checkpoint), is_complete=False)
-    plan = plan_resumption(stored, host._settings, layout=None if stored.global_batch_size is None else host.layout())
+    stored = replace(stored_run_in(checkpoint_path, checkpoint), is_complete=False)
+    plan = plan_resumption(stored, host.settings(), layout=None if stored.global_batch_size is None else host.layout())
     decision = host.write(TuningDecision(None, plan.changes, plan.message, stored.recommendation_id))
     if decision.message:
         host.print(decision.message)

@@ -122,7 +122,7 @@ class MetaHParams(RecordingCallback):
             return
         if self._host is None or (self._host.is_resumed and not self._host.is_checkpoint_late):
             return
-        self._follow(resume_late(self._host, checkpoint))
+        self._follow(resume_late(self._host, str(trainer.ckpt_path), checkpoint))
 
     def _tune(self, trainer: Trainer, module: LightningModule) -> None:
         if not self._records:

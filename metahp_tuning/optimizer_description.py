@@ -67,7 +67,10 @@ def optimizer_arguments(value: object) -> Mapping[str, Any]:
 def with_argument(value: Any, name: str, argument: Any) -> Any:
     """Return a partial or dictionary with another value for one of the arguments it holds; the given one stays as it is."""
     if isinstance(value, functools.partial):
-        return type(value)(value.func, *value.args, **{**value.keywords, name: argument})
+        twin = copy.copy(value)  # of hydra's own class of partials it keeps what they carry besides
+        state = (value.func, value.args, {**value.keywords, name: argument}, dict(vars(value)) or None)
+        twin.__setstate__(state)  # type: ignore[attr-defined]  # not in the stubs
+        return twin
     changed = copy.deepcopy(value)
     (changed["init_args"] if "class_path" in changed else changed)[name] = argument
     return changed

@@ -222,7 +222,7 @@ def _named_thing(value: Any) -> Any:
         return _tagged("module", value.__name__)
     if isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType):
         return _tagged("function", f"{getattr(value, '__module__', None)}.{value.__qualname__}")
-    if type(value).__name__ == "partial" and hasattr(value, "func"):
+    if isinstance(value, partial):
         return _tagged("function", f"partial({_named_thing(value.func)['value']}, {_safe_repr((value.args, value.keywords))})")
     if hasattr(value, "named_parameters"):
         return _tagged("module", _class_name(value))

@@ -61,6 +61,13 @@ def test_an_argument_inside_is_read_and_replaced_in_a_copy(value: Any) -> None:
     assert optimizer_name(changed) == "SGD"
 
 
+def test_a_partial_that_hydra_made_still_works_with_another_argument() -> None:
+    config = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1, "momentum": 0.5}
+    made = pytest.importorskip("hydra.utils").instantiate(config)
+    changed = with_argument(made, "lr", 0.2)
+    assert [part([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"] for part in (changed, made)] == [0.2, 0.1]
+
+
 def test_a_configuration_with_entries_that_cannot_be_read_is_read_as_far_as_it_goes() -> None:
     config = pytest.importorskip("omegaconf").OmegaConf.create({"_target_": "torch.optim.Adam", "lr": 0.1, "eps": "${nowhere}"})
     assert (optimizer_name(config), optimizer_arguments(config)["lr"]) == ("Adam", 0.1)
