@@ -44,7 +44,7 @@ class EvaluationWatch:
         self.has_warned = False
 
     def with_objective(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Return metrics, without the progress, with the objective's value under its own name: with several evaluation sets that of the first one."""
+        """Return metrics without the progress, with the objective under its own name: of several evaluation sets the first one's."""
         plain = {key: value for key, value in metrics.items() if key not in _PROGRESS_NAMES}
         found, name = self.objective.completed(plain), self.objective.name
         self._logged |= {key: value for key, value in found.items() if key.startswith(EVALUATION_PREFIX)}

@@ -58,9 +58,9 @@ def autoconfig(
     returns what was given, ``METAHP_PIN=<id>`` applies that recommendation again.
 
     Args:
-        args: Ready-made arguments of any subclass; None to build them from the keywords.
-        model: The model to be trained; with the data it identifies the task.
-        train_dataset: The training data, as it will be given to the Trainer.
+        args: Ready-made arguments of any subclass, or SetFit's; None to build them from the keywords.
+        model: The model to be trained, or the path that TRL's Trainers load it from; with the data it identifies the task.
+        train_dataset: The training data, as they will be passed to the Trainer: before TRL tokenises them.
         eval_dataset: The validation data.
         task: Name, or a ``TaskDescription``; None to recognise it by data, model and objective.
         space: Raw or canonical name -> Optuna distribution or list of values. Naming a field permits to rewrite it.

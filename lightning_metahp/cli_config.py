@@ -168,7 +168,7 @@ def describe_config(
             **known,
             "data_names": {**known.get("data_names", {}), **named["data_names"]},
             "schema": {**({} if model is None else model_schema(model)), **known.get("schema", {})},
-            "fold": named["fold"],
+            "fold": {**known.get("fold", {}), **named["fold"]},
         },
         name=task,
         comparability=objective_definition(None, module=model, hparams=model_hparams, unchanged=unchanged_hparams(model_class)),

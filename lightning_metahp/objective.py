@@ -138,7 +138,9 @@ def missing_objective_message(objective: Objective, logged: Mapping[str, Any], w
         when: Until when it was not, e.g. ``by the end of the first validation``.
     """
     asked = objective.spelling or objective.name
-    names = usable_metrics(logged, None if objective.further_loader else objective.name)
+    names = usable_metrics(logged, objective.name)
+    if objective.further_loader is not None and any(base_metric_name(name) == objective.name for name in logged):
+        names.insert(0, objective.name)
     start = f"metahp: the objective {asked!r} was not logged {when}"
     if not names:
         return f"{start}, nor anything else that a run can be judged by. {_HOW_TO_LOG}"

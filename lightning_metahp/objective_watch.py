@@ -58,16 +58,19 @@ class ObjectiveWatch:
         """Say whether the objective is among some names, however it is spelled there."""
         return self.found is not None and self.found.among(names) is not None
 
-    def put_value(self, values: dict[str, Any], logged: Mapping[str, Any]) -> None:
+    def put_value(self, values: dict[str, Any], logged: Mapping[str, Any]) -> bool:
         """Put the objective's value under its base name.
 
         Args:
             values: What is going to be recorded; receives it.
             logged: Where it is looked for.
+
+        Returns:
+            Whether it is there.
         """
         spelling = None if self.found is None else self.found.among(logged)
         if self.found is None or spelling is None:
-            return
+            return False
         name = self.found.name
         values[name] = logged[spelling]
         if PER_LOADER in spelling and self.found.spelling != spelling and not self._has_chosen:
@@ -75,6 +78,7 @@ class ObjectiveWatch:
             found = sorted((key for key in logged if key.startswith(f"{name}{PER_LOADER}")), key=lambda key: (len(key), key))
             others = f"; pass objective={found[1]!r} for the next one" if len(found) > 1 else ""
             say(f"metahp: {name} is logged once for each validation loader, and {spelling} is used as the objective{others}")
+        return True
 
     def warn_once(self, logged: Mapping[str, Any], when: str) -> None:
         """Say that there is no objective, or that it was not logged, with what works instead.

@@ -268,7 +268,7 @@ class RunLog:
         if self.watch.name in self._validated:
             values.pop(str(self.watch.name), None)  # training and validation log one name: the validation's value stands
         else:
-            self.watch.put_value(values, of_training)
+            self._has_outcome |= self.watch.put_value(values, of_training)
         self._write(trainer, values)
         if not self._has_outcome and (self._has_validated or not validates(trainer)):
             when = f"by the end of the first {'validation' if self._has_validated else 'epoch'}"
@@ -284,7 +284,7 @@ class RunLog:
         self._has_validated = True
         self._validated |= set(values if logged is None else logged)
         self._settle(trainer, {name: (logged or {}).get(name) for name in values})
-        self.watch.put_value(values, values)
+        self._has_outcome |= self.watch.put_value(values, values)
         self._write(trainer, values)
         is_late = ends_epoch(trainer) and overrides(trainer.lightning_module, "on_train_epoch_end")  # which may log it
         if not self._has_outcome and not is_late:
@@ -343,7 +343,6 @@ class RunLog:
     def _write(self, trainer: Trainer, values: Mapping[str, Any]) -> None:
         if self.recorder is None or not values:
             return
-        self._has_outcome |= self.watch.name in values
         self._last_values.update(values)
         self.recorder.log(values, step=trainer.global_step, epoch=self._length.passes)
 
@@ -376,9 +375,8 @@ class RunLog:
         logged = logged_in_this_loop(trainer)
         values = FreshMetrics().take(trainer, only=logged)
         trained.watch.settle({name: (logged or {}).get(name) for name in values})
-        trained.watch.put_value(values, values)
         found = trained.watch.found
-        if found is None or found.name not in values:
+        if not trained.watch.put_value(values, values) or found is None:
             return
         limit = self._attempt("reading the limit of the validation", limit_in_force, trainer, otherwise=None)
         description = comparable(trained.description.with_objective(found.name, found.direction.value), limit, found)

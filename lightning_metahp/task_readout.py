@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp.objective import Objective
 from lightning_metahp.settings import datamodule_of, loaders_in, plain_hparams, unchanged_hparams
@@ -54,7 +54,7 @@ def describe_task(
     if isinstance(task, TaskDescription):
         return task if task.objective is not None or name is None else task.with_objective(name, direction)
     datamodule = datamodule_of(trainer)
-    module_hparams, data_hparams = plain_hparams(module), {} if datamodule is None else plain_hparams(datamodule)
+    module_hparams, data_hparams = _hparams(module), {} if datamodule is None else _hparams(datamodule)
     seen = _looks.pop(trainer, None) if is_second_look else None
     known = dict(seen or _describe_data(train_loaders, {**module_hparams, **data_hparams}, tunable))
     if not is_second_look:
@@ -67,13 +67,21 @@ def describe_task(
             "n_val": _size(trainer.val_dataloaders),
             "data_names": {**known.get("data_names", {}), **named["data_names"]},
             "schema": {**model_schema(module), **known.get("schema", {})},
-            "fold": named["fold"],
+            "fold": {**known.get("fold", {}), **named["fold"]},
         },
         comparability=objective_definition(name, module=module, hparams=module_hparams, unchanged=unchanged_hparams(type(module))),
         **describe_module(module),
         objective=name,
         direction=direction,
     )
+
+
+def _hparams(holder: LightningModule | LightningDataModule) -> dict[str, Any]:
+    try:
+        return plain_hparams(holder)
+    except Exception as error:  # a user's own mapping may fail in any way
+        _log.debug("the hyperparameters tell nothing of the data: %s", error, exc_info=True)
+        return {}
 
 
 def forget_look(trainer: Trainer) -> None:

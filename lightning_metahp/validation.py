@@ -69,19 +69,19 @@ def describe_limit(limit: int | float | None, loaders: Collection[Any] = ()) -> 
     """Return a limit of the validation in words, None where the whole is used.
 
     Args:
-        limit: A number of batches (a whole number), or their share.
+        limit: A number of batches (a whole number, which a command line may give as a float), or their share.
         loaders: The validation loaders, as far as they are known: a limit above their length is none.
     """
     if limit is None or limit == 0:
         return None
-    if isinstance(limit, float):
+    if isinstance(limit, float) and limit <= 1:
         return None if limit == 1.0 else f"{100 * limit:g} %"
     if loaders and all(_has_at_most(loader, limit) for loader in loaders):
         return None
-    return f"{limit} batch{'es' if limit > 1 else ''}"
+    return f"{limit:g} batch{'es' if limit > 1 else ''}"
 
 
-def _has_at_most(loader: Any, limit: int) -> bool:
+def _has_at_most(loader: Any, limit: float) -> bool:
     try:
         return len(loader) <= limit
     except Exception:  # a stream has no length, and a user's own __len__ may fail in any way

@@ -14,8 +14,9 @@ from typing import Any
 from torch.utils.data import IterableDataset, TensorDataset
 
 from metahp_tuning.data_names import GENERIC_BUILDERS, dataset_names, environment_names, fold_names, hyperparameter_names
-from metahp_tuning.data_parts import base_of, data_sets, sample_count, unwrap
+from metahp_tuning.data_parts import base_of, content_names, data_sets, sample_count, unwrap
 from metahp_tuning.data_schema import columns_schema, count_classes, label_schema, length_hparams, shape_and_dtype, split_sample
+from metahp_tuning.data_selection import selection_of
 from metahp_tuning.data_sketch import sketch_of
 from metahp_tuning.random_states import preserved_generators, preserved_rng
 
@@ -35,7 +36,7 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
 
     Returns:
         Those of ``dataset_class``, ``n_train``, ``input_shape``, ``input_dtype``, ``target_shape``, ``target_dtype``, ``n_classes``,
-        ``lengths``, ``data_names``, ``schema`` and ``sketch`` that could be found out, named as in ``TaskDescription``.
+        ``lengths``, ``data_names``, ``schema``, ``sketch`` and ``fold`` that could be found out, named as in ``TaskDescription``.
     """
     if dataset is None:
         return {}
@@ -44,14 +45,17 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     found: dict[str, Any] = {"dataset_class": _dataset_class(base), "schema": {"rows": "stream"}}
     with suppress(Exception):  # a user's attributes may be anything
         found["data_names"] = dataset_names(whole)
+        found["fold"] = fold_names(getattr(base_of(dataset), "__dict__", {}))
     if n_samples is not None:
         found["n_train"] = n_samples
     is_stream = isinstance(dataset, IterableDataset) or not hasattr(type(dataset), "__getitem__")
     if is_stream or n_samples == 0:
         with suppress(Exception):  # columns are known of some streams
             found["schema"] |= columns_schema(dataset, None) | label_schema(dataset)
-        return found
+        return _known(found)
     found["schema"] = {"rows": "indexed"}
+    with suppress(Exception):  # a user's indices may be anything
+        found["schema"] |= selection_of(dataset)
     found["sketch"] = sketch_of(whole)
     try:
         with preserved_rng(), preserved_generators(dataset):
@@ -59,7 +63,8 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     except Exception as error:
         _log.debug("no sample of %s could be read: %s", found["dataset_class"], error)
         return _known(found)
-    inputs, target, target_key = split_sample(sample, is_tensors=isinstance(base, TensorDataset))
+    rows = {name: sample[name] for name in content_names(sample)} if isinstance(sample, Mapping) else sample
+    inputs, target, target_key = split_sample(rows, is_tensors=isinstance(base, TensorDataset))
     lengths = length_hparams(hparams or {}, getattr(base_of(dataset), "__dict__", {}), getattr(base, "__dict__", {}))
     _add_shapes(found, inputs, target, is_padded=not isinstance(base, TensorDataset), lengths=lengths)
     tuned = length_hparams({name: value for name, value in (hparams or {}).items() if name in tunable})
@@ -70,6 +75,10 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     with suppress(Exception):  # a user's features may be anything
         found["schema"] |= columns_schema(dataset, sample) | label_schema(dataset, target_key)
     return _known(found)
+
+
+def _is_played(value: Any) -> bool:
+    return callable(getattr(type(value), "reset", None)) and callable(getattr(type(value), "step", None))
 
 
 def _known(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +117,7 @@ def named_by_hparams(
         "data_names": {
             **hyperparameter_names(module_hparams, tunable),
             **hyperparameter_names(data_hparams, tunable, are_of_data=True),
-            **environment_names(*owners),
+            **environment_names(*owners, *(value for value in (*module_hparams.values(), *data_hparams.values()) if _is_played(value))),
         },
         "fold": {**fold_names(module_hparams, tunable), **fold_names(data_hparams, tunable)},
     }

@@ -87,6 +87,8 @@ _NUMBERED = frozenset(str.split("level subject patient session scenario map task
 _FOLD_WORDS = frozenset({"fold", "folds"})
 _PART_WORDS = frozenset({"split", "splits", "shard", "part", "partition"})
 _POSITION_WORDS = frozenset({"idx", "index", "id", "no", "number", "i", "k", "nr"})
+_ENVIRONMENT_PLUMBING = frozenset({"render_mode", "vectorization_mode", "vector_kwargs", "wrappers"})
+_NO_CODE = (lambda: None).__code__
 _COUNT_WORDS = frozenset({"n", "num", "number", "total", "count", "size", "max", "min", "seed"})
 _SIZE_WORDS = ("size", "sizes", "len", "length", "buffer", "workers", "steps", "batch", "batches", "epoch", "epochs", "rank", "rng")
 
@@ -116,7 +118,7 @@ def dataset_names(dataset: object) -> dict[str, Any]:
     if isinstance(base, IterableDataset) or not hasattr(type(base), "__getitem__"):
         return found | _stream_names(public) | _example_source(base)
     texts = {name: value for name, value in public.items() if isinstance(value, str | PurePath | Enum | int)}
-    return found | hyperparameter_names(texts, are_of_data=True)
+    return hyperparameter_names(texts, are_of_data=True) | found
 
 
 def _example_source(stream: Any) -> dict[str, Any]:
@@ -125,7 +127,11 @@ def _example_source(stream: Any) -> dict[str, Any]:
         for name in ("generate_examples_fn", "generate_tables_fn"):
             function = getattr(part, "__dict__", {}).get(name)
             if callable(function):
-                return _function_names(function) | _enclosed(getattr(part, "kwargs", {}))
+                config = getattr(getattr(function, "__self__", None), "config", None)  # of the builder whose method it is
+                files = getattr(config, "data_files", None)
+                named = [item for names in files.values() for item in names] if isinstance(files, Mapping) else None
+                maker = getattr(config, "generator", None) or function
+                return _function_names(maker) | _enclosed({**getattr(part, "kwargs", {}), "files": named})
     return {}
 
 
@@ -155,12 +161,16 @@ def _function_names(function: Any) -> dict[str, Any]:
     return {"function": getattr(function, "__qualname__", type(function).__qualname__), **_enclosed(held)}
 
 
+def _is_size(name: str) -> bool:
+    return any(word.endswith(_SIZE_WORDS) or word in _COUNT_WORDS for word in words_of(name))
+
+
 def _enclosed(held: Mapping[str, Any]) -> dict[str, Any]:
     """Return texts, and the numbers that are no sizes."""
     found: dict[str, Any] = {}
     for name, value in held.items():
         if type(value) in (int, float):
-            if not any(word.endswith(_SIZE_WORDS) or word in _COUNT_WORDS for word in words_of(name)):
+            if not _is_size(name):
                 found[name] = value
         elif (text := _telling(value)) is not None:
             found[name] = text
@@ -325,13 +335,14 @@ def _environments(part: Any) -> set[str]:
     spec = getattr(environment, "spec", None)
     if isinstance(getattr(spec, "id", None), str):
         return {_environment(spec)}
-    makers = getattr(part, "env_fns", None) or ()
-    named = [value for maker in makers[:1] for value in _function_names(maker).values()]
+    makers = list(getattr(part, "env_fns", None) or ())[:1]
+    named = [value for maker in makers for value in (*_function_names(maker).values(), *getattr(maker, "__code__", _NO_CODE).co_consts)]
     ids = {value for value in named if isinstance(value, str) and _ENVIRONMENT_ID.match(value)}
     return ids or {type(getattr(environment, "unwrapped", environment)).__qualname__}
 
 
 def _environment(spec: Any) -> str:
     settings = getattr(spec, "kwargs", None) or {}
-    plain = {name: value for name, value in settings.items() if isinstance(value, str | bool | int | float) and name != "render_mode"}
+    named = {name: value for name, value in settings.items() if name not in _ENVIRONMENT_PLUMBING and not _is_size(name)}
+    plain = {name: value for name, value in named.items() if isinstance(value, str | bool | int | float)}
     return str(spec.id) + "".join(f" {name}={plain[name]}" for name in sorted(plain))

@@ -81,7 +81,13 @@ def _wrapped(dataset: Any) -> Any:
 
 def is_table(value: Any) -> bool:
     """Say whether a value is a map-style data set of Hugging Face ``datasets``."""
-    return type(value).__module__.startswith("datasets.") and hasattr(value, "column_names") and hasattr(type(value), "__getitem__")
+    is_hosted = type(value).__module__.startswith("datasets.") and hasattr(value, "column_names")
+    return is_hosted and hasattr(type(value), "__len__") and not isinstance(value, IterableDataset)
+
+
+def is_frame(value: Any) -> bool:
+    """Say whether a value is a frame or a series of pandas or polars; neither is imported for it."""
+    return type(value).__module__.partition(".")[0] in ("pandas", "polars")
 
 
 def columns_of(dataset: Any, n: int) -> list[Any]:
@@ -89,10 +95,10 @@ def columns_of(dataset: Any, n: int) -> list[Any]:
     if isinstance(dataset, TensorDataset):
         return list(dataset.tensors)
     if is_table(dataset):
-        return [dataset.data.column(name) for name in _content_names(dict(dataset.features))]
+        return [dataset.data.column(name) for name in content_names(dict(dataset.features))]
     if isinstance(dataset, list | tuple):
         return [_rows(dataset)]
-    if isinstance(dataset, np.ndarray | torch.Tensor) or type(dataset).__module__.startswith(("pandas.", "polars.")):
+    if isinstance(dataset, np.ndarray | torch.Tensor) or is_frame(dataset):
         return list(_parts_of_column(dataset))
     if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset):
         return []
@@ -110,15 +116,15 @@ def _parts_of_column(value: Any) -> Iterator[Any]:
     if is_table(value):
         yield from columns_of(value, len(value))
     elif isinstance(value, Mapping):
-        yield from (value[name] for name in _content_names(value) if not isinstance(value[name], str))
-    elif type(value).__module__.startswith(("pandas.", "polars.")) and hasattr(value, "columns"):
+        yield from (value[name] for name in content_names(value) if not isinstance(value[name], str))
+    elif is_frame(value) and hasattr(value, "columns"):
         yield from (value[name] for name in list(value.columns)[:MAX_COLUMNS])
     elif isinstance(value, np.ndarray) and value.dtype.names:
         yield from (value[name] for name in value.dtype.names)
     elif isinstance(value, list | tuple):
         if value:
             yield _rows(value)
-    elif (isinstance(value, np.ndarray | torch.Tensor) and value.ndim) or type(value).__module__.startswith(("pandas.", "polars.")):
+    elif (isinstance(value, np.ndarray | torch.Tensor) and value.ndim) or is_frame(value):
         yield value
 
 
@@ -126,7 +132,7 @@ def _rows(rows: Sequence[Any]) -> Sequence[Any]:
     """Return rows as they are, of mappings only what is content."""
     if not isinstance(rows[0], Mapping):
         return rows
-    names = _content_names(rows[0])
+    names = content_names(rows[0])
     return _Lazy(rows, names)
 
 
@@ -148,7 +154,7 @@ class _Lazy(Sequence[Any]):
         return {name: row[name] for name in self._names if name in row}
 
 
-def _content_names(columns: Mapping[str, Any]) -> list[str]:
+def content_names(columns: Mapping[str, Any]) -> list[str]:
     """Return the columns that are content: not what a tokenizer made, where its source is there, and no numbers of rows."""
     names = [name for name in columns if isinstance(name, str) and name not in _ROW_NUMBERS]
     sources = [name for name in names if name not in TOKENIZED and name not in ("labels", "label", "label_ids")]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from metahp_tuning.data_parts import TOKENIZED, base_of, is_table, words_of
+from metahp_tuning.data_parts import TOKENIZED, base_of, is_frame, words_of
 from metamodel.data.task import kind_of
 from store.hyperparameters import NAMES
 from store.names import canonical_name
@@ -41,15 +41,13 @@ def columns_schema(dataset: object, sample: Any) -> dict[str, Any]:
     """Return the columns of a data set or a sample with the kind of each, under ``columns``."""
     base = base_of(dataset)
     kinds: dict[str, str] = {}
-    if is_table(base):
+    if type(base).__module__.startswith("datasets.") and isinstance(getattr(base, "features", None), Mapping):
         kinds = {name: _feature_kind(feature) for name, feature in dict(base.features).items()}
     elif isinstance(sample, Mapping):
         kinds = {str(name): _value_kind(value) for name, value in sample.items()}
     else:
         frames = [base, *getattr(base, "__dict__", {}).values()]
-        frame = next(
-            (item for item in frames if type(item).__module__.startswith(("pandas.", "polars.")) and hasattr(item, "dtypes")), None
-        )
+        frame = next((item for item in frames if is_frame(item) and hasattr(item, "dtypes")), None)
         array = next((item for item in frames if getattr(getattr(item, "dtype", None), "names", None)), None)
         if frame is not None and hasattr(frame, "columns"):
             kinds = {str(name): _dtype_kind(dtype) for name, dtype in zip(frame.columns, frame.dtypes, strict=False)}
@@ -88,6 +86,8 @@ def _value_kind(value: Any) -> str:
 
 def _dtype_kind(dtype: Any) -> str:
     name = str(dtype).removeprefix("torch.").lower()
+    if name.startswith(("datetime", "timestamp", "date")):
+        return "date"
     return "str" if name in ("object", "utf8", "large_string") or name.startswith("<u") else kind_of(name) or name
 
 

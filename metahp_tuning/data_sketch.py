@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import ConcatDataset, IterableDataset, TensorDataset
 
-from metahp_tuning.data_parts import base_of, columns_of, data_sets, length_of
+from metahp_tuning.data_parts import base_of, columns_of, data_sets, is_frame, length_of
 from metahp_tuning.random_states import preserved_generators, preserved_rng
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,8 @@ def _sketch(dataset: Any, depth: int) -> tuple[str, ...] | None:
     n = length_of(dataset)
     if not n:
         return None
-    columns = [_Column(column, n) for column in columns_of(dataset, n)]
+    # A table knows its rows before a split chose some of them.
+    columns = [_Column(column, length_of(column) or n) for column in columns_of(dataset, n)]
     # Labels or row numbers by themselves are the same in many data sets.
     is_content = not all(column.is_whole_number for column in columns)
     hashes = _column_hashes(columns) if is_content or isinstance(dataset, TensorDataset | Sequence) else _sample_hashes(dataset, n)
@@ -174,7 +175,7 @@ def _as_array(column: Any) -> npt.NDArray[Any] | torch.Tensor | None:
             return None
         # Indexing is ten times faster in numpy, which has no bfloat16.
         return column.detach() if column.device.type != "cpu" or column.dtype is torch.bfloat16 else column.detach().numpy()
-    array = column.to_numpy() if type(column).__module__.startswith(("pandas", "polars")) else column
+    array = column.to_numpy() if is_frame(column) else column
     if isinstance(array, np.ndarray) and array.dtype.kind in "biuf":
         return array
     if isinstance(array, np.ndarray) and array.dtype.kind in "mM":
@@ -200,7 +201,7 @@ def _rounded(rows: Any, width: int) -> Words:
     if array.dtype.kind != "f":
         return array.astype(np.int64).view(np.uint64) if array.dtype != np.uint64 else array
     bits = np.nan_to_num(array.astype(np.float32), nan=0.5) + np.float32(0.0)  # so that -0.0 is 0.0
-    kept = max(3, min(10, 48 // max(1, width)))
+    kept = max(3, min(10, 32 // max(1, width)))
     shift = 23 - kept
     return ((bits.view(np.uint32).astype(np.uint64) + np.uint64(1 << (shift - 1))) >> np.uint64(shift)).astype(np.uint64)
 

@@ -7,6 +7,8 @@ import inspect
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ _SETTING_WORDS = frozenset(str.split("loss losses criterion smoothing margin kl 
 _SETTING_NAMES = frozenset(str.split("beta pos_weight class_weight class_weights temperature gamma_focal alpha_focal delta tau_loss"))
 _PLAIN_LOSSES = frozenset({"CrossEntropyLoss", "MSELoss", "NLLLoss", "BCEWithLogitsLoss", "BCELoss"})
 """Losses that are what a task's loss is taken to be; with arguments other than the default they are others."""
+_PLAIN_FUNCTIONS = frozenset({"cross_entropy", "mse_loss", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"})
 _PLUMBING = frozenset({"training", "reduction", "size_average", "reduce", "ignore_index", "full", "log_input"})
 _SHOWN_ITEMS = 4
 
@@ -66,7 +69,13 @@ def _loss_hparams(hparams: Mapping[str, Any], unchanged: Mapping[str, Any]) -> d
 def _loss_modules(module: nn.Module) -> list[str]:
     parts = [part for part in module.modules() if part is not module and _is_loss_module(part)]
     held = [value for value in vars(module).values() if isinstance(value, nn.Module) and _is_loss_module(value)]
-    return sorted({text for part in [*parts, *held] if (text := _described_loss(part)) is not None})
+    functions = [_argument(value) for name, value in vars(module).items() if _SETTING_WORDS & {*words_of(name)} and _is_function(value)]
+    texts = {text for part in [*parts, *held] if (text := _described_loss(part)) is not None}
+    return sorted(texts | {str(text) for text in functions if text is not None and text not in _PLAIN_FUNCTIONS})
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, FunctionType | BuiltinFunctionType | partial)
 
 
 def _is_loss_module(part: nn.Module) -> bool:
@@ -93,6 +102,8 @@ def _described_loss(loss: nn.Module) -> str | None:
 def _argument(value: Any) -> Any:
     """Return one argument as it is shown: a number or text as it is, many numbers by a digest, None for what says nothing."""
     if isinstance(value, torch.Tensor):
+        if value.is_meta:  # a copy of the model without weights
+            return None
         if value.numel() == 1:
             return round(float(value), 6)
         value = [float(item) for item in value.detach().float().cpu().reshape(-1)[:10_000]]

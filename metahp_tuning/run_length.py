@@ -21,11 +21,11 @@ def planned_passes(
         epochs: Epochs it trains for at most, None for any number.
         steps: Steps of the optimizer it trains for at most, None for any number.
         n_batches: Batches that each process loads in a full pass, None where unknown.
-        limit: Batches of each epoch (a whole number), or their share; None for all.
+        limit: Batches of each epoch (a whole number, also as a float), or their share; None for all.
         accumulation: Batches of one step.
     """
     used: float | None = n_batches
-    if isinstance(limit, float):
+    if isinstance(limit, float) and limit <= 1:
         share: float | None = limit
         if n_batches:
             used = int(n_batches * limit)

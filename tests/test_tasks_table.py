@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import gymnasium
 import lightning as L
 import numpy as np
@@ -15,10 +19,12 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 
 from lightning_metahp import MetaHPCallback
-from metamodel import TaskDescription
+from metahp_tuning.data_description import describe_dataset
+from metamodel import TaskDescription, recommend
 from metamodel.data.siblings import are_siblings, sibling_signs
 from store import History
 
@@ -38,10 +44,10 @@ class Net(L.LightningModule):
         self, lr: float = 1e-2, width: int = 4, layers: int = 1, dropout: float = 0.0, on_epoch: bool | None = None, **more: Any
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["made_loss"])
         hidden = [part for _ in range(layers) for part in (nn.LazyLinear(width), nn.ReLU(), nn.Dropout(dropout))]
         self.net = nn.Sequential(nn.Flatten(), *hidden, nn.LazyLinear(3))
-        self.loss = more.get("loss_module") or nn.CrossEntropyLoss()
+        self.loss = more.get("made_loss") or nn.CrossEntropyLoss()
 
     def step(self, batch: Any) -> torch.Tensor:
         inputs = batch[0] if isinstance(batch, tuple | list) else batch
@@ -383,14 +389,13 @@ def test_two_projects_that_write_to_results_are_two_tasks(history: History, tmp_
         (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.2), {"loss": "CrossEntropyLoss(label_smoothing=0.2)"}),
         (nn.CrossEntropyLoss(), nn.MultiMarginLoss(margin=0.5), {"loss": "MultiMarginLoss(margin=0.5)"}),
         (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0])), {"loss": "CrossEntropyLoss(weight=[1, 2, 3])"}),
+        (cross_entropy, partial(cross_entropy, label_smoothing=0.2), {"loss": "cross_entropy(label_smoothing=0.2)"}),
     ],
-    ids=["smoothing", "type", "class weights"],
+    ids=["smoothing", "type", "class weights", "function"],
 )
-def test_losses_of_another_make_are_comparable_only_in_order(
-    fit: Fit, history: History, first: nn.Module, second: nn.Module, group: Any
-) -> None:
-    assert fit(module=Net(loss_module=first)).comparability == {}
-    assert fit(module=Net(loss_module=second)).comparability == group
+def test_losses_of_another_make_are_comparable_only_in_order(fit: Fit, history: History, first: Any, second: Any, group: Any) -> None:
+    assert fit(module=Net(made_loss=first)).comparability == {}
+    assert fit(module=Net(made_loss=second)).comparability == group
     assert is_one_task(history)
 
 
@@ -398,3 +403,112 @@ def test_a_setting_of_the_loss_by_name_makes_runs_comparable_only_in_order(fit: 
     assert [fit(module=Net(label_smoothing=value)).comparability for value in (0.0, 0.2)] == [{}, {"label_smoothing": 0.2}]
     assert fit(module=Net(beta=4.0)).comparability == {"beta": 4.0}
     assert is_one_task(history)
+
+
+def test_two_limits_of_the_validation_are_comparable_only_in_order(fit: Fit, history: History) -> None:
+    data = DataLoader(rows(640), 64)
+    limited = [fit(validation=[data], limit_val_batches=limit).comparability for limit in (2, 4, 1.0)]
+    assert limited == [{"validation": limited[0]["validation"]}, {"validation": limited[1]["validation"]}, {}]
+    assert limited[0] != limited[1]
+    assert is_one_task(history)
+
+
+# -- from an earlier version, and as Hugging Face keeps data
+
+
+def _written_by_an_earlier_version(dump: Path, path: Path) -> None:
+    """Turn the recorded runs of a released schema into trainings of ``Net`` on ``rows(200)``, described as they were then."""
+    known = {"dataset_class": "TensorDataset", "n_train": 200, "input_shape": [6], "input_dtype": "float32", "target_shape": []}
+    known |= {"target_dtype": "int64", "n_classes": 3, "model_class": "Net", "objective": "val_loss", "direction": "min"}
+    identity = json.dumps({**known, "data_hparams": {}})
+    raw = sqlite3.connect(path)
+    raw.executescript(dump.read_text(encoding="utf-8"))
+    with raw:
+        raw.execute("UPDATE tasks SET is_named = 0, name = 'TensorDataset-Net-val_loss', objective = 'val_loss', direction = 'min'")
+        raw.execute("UPDATE tasks SET identity_json = ?, description_json = ?", (identity, json.dumps(known)))
+        raw.execute("UPDATE runs SET objective = 'val_loss', direction = 'min', description_json = ?", (json.dumps(known),))
+    raw.close()
+
+
+@pytest.mark.parametrize("dump", sorted((ROOT / "tests" / "store" / "released").glob("schema_*.sql")), ids=lambda dump: dump.stem)
+def test_runs_of_an_earlier_version_are_siblings_and_stay_as_they_are(dump: Path, tmp_path: Path) -> None:
+    path = tmp_path / "earlier.db"
+    _written_by_an_earlier_version(dump, path)
+    with History(path) as history:
+        (old,), before = history.tasks(), repr(history.runs())
+        options: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = L.Trainer(max_epochs=1, callbacks=[MetaHPCallback("val_loss", history=history)], default_root_dir=tmp_path, **options)
+        trainer.fit(Net(), DataLoader(rows(200), 64), DataLoader(rows(64), 64))
+        new = history.runs()[-1]
+        assert new.task_id != old.id
+        ours, theirs = TaskDescription.from_dict(new.description), TaskDescription.from_dict(old.description)
+        assert are_siblings(ours, theirs)
+        assert "earlier version" in sibling_signs(ours, theirs)[-1]
+        assert repr(history.runs()[:2]) == before
+        assert history.task(old.id) == old
+        found = recommend(history, task=ours, space={"learning_rate": [1e-2, 1e-1]}, current={"learning_rate": 1e-2})[0]
+        assert (found.evidence.n_siblings, found.evidence.n_sibling_runs) == (1, 2)
+
+
+def test_a_script_that_an_earlier_version_recorded_goes_on_in_its_task(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/home/me/train.py"])  # whose folder says nothing, as earlier versions knew none
+    with history.start_run(objective="val_loss") as run:
+        run.log(val_loss=0.5)
+    monkeypatch.setattr(sys, "argv", ["/work/flowers/train.py"])
+    with history.start_run(objective="val_loss") as again:
+        again.log(val_loss=0.4)
+    assert again.task_id == run.task_id
+
+
+def table(columns: dict[str, Any], **classes: list[str]) -> Any:
+    features = {name: datasets.ClassLabel(names=classes[name]) if name in classes else datasets.Value("string") for name in columns}
+    return datasets.Dataset.from_dict(columns, features=datasets.Features(features))
+
+
+def described(data: Any) -> TaskDescription:
+    return TaskDescription(**describe_dataset(data), model_class="Bert", objective="eval_loss", direction="min")
+
+
+TEXTS = [f"{word} {number}" for number in range(40) for word in ("warm", "cold", "green")]
+
+
+def test_single_sentences_and_pairs_with_other_label_names_are_two_tasks() -> None:
+    labels = [i % 2 for i in range(len(TEXTS))]
+    mood = table({"sentence": TEXTS, "label": labels}, label=["sad", "glad"])
+    follows = table({"first": TEXTS, "second": TEXTS[::-1], "label": labels}, label=["follows", "does_not"])
+    assert are_apart(described(mood), described(follows))
+    renamed = table({"sentence": TEXTS, "label": labels}, label=["cold", "warm"])
+    assert are_apart(described(mood), described(renamed))
+
+
+def test_what_a_tokenizer_adds_and_how_rows_are_shuffled_keep_the_task() -> None:
+    data = table({"sentence": TEXTS, "label": [i % 2 for i in range(len(TEXTS))]}, label=["sad", "glad"])
+    tokenized = data.map(lambda row: {"input_ids": [len(row["sentence"])] * 3, "attention_mask": [1, 1, 1]})
+    alike = [data, tokenized, data.shuffle(seed=1), data.train_test_split(0.2, seed=2)["train"], tokenized.shuffle(seed=3)]
+    assert len({json.dumps(described(item).identity(), sort_keys=True) for item in alike}) == 1
+
+
+def test_one_language_or_class_of_the_data_is_another_task_than_another() -> None:
+    languages = [("de", "fr", "it")[i % 3] for i in range(600)]
+    data = table({"sentence": [f"{i} {i * i}" for i in range(600)], "language": languages})
+    german, french = (data.filter(lambda row, wanted=wanted: row["language"] == wanted) for wanted in ("de", "fr"))
+    assert are_apart(described(german), described(french))
+    assert are_apart(described(german), described(data))
+    low, high = (Subset(rows(600), [i for i in range(600) if Y[i] in labels]) for labels in ((0, 1), (1, 2)))
+    assert are_apart(described(low), described(high))
+    halves = random_split(rows(600), [300, 300], generator=torch.Generator().manual_seed(1))
+    assert described(halves[0]).identity() == described(halves[1]).identity() == described(rows(600)).identity()
+
+
+# -- the page
+
+
+def test_every_row_of_the_page_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if line.startswith("| ") and "`test_" in line]
+    assert len(table) >= 20
+    known = {name for path in ROOT.glob("tests/**/test_*.py") for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))}
+    assert {name for line in table for name in re.findall(r"`(test_\w+)`", line)} <= known
+    here = set(re.findall(r"^def (test_\w+)", Path(__file__).read_text(encoding="utf-8"), flags=re.MULTILINE))
+    unnamed = {name for name in here if f"`{name}`" not in page} - {"test_every_row_of_the_page_names_tests_that_exist"}
+    assert not unnamed

@@ -36,6 +36,7 @@ LENGTH = "num_epochs"
 """Name of the length of a run, in passes over the training data, among its hyperparameters."""
 NO_OUTCOME = "without an outcome"
 """Why a run is not used whose objective was not logged, or only where it is no outcome: for single batches, or before training."""
+DEFINITION_SEPARATOR = "; "
 MAX_UNLOGGED = 5
 WIDE_RATIO = 1e3
 """Losses that are positive and differ by more than this factor are read on a logarithmic scale."""
@@ -101,7 +102,7 @@ class TaskRuns:
     @property
     def defining_names(self) -> frozenset[str]:
         """Hyperparameters that changed the meaning of the objective, so that runs are not compared across their values."""
-        return frozenset(part.split("=", 1)[0] for text in set(self.definitions) for part in text.split(", "))
+        return frozenset(part.split("=", 1)[0] for text in set(self.definitions) for part in text.split(DEFINITION_SEPARATOR))
 
     @property
     def has_outcome(self) -> npt.NDArray[np.bool_]:
@@ -336,7 +337,7 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
 
 def definition_of(comparability: Mapping[str, Any]) -> str:
     """Return one text for what changes the meaning of an objective; empty where nothing does."""
-    return ", ".join(f"{name}={comparability[name]}" for name in sorted(comparability))
+    return DEFINITION_SEPARATOR.join(f"{name}={comparability[name]}" for name in sorted(comparability))
 
 
 def _length(run: AnyRun) -> float:

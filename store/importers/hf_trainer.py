@@ -241,8 +241,8 @@ def _add_trial(run: ForeignRun, state: Mapping[str, Any]) -> None:
 
 def _add_objective(run: ForeignRun, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Take the metric that the run itself chose its best model by; else the loss on the evaluation data, which every evaluation has."""
-    name = arguments.get("metric_for_best_model")
     best = number_of(state.get("best_metric"))
+    name = arguments.get("metric_for_best_model") or _metric_of(run, state, best)
     if isinstance(name, str) and name:
         run.objective = name if name.startswith("eval_") else f"eval_{name}"  # "loss" is that of the evaluation, too
         greater = arguments.get("greater_is_better")
@@ -251,6 +251,14 @@ def _add_objective(run: ForeignRun, arguments: Mapping[str, Any], state: Mapping
             run.outcomes[run.objective] = Curve([_best_step(state, run.curves.get(run.objective), best)], [best])
     elif "eval_loss" in run.curves:
         run.objective, run.direction = "eval_loss", "min"
+
+
+def _metric_of(run: ForeignRun, state: Mapping[str, Any], best: float | None) -> str | None:
+    """Return the metric that the best one is a value of, where no arguments name it and only one can be meant."""
+    step = number_of(state.get("best_global_step"))
+    points = {name: zip(curve.steps, curve.values, strict=True) for name, curve in run.curves.items() if name.startswith("eval_")}
+    names = [name for name, values in points.items() if (step, best) in list(values)]
+    return names[0] if len(names) == 1 else None
 
 
 def _best_step(state: Mapping[str, Any], curve: Curve | None, best: float) -> int:

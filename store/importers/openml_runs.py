@@ -163,7 +163,7 @@ def _runs_of(rows: Sequence[Mapping[str, Any]], measure: str | None) -> dict[tup
 def _measures(names: Sequence[str], measure: str | None) -> list[str]:
     if measure is not None:
         if measure not in names:
-            raise InvalidArgumentError(f"A measure must be a column of the dump, but there is no {measure!r}; it has: {shortened(names)}.")
+            raise InvalidArgumentError(f"A measure must be a column of the dump, but there is no {measure!r}; it has: {', '.join(names)}.")
         return [measure, *[name for name in MEASURES if name in names and name != measure]]
     found = [name for name in names if name in MEASURES]
     return found or [name for name in names if name not in _ABOUT and infer_direction(name) is not None]

@@ -125,8 +125,10 @@ def _is_learning_curve(trials: Sequence[FrozenTrial]) -> bool:
     """Say whether the intermediate values lead to what a trial returns, its last or its best; the scores of folds do not."""
     pairs = [
         (trial.values[0], values)
-        for trial in trials
-        if trial.values and (values := [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)])
+        for trial in trials  # to a pruned one Optuna gives its last intermediate value
+        if trial.values
+        and trial.state.name == "COMPLETE"
+        and (values := [value for _, value in sorted(trial.intermediate_values.items()) if math.isfinite(value)])
     ]
     if not pairs:
         return True

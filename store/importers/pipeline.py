@@ -255,6 +255,7 @@ def _finished_runs(
         by_task.setdefault(run.task, []).append(run)
     finished: list[FinishedRun] = []
     for task, group in by_task.items():
+        n_before = len(finished)
         objective = map_objective(task, group, mapping)
         if objective is None or isinstance(objective, str):
             has_none = objective is None and not any(run.curves for run in group)
@@ -273,7 +274,7 @@ def _finished_runs(
                 skipped.add(done)
             else:
                 finished.append(done)
-        _note_better_values(task, objective, [run for run in finished if run.task == task], mapping)
+        _note_better_values(task, objective, finished[n_before:], mapping)
     return finished
 
 

@@ -113,13 +113,14 @@ def import_table(
     dialect = dialect or TableDialect()
     labels = (columns.run,) if task is not None else (columns.task, columns.run)
     table = _read_labels_exactly(read_table(path, dialect, notes), path, labels, dialect)
+    present = table.column_names
     if task is not None:
         columns, table = _with_task(table, columns, task)
     joined = None if join is None else _keyed_rows(join[0], join[1], columns.hparams, notes, dialect.decimals)
     features = {} if task_features is None else _task_features(*task_features)
     keys = [] if join is None else [join[1]]
     own = [name for name in columns.hparams if joined is None or name not in joined.names]
-    _check_columns(table.column_names, [*columns.read, *keys, *own], path)
+    _check_columns(present, [name for name in [*columns.read, *keys, *own] if task is None or name != columns.task], path)
     if columns.status is None and options is not None:
         columns = replace(columns, status=_status_column(table, [*columns.read, *keys, *own], notes))
     table = _with_decimals(table, [*columns.numbers, *own], path, dialect, notes)
@@ -146,11 +147,16 @@ def import_table(
         counts = history.add_finished_runs(_watched(rows, report, progress, ids_by_task), features)
         report.n_new, report.n_updated = counts["runs"], counts["runs_updated"]
         report.n_values, report.is_written = counts["metrics"], True
+    _note_rest(report, rows, None if options is None else history, ids_by_task)  # recorded tables for a replay have a history of their own
+    return report
+
+
+def _note_rest(report: TableReport, rows: TableRows, history: History | None, ids_by_task: dict[str, set[str]]) -> None:
+    """Note which runs are left out, and which tasks of the history runs join."""
     report.n_empty, report.n_unfinished = rows.n_empty, rows.n_unfinished
     report.notes += tuple(filter(None, [rows.unfinished.note(), rows.note()]))
-    if history is not None and options is not None:  # recorded tables for a replay have a history of their own
+    if history is not None:
         report.notes += tuple(joining_notes(history, ids_by_task, "table", rows.place))
-    return report
 
 
 def _keyed_rows(

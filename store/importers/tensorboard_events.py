@@ -136,6 +136,7 @@ class _EventFile:
     name: str
     plugin: Any
     sessions: list[EventSession] = field(default_factory=list)
+    _noted: dict[str, Any] = field(default_factory=dict)
     _splitter: SessionSplitter[tuple[str, Point]] = field(default_factory=SessionSplitter)
 
     def read(self, path: Path, make_event: Any) -> list[EventSession]:
@@ -175,6 +176,7 @@ class _EventFile:
                 self._keep(self._splitter.begin())
                 self._begin()
             self.sessions[-1].hparams |= hparams
+            self._noted = hparams  # noted again, they may be those of a run that begins
         elif kind == "session_end_info":
             outcomes = {2: RunStatus.FAILED, 3: RunStatus.RUNNING}
             self.sessions[-1].status = outcomes.get(plugin.session_end_info.status)
@@ -184,6 +186,8 @@ class _EventFile:
         for number, (tag, point) in taken:
             while len(self.sessions) <= number:
                 self._begin()
+                self.sessions[-1].hparams |= self._noted
+            self._noted = {}
             session = self.sessions[number]
             session.saw(point[3] or 0.0)
             if tag in session.points or len(session.points) < _MAX_TAGS:

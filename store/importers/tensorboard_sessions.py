@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,19 +82,33 @@ def _is_curve(points: list[Point]) -> bool:
     return any(step != points[0][0] for step, *_ in points)
 
 
-def _joined(sessions: list[EventSession]) -> tuple[list[EventSession], list[EventSession]]:
-    """Return the runs of one folder: files that go on are joined; and what was written beside them by ``add_hparams``."""
+def _joined(sessions: list[EventSession], n_below: int) -> tuple[list[EventSession], list[EventSession]]:
+    """Return the runs of one folder: files that go on are joined; and what was written beside them by ``add_hparams``.
+
+    Args:
+        sessions: What its files hold.
+        n_below: Folders below it that ``add_hparams`` wrote: as many as there are parts of a file, and each part is a run.
+    """
     runs: list[EventSession] = []
     has_runs = any(not session.is_note for session in sessions)
     notes = [session for session in sessions if has_runs and session.is_note]
     for session in sessions:
         if session in notes:
             continue
-        if runs and not session.number and not _begins_anew(runs[-1], session):
+        is_part = session.number > 0
+        if runs and (_goes_on(runs[-1], session) and n_below != len(sessions) if is_part else not _begins_anew(runs[-1], session)):
             runs[-1].absorb(session)
         else:
             runs.append(session)
     return runs, notes
+
+
+def _goes_on(earlier: EventSession, session: EventSession) -> bool:
+    """Say whether a part of a file is of the run before it: another metric goes on, so the steps that began anew count within an epoch."""
+    if session.hparams and earlier.hparams and session.hparams != earlier.hparams:
+        return False
+    shared = [tag for tag in session.points if tag in earlier.points]
+    return any(min(step for step, *_ in session.points[tag]) > max(step for step, *_ in earlier.points[tag]) for tag in shared)
 
 
 def _begins_anew(earlier: EventSession, session: EventSession) -> bool:
@@ -149,8 +164,9 @@ def merged_sessions(read: Mapping[Path, list[EventSession]], root: Path) -> Iter
     """
     merged: dict[Path, list[EventSession]] = {}
     notes: dict[Path, list[tuple[Path, EventSession]]] = {}
+    n_below = Counter(place.parent for place, sessions in read.items() if all(session.is_note for session in sessions))
     for place, sessions in read.items():
-        runs, beside = _joined(sessions)
+        runs, beside = _joined(sessions, n_below[place])
         notes.setdefault(place, []).extend((place, note) for note in beside)
         above = merged.get(place.parent, [])
         if any(run.hparams for run in [*runs, *beside]):

@@ -14,6 +14,8 @@ from torch import nn
 
 from lightning_metahp import MetaHPCallback, MetaHPCLI
 from lightning_metahp.cli_config import tunable_arguments
+from lightning_metahp.configuration_host import ConfigurationHost
+from metahp_tuning.host import check_request
 from store import History, Source, UnknownHyperparameterError
 from store.errors import MetaHPWarning
 from tests.lightning_metahp.pinning import newest, pin
@@ -168,3 +170,21 @@ def test_a_process_that_lightning_started_follows_the_first_one(history: History
     monkeypatch.setenv("LOCAL_RANK", "1")
     cli = MetaHPCLI(Deep, TinyData, args=arguments, run=False, save_config_callback=None, **options)
     assert cli.model.hparams.num_layers == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--trainer.limit_train_batches=3"], 0.5),
+        (["--trainer.limit_train_batches=0.5"], 0.5),
+        (["--trainer.max_steps=2"], 1 / 3),
+        ([], 1.0),
+    ],
+)
+def test_the_length_and_the_limit_of_validation_are_known_before_anything_is_built(arguments: list[str], expected: float) -> None:
+    given = [*ARGUMENTS, "--trainer.limit_val_batches=2", *arguments]
+    cli = MetaHPCLI(TinyModel, TinyData, args=given, save_config_callback=None, run=False)
+    host = ConfigurationHost(cli, check_request(objective="val_loss_epoch"), frozenset())
+    description = host.describe()
+    assert (description.objective, description.comparability) == ("val_loss", {"validation": "2 batches"})
+    assert host.planned_epochs(description) == pytest.approx(expected)

@@ -402,3 +402,42 @@ def test_a_validation_after_a_validated_fit_changes_nothing(history: History) ->
     trainer.validate(model, datamodule=data, verbose=False)
     assert only_run(history).objective_last == before.objective_last
     assert len(values_of(history, "val_loss")) == 2
+
+
+def test_a_run_that_ends_before_its_first_validation_is_judged_by_its_training(history: History) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ObjectiveWarning)
+        fit(MetaHPCallback(history=history), model=Forked(), max_epochs=-1, max_steps=4)
+    run = only_run(history)
+    assert (run.objective, run.epochs_reached) == ("train_loss", pytest.approx(4 / SIX))
+    assert run.objective_last == history.metrics(run.id, "train_loss_epoch")[-1].value
+
+
+def test_one_name_for_training_and_validation_is_judged_by_validation(history: History) -> None:
+    class Same(TinyModel):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            self.log("loss", loss, on_step=False, on_epoch=True)
+            return loss
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("loss", 5.0 + self.current_epoch)
+
+    fit(MetaHPCallback(history=history), model=Same())
+    assert (only_run(history).objective, only_run(history).objective_last, only_run(history).objective_best) == ("loss", 6.0, 5.0)
+
+
+def test_a_validation_loader_that_there_is_not_is_missed(history: History) -> None:
+    with pytest.warns(ObjectiveWarning, match=r"'val_acc/dataloader_idx_3' was not logged .* objective='val_acc'"):
+        fit(MetaHPCallback("val_acc/dataloader_idx_3", history=history))
+
+
+def test_time_that_runs_out_leaves_the_passes_that_were_made(history: History) -> None:
+    class Slow(TinyModel):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            if batch_idx == 3:
+                self.trainer.should_stop = True  # what a Timer does between two batches
+            return super().training_step(batch, batch_idx)
+
+    fit(MetaHPCallback("train_loss", history=history), model=Slow(), max_epochs=5, limit_val_batches=0)
+    assert only_run(history).epochs_reached == pytest.approx(4 / SIX)

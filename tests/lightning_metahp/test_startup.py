@@ -19,9 +19,9 @@ def test_the_data_is_looked_at_once_before_the_start_and_not_again(history: Hist
     looked: list[object] = []
     look = task_readout.describe_dataset
 
-    def counted(dataset: object) -> dict[str, Any]:
+    def counted(dataset: object, *rest: Any) -> dict[str, Any]:
         looked.append(dataset)
-        return look(dataset)
+        return look(dataset, *rest)
 
     monkeypatch.setattr(task_readout, "describe_dataset", counted)
     params = MetaHParams({"lr": [1e-3, 1e-2]}, objective="val_acc", history=history)

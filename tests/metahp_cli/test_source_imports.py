@@ -77,6 +77,8 @@ def test_names_units_and_tasks_can_be_set(call, tmp_path: Path) -> None:
         (("--unit", "val_acc=promille"), "percent, fraction or keep"),
         (("--batch", "each"), "per-device or global"),
         (("--direction", "up"), "'min' or 'max'"),
+        (("--unfinished", "kill"), "skip, interrupted, failed, but got 'kill'"),
+        (("--outcome", "mean"), "best or last, but got 'mean'"),
         (("--name", "rate=learning_rate"), "it has no 'rate'"),
     ],
 )
@@ -85,6 +87,30 @@ def test_bad_options_are_one_line(call, tmp_path: Path, extra: tuple[str, ...], 
     assert answer.code == 1
     assert message in answer.err
     assert len(answer.err.strip().splitlines()) == 1
+
+
+def test_experiments_are_named_one_by_one_and_unfinished_runs_are_what_the_user_makes_of_them(call, tmp_path: Path) -> None:
+    source = tmp_path / "mlflow.db"
+    source.write_bytes(gzip.decompress((FIXTURES / "mlflow.db.gz").read_bytes()))
+    words = ("import", "mlflow", source, "--objective", "digits=val/acc", "--history", tmp_path / "h.db")
+    answer = call(*words, "--experiment", "digits", "--experiment", "a, b")
+    assert "'a, b' has none in the store; others with runs: 'digits'" in answer.err
+    answer = call(*words, "--experiment", "digits")
+    assert "--unfinished interrupted (or failed) imports what was recorded" in answer.err
+    answer = call(*words, "--experiment", "digits", "--unfinished", "failed", "--outcome", "last")
+    assert "5: 1 new" in answer.out
+    assert "2 failed" in answer.out
+
+
+def test_a_missing_objective_is_answered_by_all_metrics_of_the_source(call, tmp_path: Path) -> None:
+    for version in range(30):
+        folder = tmp_path / "shop" / "logs" / f"version_{version}"
+        folder.mkdir(parents=True)
+        (folder / "metrics.csv").write_text(f"epoch,step,metric_{version}\n0,0,0.{version + 1}\n")
+    answer = call("import", "lightning", tmp_path / "shop" / "logs", "--history", tmp_path / "h.db")
+    assert all(f"'metric_{version}' (1 runs)" in answer.err for version in range(30))
+    answer = call("import", "lightning", tmp_path / "shop" / "logs", "--objective", "val_acc", "--history", tmp_path / "h.db")
+    assert all(f"metric_{version}" in answer.err for version in range(30))
 
 
 def test_showing_an_imported_run_shows_where_it_comes_from(call, tmp_path: Path) -> None:

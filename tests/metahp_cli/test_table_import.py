@@ -103,7 +103,33 @@ def test_a_mapping_that_is_none_is_one_line(call, table: Path, tmp_path: Path, c
 
 def test_columns_that_every_table_needs_are_asked_for(call, table: Path, tmp_path: Path) -> None:
     answer = call("import", "table", table, "--task-col", "dataset", "--history", tmp_path / "h.db")
-    assert "--run-col, --hparams, --objective is missing" in answer.err
+    assert "--run-col, --hparams, --objective is missing; the table has: dataset, run, lr, val_acc." in answer.err
+
+
+def test_an_objective_that_is_no_column_is_refused_with_all_columns(call, table: Path, tmp_path: Path) -> None:
+    answer = call("import", "table", table, *OPTIONS[:-1], "accuracy", "--direction", "max", "--history", tmp_path / "h.db")
+    assert "has no 'accuracy'; it has: dataset, run, lr, val_acc." in answer.err
+
+
+def test_how_a_table_is_written_can_be_set_and_saved(call, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "dataset~run~lr~steps~val_acc~how\na~1~0,1~1.234~0,5~ok\na~2~0,2~2.500~0,6~error\na~3~0,2~9~0,7~running\n"
+    )
+    words = ("import", "table", tmp_path / "t.csv", *OPTIONS, "--hparams", "lr,steps", "--status-col", "how", "--delimiter", "~")
+    answer = call(*words, "--history", tmp_path / "h.db")
+    assert "Pass --decimal steps=point if that is 1.234, or --decimal steps=comma if it is 1234." in answer.err
+    saved = tmp_path / "t.json"
+    extra = ("--decimal", "steps=comma", "--encoding", "latin-1", "--unfinished", "failed", "--save-mapping", saved)
+    answer = call(*words, *extra, "--history", tmp_path / "h.db")
+    assert "1 completed, 2 failed" in answer.out
+    with History(tmp_path / "h.db") as history:
+        assert sorted(run.hparams["steps"] for run in history.runs()) == [9, 1234, 2500]
+    assert {"decimal": "steps=comma", "delimiter": "~", "encoding": "latin-1", "status_col": "how"}.items() <= json.loads(
+        saved.read_text()
+    ).items()
+    answer = call("import", "table", tmp_path / "t.csv", "--mapping", saved, "--history", tmp_path / "h.db")
+    assert "2, 0 of them new" in answer.out
+    assert "1 that did not end" in answer.out
 
 
 def test_explaining_a_table_shows_the_mapping_and_writes_nothing(call, table: Path, tmp_path: Path) -> None:

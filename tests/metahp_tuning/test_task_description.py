@@ -149,7 +149,7 @@ def test_a_stream_is_never_iterated() -> None:
         def __iter__(self) -> Any:
             raise AssertionError("iterated")
 
-    assert describe_dataset(Stream()) == {"dataset_class": Stream.__qualname__, "data_names": {}, "schema": {"rows": "stream"}}
+    assert describe_dataset(Stream()) == {"dataset_class": Stream.__qualname__, "schema": {"rows": "stream"}}
 
 
 class Endless(IterableDataset):

@@ -65,6 +65,24 @@ def test_folds_are_no_learning_curve_of_their_mean_and_stay_beside_it(history: H
     assert [point.value for point in history.metrics(run.id, "objective")] == [study.trials[1].value]
 
 
+def test_folds_are_known_as_such_where_most_trials_were_pruned(history: History, tmp_path: Path) -> None:
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 's.db'}", study_name="s", direction="maximize")
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("lr", 0.1, 1.0)
+        trial.report(0.5, 0)
+        if trial.number < 9:
+            raise optuna.TrialPruned
+        trial.report(0.9, 1)
+        trial.report(0.6, 2)
+        return 2.0 / 3
+
+    study.optimize(objective, n_trials=10)
+    import_source(history, OptunaSource(str(tmp_path / "s.db")))
+    assert history.metric_names() == ["intermediate", "objective"]
+    assert outcomes(history) == {trial.number: (trial.value, trial.value) for trial in study.trials}
+
+
 def test_a_pruned_trial_has_the_value_that_optuna_gave_it_and_a_failed_one_has_none(history: History, tmp_path: Path) -> None:
     study = optuna.create_study(storage=f"sqlite:///{tmp_path / 's.db'}", study_name="s", direction="maximize")
 
@@ -138,6 +156,51 @@ def test_the_outcome_of_a_trainer_is_the_metric_it_chose_its_best_model_by(histo
     assert run.objective_best_step == state["best_global_step"]
     import_source(history, HuggingFaceSource(str(place)), ImportOptions(objective="eval_loss"))
     assert next(run for run in history.runs() if run.description["origin"]["folder"] == "run-0").objective_best not in {best, None}
+
+
+def test_without_its_arguments_a_state_still_tells_which_metric_its_best_one_is(history: History, fixture: Callable[[str], Path]) -> None:
+    place = fixture("hf_out")
+    for path in place.rglob("training_args.bin"):
+        path.unlink()
+    import_source(history, HuggingFaceSource(str(place)))
+    states = [json.loads(path.read_text()) for path in place.rglob("checkpoint-8/trainer_state.json")]
+    assert {run.objective for run in history.runs()} == {"eval_accuracy"}
+    assert {run.objective_best for run in history.runs()} == {state["best_metric"] for state in states}
+
+
+def test_the_metric_of_the_best_model_is_that_of_the_evaluation_also_where_training_logs_one_of_that_name(
+    history: History, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    class Tiny(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+            logits = self.layer(x)
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+    rows = [{"x": torch.ones(4), "labels": index % 2} for index in range(8)]
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path / "out"),
+        num_train_epochs=2,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_steps=1,
+        load_best_model_at_end=True,  # by the loss of the evaluation
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+    )
+    trainer = transformers.Trainer(Tiny(), arguments, train_dataset=rows, eval_dataset=rows[:3])
+    trainer.train()
+    import_source(history, HuggingFaceSource(str(tmp_path / "out")))
+    assert [(run.objective, run.direction, run.objective_best) for run in history.runs()] == [
+        ("eval_loss", "min", trainer.state.best_metric)
+    ]
 
 
 def test_the_last_value_of_a_curve_is_the_outcome_where_that_is_asked_for(history: History) -> None:

@@ -12,14 +12,20 @@ from typing import Any
 import pytest
 
 from store import History
+from store.importers.foreign import ForeignRun
 from store.importers.lightning_csv import LightningSource
 from store.importers.mapping import ImportOptions
-from store.importers.pipeline import import_source
+from store.importers.pipeline import import_source, run_id
 from store.importers.sessions import SessionSplitter
 from store.importers.tensorboard_events import TensorBoardSource
 
 pytest.importorskip("tensorboard")
-from torch.utils.tensorboard import SummaryWriter  # after the skip
+pytest.importorskip("lightning")
+import lightning
+import torch
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch.utils.tensorboard import SummaryWriter
 
 RUNS = ((0.1, 0.9), (0.01, 0.8), (0.001, 0.7))
 """Learning rates and the accuracies reached."""
@@ -71,6 +77,9 @@ def test_writers_of_one_folder_are_runs_with_their_own_hyperparameters(history: 
         write(tmp_path / "logs", rate, accuracy, **where)
         time.sleep(1.01)  # names of event files count in seconds
     assert imported(history, tmp_path / "logs") == list(RUNS)
+    # the run that earlier versions made of all of them is the first one now
+    known = run_id("tensorboard", ForeignRun(("logs", min(path.name for path in (tmp_path / "logs").glob("*tfevents*"))), "logs"))
+    assert [run.hparams["learning_rate"] for run in history.runs() if run.id[-12:] == known[-12:]] == [0.1]
 
 
 def test_one_writer_that_is_used_again_gives_a_run_for_each_use(history: History, tmp_path: Path) -> None:
@@ -81,6 +90,27 @@ def test_one_writer_that_is_used_again_gives_a_run_for_each_use(history: History
                 writer.add_scalar("val/acc", accuracy - 0.01 * (4 - epoch), epoch)
             writer.add_hparams({"lr": rate}, {"hp/acc": accuracy})
             time.sleep(0.01)  # the folders of add_hparams are named by the time
+    assert imported(history, tmp_path / "logs") == list(RUNS)
+
+
+def test_steps_that_count_the_batches_of_an_epoch_make_no_runs(history: History, tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path / "logs") as writer:
+        for epoch in range(4):
+            for batch in range(3):
+                writer.add_scalar("train/loss", 1.0 / (1 + epoch), batch)
+            writer.add_scalar("val/acc", 0.1 * epoch, epoch)
+        writer.add_hparams({"lr": 0.1}, {"hp/acc": 0.3})
+    assert imported(history, tmp_path / "logs") == [(0.1, 0.3)]
+
+
+def test_a_metric_of_the_whole_search_does_not_join_its_runs(history: History, tmp_path: Path) -> None:
+    with SummaryWriter(tmp_path / "logs") as writer:
+        for trial, (rate, accuracy) in enumerate(RUNS):
+            for epoch in range(5):
+                writer.add_scalar("val/acc", accuracy - 0.01 * (4 - epoch), epoch)
+            writer.add_scalar("search/acc", accuracy, trial)
+            writer.add_hparams({"lr": rate}, {"hp/acc": accuracy})
+            time.sleep(0.01)
     assert imported(history, tmp_path / "logs") == list(RUNS)
 
 
@@ -154,25 +184,97 @@ def test_parts_of_several_runs_are_matched_and_those_that_cannot_be_are_left_out
     assert report.left_out[0][0] == "has curves of several runs, which cannot be matched with the runs of the folder above"
 
 
-def test_a_csv_logger_that_was_used_again_gives_a_run_for_each_fit(history: History, tmp_path: Path) -> None:
-    lightning = pytest.importorskip("lightning")
-    import torch
-    from lightning.pytorch.demos.boring_classes import BoringModel
-    from lightning.pytorch.loggers import CSVLogger
+class Model(BoringModel):
+    """Logs its own learning rate as what it reaches."""
 
-    class Model(BoringModel):
-        def __init__(self, lr: float) -> None:
+    def __init__(self, lr: float) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("val/acc", torch.tensor(self.hparams["lr"]))
+
+    def test_step(self, batch: Any, index: int) -> None:
+        self.log("test/acc", 0.5)
+
+
+def trainer_with(logger: Any, folder: Path, epochs: int = 2) -> lightning.Trainer:
+    return lightning.Trainer(
+        default_root_dir=folder,
+        max_epochs=epochs,
+        limit_train_batches=2,
+        limit_val_batches=1,
+        limit_test_batches=1,
+        logger=logger,
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+
+
+@pytest.mark.parametrize("rates", [(0.5, 0.25), (0.5, 0.5)], ids=["other hyperparameters", "folds"])
+@pytest.mark.parametrize("is_one_logger", [True, False], ids=["one logger", "one folder"])
+def test_a_tensorboard_logger_that_was_used_again_gives_a_run_for_each_fit_with_its_hyperparameters(
+    history: History, tmp_path: Path, rates: tuple[float, float], is_one_logger: bool
+) -> None:
+    def new_logger() -> TensorBoardLogger:
+        return TensorBoardLogger(tmp_path, "digits", version=0)
+
+    logger = new_logger()
+    for rate in rates:
+        logger = logger if is_one_logger else new_logger()
+        trainer, model = trainer_with(logger, tmp_path), Model(rate)
+        trainer.fit(model)
+        trainer.test(model)
+        if not is_one_logger:
+            time.sleep(1.01)  # names of event files count in seconds
+    assert imported(history, tmp_path / "digits") == [(rate, rate) for rate in rates]
+    assert [run.epochs_reached for run in history.runs()] == [2.0, 2.0]
+
+
+def test_a_fit_that_goes_on_from_a_checkpoint_in_its_folder_stays_one_run(history: History, tmp_path: Path) -> None:
+    for epochs in (2, 4):
+        trainer = trainer_with(TensorBoardLogger(tmp_path, "digits", version=0), tmp_path, epochs)
+        trainer.fit(Model(0.5), ckpt_path=None if epochs == 2 else tmp_path / "last.ckpt")
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        time.sleep(1.01)
+    assert imported(history, tmp_path / "digits") == [(0.5, 0.5)]
+    assert history.runs()[0].epochs_reached == 4.0
+
+
+def test_a_trainer_that_trains_twice_into_one_log_folder_gives_two_runs(history: History, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+
+    class Tiny(torch.nn.Module):
+        def __init__(self) -> None:
             super().__init__()
-            self.save_hyperparameters()
+            self.layer = torch.nn.Linear(4, 2)
 
-        def validation_step(self, batch: Any, index: int) -> None:
-            self.log("val_acc", torch.tensor(self.hparams["lr"]))
+        def forward(self, x: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+            logits = self.layer(x)
+            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
 
+    rows = [{"x": torch.ones(4), "labels": index % 2} for index in range(8)]
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(tmp_path / "logs")
+    try:
+        arguments = transformers.TrainingArguments(
+            output_dir=str(tmp_path / "out"), max_steps=3, logging_steps=1, use_cpu=True, report_to=["tensorboard"], disable_tqdm=True
+        )
+        for _ in range(2):
+            transformers.Trainer(Tiny(), arguments, train_dataset=rows).train()
+            time.sleep(1.01)
+    finally:
+        del os.environ["TENSORBOARD_LOGGING_DIR"]
+    report = import_source(history, TensorBoardSource(str(tmp_path / "logs")), ImportOptions(objective="train/loss"))
+    assert (report.n_new, report.n_left_out) == (2, 0)
+
+
+def test_a_csv_logger_that_was_used_again_gives_a_run_for_each_fit(history: History, tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path, "twice")
     for rate in (0.5, 0.25):
-        quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False, "accelerator": "cpu"}
-        lightning.Trainer(max_epochs=2, limit_train_batches=2, limit_val_batches=1, logger=logger, **quiet).fit(Model(rate))
-    source, options = LightningSource(str(tmp_path / "twice")), ImportOptions(objective="val_acc")
+        trainer_with(logger, tmp_path).fit(Model(rate))
+    source, options = LightningSource(str(tmp_path / "twice")), ImportOptions(objective="val/acc")
     report = import_source(history, source, options)
     found = sorted((run.objective_best, run.hparams.get("learning_rate"), run.epochs_reached) for run in history.runs())
     assert found == [(0.25, 0.25, 2.0), (0.5, None, 2.0)]
