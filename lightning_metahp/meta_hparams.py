@@ -32,7 +32,7 @@ class MetaHParams(RecordingCallback):
     Without ``space``, only learning rate, weight decay, dropout, momentum, warm-up and batch size may change, only where their
     value is the default of ``__init__``, and only to values seen in the history. Naming a hyperparameter in ``space`` permits to
     rewrite it whatever its value is, which then becomes the fallback; ``max_epochs``, ``max_steps``, ``accumulate_grad_batches`` and
-    ``gradient_clip_val`` mean those of the Trainer. Dropout is written into the layers that have the old rate. What has no effect any
+    ``gradient_clip_val`` mean those of the Trainer. Dropout is written into the layers that it made. What has no effect any
     more at this point is left alone, with a message: layers built in ``__init__``, the batch size of loaders passed to ``fit``, what
     Lightning's own finders set. After the start every value is read back; one that is not in force gives a loud warning.
 

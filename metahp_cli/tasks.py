@@ -1,4 +1,4 @@
-"""``metahp tasks``, ``metahp tasks merge`` and ``metahp tasks split``."""
+"""``metahp tasks``, and ``merge``, ``split`` and ``rename`` below it."""
 
 from __future__ import annotations
 
@@ -92,6 +92,26 @@ def split(
     with History(chosen(context, history), create=False) as opened:
         made = [opened.task(opened.split_task(runs, name))]
         print_tasks(made, format, best=best_of_repeated(opened, made))
+
+
+@app.command("rename")
+def rename(
+    context: typer.Context,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task that was recognised by itself: its name or id.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its new name.")],
+    history: HistoryOption = None,
+    format: FormatOption = Format.TABLE,
+    debug: DebugOption = False,
+) -> None:
+    """Give a task another name; its runs, also later ones, stay in it.
+
+    Example: metahp tasks rename t3f2a91c07be45d10 flowers
+    """
+    from store import History
+
+    with History(chosen(context, history), create=False) as opened:
+        renamed = [opened.task(opened.rename_task(task, name))]
+        print_tasks(renamed, format, best=best_of_repeated(opened, renamed))
 
 
 def chosen(context: typer.Context, history: Path | None) -> Path | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import LENGTH, LearningTable
+from metamodel.data.observations import LENGTH, LearningTable, definition_of
 from metamodel.data.opened_history import opened_history
 from metamodel.data.siblings import siblings_of
 from metamodel.data.target_runs import TargetRuns, target_runs
@@ -171,7 +171,10 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         current = {**current, LENGTH: planned_epochs}
     found = TargetRuns()
     if task_id is not None:
-        found = target_runs(history, task_id, own, siblings, description, request.variant, planned_epochs)
+        # A name stands for the task as its newest run has it.
+        is_named_only = own is not None and description is not request.task
+        definition = own.definitions[-1] if own is not None and is_named_only else definition_of(description.comparability)
+        found = target_runs(history, task_id, own, siblings, definition, request.variant, planned_epochs)
     target, counted = found.runs, tuple(task for task in (own, *siblings) if task is not None)
     kind = fit.model or active_kind(history)
     sources = select_sources(table, target, counted, _names(space, request.configs), description, current, kind)

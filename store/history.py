@@ -142,6 +142,23 @@ class History(HistoryReader):
         with self._writing() as connection:
             curation.merge_tasks(connection, into, others)
 
+    def rename_task(self, task: str, name: str) -> str:
+        """Give a task that was recognised by itself another name; its runs, also later ones, stay in it.
+
+        Args:
+            task: Its name or id.
+            name: The new name, which no other task has.
+
+        Returns:
+            The task's id.
+
+        Raises:
+            UnknownTaskError: If there is no such task.
+            InvalidArgumentError: If the name is not possible, or the task was named by you in your code.
+        """
+        with self._writing() as connection:
+            return curation.rename_task(connection, task, name)
+
     def split_task(self, run_ids: Iterable[str], name: str) -> str:
         """Move runs into a task of its own; each run remembers where it came from (``original_task_id``).
 

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from metamodel.data.alignment import Kinship, align
-from metamodel.data.observations import LENGTH, TaskRuns, definition_of
+from metamodel.data.observations import LENGTH, TaskRuns
 from metamodel.data.run_groups import VARIANT_CORRELATION, RunGroups
-from metamodel.data.task import TaskDescription
 from metamodel.space.arrays import FloatArray
 from metamodel.space.encoding import fit_encoder
 
@@ -77,7 +76,7 @@ def target_runs(
     task_id: str,
     target: TaskRuns | None,
     siblings: Sequence[TaskRuns],
-    description: TaskDescription,
+    definition: str,
     variant: str | None = None,
     planned_epochs: float | None = None,
 ) -> TargetRuns:
@@ -93,7 +92,7 @@ def target_runs(
         task_id: Id of the task.
         target: The task's own runs, None without any.
         siblings: Runs of its siblings.
-        description: What is asked about.
+        definition: What changes the meaning of the objective that is asked about; see ``definition_of``.
         variant: Version of the model's source; None where it does not count.
         planned_epochs: Length that is asked about, in passes over the training data; None where it does not count.
     """
@@ -112,18 +111,15 @@ def target_runs(
     values, is_cut = joined.values, np.zeros(len(joined), dtype=bool)
     if planned_epochs is not None:
         values, is_cut = _at_length(history, joined, planned_epochs)
-    wanted = definition_of(description.comparability)
     keys = [
         _Group(
             origin,
-            "" if definition == wanted else definition or PLAIN,
+            "" if of_run == definition else of_run or PLAIN,
             0 if cut else _octave(epochs, planned_epochs),
             bool(cut),
             variant is not None and version != variant,
         )
-        for origin, definition, epochs, cut, version in zip(
-            origins, joined.definitions, joined.epochs, is_cut, joined.variants, strict=True
-        )
+        for origin, of_run, epochs, cut, version in zip(origins, joined.definitions, joined.epochs, is_cut, joined.variants, strict=True)
     ]
     found = _grouped(replace(joined, values=values), keys, planned_epochs)
     of_siblings = [origin for origin in origins if origin]

@@ -347,7 +347,7 @@ def _data_words(identity: Mapping[str, Any]) -> list[Any]:
     words = list(dict.fromkeys(words))[:_MAX_WORDS]
     columns = dict(identity.get("schema") or {}).get("columns")
     if not words and isinstance(columns, Mapping) and len(columns) <= _MAX_COLUMNS:
-        words = ["+".join(columns)]
+        words = ["+".join(name for name in columns if not name.startswith("label"))]
     return [*words, *(f"{name}{value}" for name, value in dict(identity.get("fold") or {}).items())]
 
 

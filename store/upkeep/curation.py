@@ -54,6 +54,30 @@ def split_task(connection: sqlite3.Connection, run_ids: Sequence[str], name: str
     return task_id
 
 
+def rename_task(connection: sqlite3.Connection, task: str, name: str) -> str:
+    """Give a task another name to be shown and found by; what its runs share stays the same.
+
+    Returns:
+        The task's id.
+
+    Raises:
+        UnknownTaskError: If there is no such task.
+        InvalidArgumentError: If the name is empty or another task's, or the task's name is what its runs share.
+    """
+    with transaction(connection):
+        task_id = find_task_id(connection, task)
+        taken = connection.execute("SELECT 1 FROM tasks WHERE id <> ?1 AND (name = ?2 OR id = ?2)", (task_id, name)).fetchone()
+        if not name or taken is not None:
+            raise InvalidArgumentError(f"A task's name must be a text that no other task has, but got {name!r}. Pass another one.")
+        if connection.execute("SELECT is_named FROM tasks WHERE id = ?", (task_id,)).fetchone()["is_named"]:
+            raise InvalidArgumentError(
+                f"Runs belong to the task {task!r} by its name, so it must keep it, but got {name!r}. Pass task={name!r} to the next run "
+                f"and merge: metahp tasks merge {name} {task}."
+            )
+        connection.execute("UPDATE tasks SET name = ? WHERE id = ?", (name, task_id))
+    return task_id
+
+
 def _make_task(connection: sqlite3.Connection, name: str, run_id: str) -> str:
     """Make a named task that trains what a run trained."""
     identity = {"name": name}

@@ -68,6 +68,25 @@ def test_split_runs_move_into_a_task_that_is_new(call: Callable[..., Any], recor
     assert names(call, recorded) == {"wine": 7, "iris": 10, "digits": 10, "wine-cleaned": 3}
 
 
+def test_a_renamed_task_keeps_its_later_runs_and_is_found_by_its_name(call: Callable[..., Any], tmp_path: Path) -> None:
+    task = TaskDescription(dataset_class="Digits", model_class="Net", objective="val_acc", direction="max")
+    path = tmp_path / "h.db"
+
+    def train(task: Any) -> None:
+        with History(path) as history, history.start_run(task=task, objective="val_acc") as run:
+            run.log(val_acc=0.5)
+
+    train(task)
+    assert call("tasks", "rename", "Digits-Net-val_acc", "flowers", "--history", path).code == 0
+    train(task)
+    train("flowers")
+    train("birds")
+    assert names(call, path) == {"flowers": 3, "birds": 1}
+    for words in (["flowers", "birds"], ["birds", "trees"], ["nope", "x"]):
+        assert call("tasks", "rename", *words, "--history", path).code == 1
+    assert names(call, path) == {"flowers": 3, "birds": 1}
+
+
 def test_a_history_given_before_the_subcommand_counts(call: Callable[..., Any], recorded: Path, isolated_history: Path) -> None:
     assert call("tasks", "--history", recorded, "merge", "wine", "iris").code == 0
     assert names(call, recorded) == {"wine": 20, "digits": 10}

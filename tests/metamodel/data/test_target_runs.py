@@ -13,6 +13,7 @@ from optuna.distributions import FloatDistribution
 
 from metamodel import TaskDescription, recommend
 from metamodel.data.learning_tables import learning_table
+from metamodel.data.observations import definition_of
 from metamodel.data.siblings import siblings_of
 from metamodel.data.target_runs import target_runs
 from metamodel.recommendation import Decision, Unit
@@ -59,7 +60,7 @@ def asked(history: History, description: TaskDescription = PLAIN, **options: Any
         if record.identity == description.identity():
             task_id = record.id
     own, siblings = table.of_task(task_id), siblings_of(task_id, description, table.tasks)
-    return target_runs(history, task_id, own, siblings, description, **options).runs
+    return target_runs(history, task_id, own, siblings, definition_of(description.comparability), **options).runs
 
 
 def test_runs_of_the_same_length_and_definition_are_taken_as_they_are(history: History) -> None:
@@ -177,3 +178,11 @@ def test_a_task_that_was_split_off_by_hand_is_no_sibling(history: History) -> No
     assert [task.name for task in learning_table(history).tasks if task.run_ids == (moved,)] == ["cleaned"]
     assert asked(history).run_ids == (kept,)
     assert not recommend(history, "cleaned", SPACE)[0].evidence.n_siblings
+
+
+def test_a_task_that_is_asked_for_by_name_is_as_its_newest_run_has_it(history: History) -> None:
+    train(history, PLAIN, RATES[:3])
+    train(history, replace(PLAIN, comparability={"validation": "2 batches"}), RATES[3:], offset=7.0)
+    (task,) = history.tasks()
+    found = recommend(history, task.id, SPACE)[0]
+    assert (found.evidence.n_runs, found.evidence.related) == (2, {"with a plain objective in order only": 3})
