@@ -34,6 +34,6 @@ def found_ineffective(history: History, description: TaskDescription, variant: s
         if last is not None and not same_value(last[1], last[2]):
             run, written, observed = last
             reason = f"in run {run} {format_value(written)} was written and {format_value(observed)} was in force; "
-            reason += "it is advised again once the model's code has changed"
+            reason += "it is advised again once the model's code has changed, or a run has a value of your own in force"
             found.append(Kept(name, setting.raw_name, setting.value, reason))
     return found

@@ -97,7 +97,7 @@ def read_last_rewrite(connection: sqlite3.Connection, task_id: str, variant: str
 
     Returns:
         Id of the run, the value that was written, and the one that was in force; None where there is no such run. What a checkpoint or a
-        limit decided instead does not count.
+        limit decided instead does not count, and nothing does where a later run had a value of the user's own in force.
     """
     row = connection.execute(
         "SELECT runs.id, changes_json, recommendation_json, COALESCE(observed_json, value_json) AS observed_json FROM runs "
@@ -106,7 +106,12 @@ def read_last_rewrite(connection: sqlite3.Connection, task_id: str, variant: str
         "WHERE runs.task_id = ?1 AND runs.variant IS ?2 AND source NOT IN ('resume', 'constraint') ORDER BY runs.id DESC LIMIT 1",
         (task_id, variant, name),
     ).fetchone()
-    if row is None:
+    later = connection.execute(
+        "SELECT 1 FROM runs JOIN hparams ON hparams.run_id = runs.id AND hparams.name = ?3 "
+        "WHERE runs.task_id = ?1 AND runs.variant IS ?2 AND runs.id > ?4 AND source = 'user' AND observed_json = value_json LIMIT 1",
+        (task_id, variant, name, "" if row is None else row["id"]),
+    ).fetchone()
+    if row is None or later is not None:
         return None
     written = {change["name"]: change["new"] for change in decode_value(row["changes_json"])}
     config = {canonical_name(raw): value for raw, value in (decode_value(row["recommendation_json"]).get("config") or {}).items()}

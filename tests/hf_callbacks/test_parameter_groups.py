@@ -91,6 +91,8 @@ def test_a_rate_that_is_not_in_force_is_told_once_and_not_advised_again(
     assert run.hparams["learning_rate"] == 1e-5
     assert autoconfig(make_args(), **given).learning_rate == 5e-5
     assert "and 1e-05 was in force; it is advised again once" in capfd.readouterr().err
+    train(Trainer, make_args(learning_rate=2e-3))  # the script was mended
+    assert autoconfig(make_args(), **given).learning_rate > 1e-3
 
 
 def test_galore_like_groups_keep_the_setting(train: Any, make_model: Any, make_args: Any) -> None:
