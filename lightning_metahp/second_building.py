@@ -6,7 +6,6 @@ touches a file, a process or a network, or takes long.
 
 from __future__ import annotations
 
-import _posixsubprocess
 import ast
 import contextlib
 import copy
@@ -204,10 +203,11 @@ def _copied(value: Any) -> Any:
 
 
 _WEIGHTS = frozenset({torch.save.__code__, torch.load.__code__})
-_NETWORK = frozenset({"_socket", "socket", "sqlite3"})
+_OUTSIDE = frozenset({"_socket", "socket", "sqlite3", "_posixsubprocess", "_winapi"})
+"""Modules whose functions reach the network, a database or another process."""
 _TOUCHES = frozenset(
     {open, os.open, os.mkdir, os.remove, os.unlink, os.rename, os.replace, os.rmdir, os.link, os.symlink, os.system, os.putenv, os.chdir}
-    | {time.sleep, threading._start_new_thread, _posixsubprocess.fork_exec}  # type: ignore[attr-defined]
+    | {time.sleep, threading._start_new_thread}  # type: ignore[attr-defined]
 )
 
 
@@ -218,7 +218,8 @@ def _unnoticed() -> Iterator[None]:
 
     def watch(frame: FrameType, event: str, argument: Any) -> None:
         if event == "c_call":
-            if _is_in(argument, _TOUCHES) or type(argument.__self__).__module__ in _NETWORK:
+            modules = {type(argument.__self__).__module__, argument.__module__}
+            if (_is_in(argument, _TOUCHES) or not _OUTSIDE.isdisjoint(modules)) and not _is_importing(frame):
                 raise _GivenUp(f"calls {argument.__name__}()")
         elif event == "call":
             if frame.f_code in _WEIGHTS:
@@ -236,6 +237,15 @@ def _unnoticed() -> Iterator[None]:
         finally:
             sys.setprofile(profile)
             logging.disable(disabled)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Say whether Python looks for a module or a package's version: that reads files, and changes none of the user's."""
+    while frame is not None:
+        if "importlib" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_in(argument: Any, known: frozenset[Any]) -> bool:
