@@ -13,6 +13,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, TensorDataset
 
+from metahp_tuning.data_correlations import correlations_of
 from metahp_tuning.data_names import GENERIC_BUILDERS, dataset_names, environment_names, fold_names, hyperparameter_names
 from metahp_tuning.data_parts import base_of, content_names, data_sets, sample_count, unwrap
 from metahp_tuning.data_schema import columns_schema, count_classes, label_schema, length_hparams, shape_and_dtype, split_sample
@@ -36,7 +37,8 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
 
     Returns:
         Those of ``dataset_class``, ``n_train``, ``input_shape``, ``input_dtype``, ``target_shape``, ``target_dtype``, ``n_classes``,
-        ``lengths``, ``data_names``, ``schema``, ``sketch`` and ``fold`` that could be found out, named as in ``TaskDescription``.
+        ``lengths``, ``data_names``, ``schema``, ``sketch``, ``correlations`` and ``fold`` that could be found out, named as in
+        ``TaskDescription``.
     """
     if dataset is None:
         return {}
@@ -56,7 +58,7 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     found["schema"] = {"rows": "indexed"}
     with suppress(Exception):  # a user's indices may be anything
         found["schema"] |= selection_of(dataset)
-    found["sketch"] = sketch_of(whole)
+    found["sketch"], found["correlations"] = sketch_of(whole), correlations_of(whole)
     try:
         with preserved_rng(), preserved_generators(dataset):
             sample = dataset[0]  # type: ignore[index]

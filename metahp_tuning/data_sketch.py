@@ -135,7 +135,7 @@ class _Column:
     """One value a row: numbers in an array, else Python objects."""
 
     def __init__(self, column: Any, n: int) -> None:
-        self._numbers = _as_array(column)
+        self._numbers = as_array(column)
         self.width = 1
         if self._numbers is None:
             self._objects = _as_objects(column, n)
@@ -151,25 +151,26 @@ class _Column:
         """Return one word for each of the first rows, made of a few of its values."""
         if self._numbers is None:
             return np.fromiter((zlib.crc32(_as_bytes(item)) for item in self._objects[:n_rows]), np.uint64, n_rows)
-        words = _rounded(_spread(self._numbers[:n_rows], _CHOOSING_WIDTH), self.width)
+        words = _rounded(spread(self._numbers[:n_rows], _CHOOSING_WIDTH), self.width)
         return np.asarray((words * _multipliers(words.shape[1])).sum(axis=1, dtype=np.uint64))
 
     def digests(self, chosen: npt.NDArray[np.intp], width: int) -> list[int]:
         """Return one number for each of the chosen rows of a data set whose rows have ``width`` numbers."""
         if self._numbers is None:
             return [_digest(self._objects[i]) for i in chosen]
-        rows = _rounded(_spread(self._numbers[chosen], _HASHED_WIDTH), width)
+        rows = _rounded(spread(self._numbers[chosen], _HASHED_WIDTH), width)
         return [_digest_bytes(row.astype("<u8").tobytes()) for row in rows]
 
 
-def _spread(rows: Any, width: int) -> Any:
+def spread(rows: Any, width: int) -> Any:
     """Return at most so many numbers of each row: the middle of each of equal parts, since the edges of images are empty."""
     rows = rows.reshape(len(rows), -1)
     step = rows.shape[1] / width
     return rows if step <= 1 else rows[:, [int((i + 0.5) * step) for i in range(width)]]
 
 
-def _as_array(column: Any) -> npt.NDArray[Any] | torch.Tensor | None:
+def as_array(column: Any) -> npt.NDArray[Any] | torch.Tensor | None:
+    """Return a column of numbers as an array or tensor, None for other columns."""
     if isinstance(column, torch.Tensor):
         if column.device.type == "meta" or column.layout is not torch.strided:
             return None
@@ -238,9 +239,9 @@ def _as_bytes(value: Any) -> bytes:
     if hasattr(value, "getbands"):  # a PIL image
         value = np.asarray(value)
     with suppress(TypeError, ValueError, RuntimeError):
-        array = _as_array(value if isinstance(value, torch.Tensor) else np.asarray(value))
+        array = as_array(value if isinstance(value, torch.Tensor) else np.asarray(value))
         if array is not None:
-            words = _rounded(_spread(array.reshape(1, -1), _HASHED_WIDTH), int(np.prod(array.shape)))
+            words = _rounded(spread(array.reshape(1, -1), _HASHED_WIDTH), int(np.prod(array.shape)))
             return bytes(words.astype("<u8").tobytes())
     return type(value).__qualname__.encode()
 

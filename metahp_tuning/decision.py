@@ -29,7 +29,15 @@ from store.errors import (
     UnknownHyperparameterError,
     UnknownRecommendationError,
 )
-from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE, Role, conservative_names, names_with_role
+from store.hyperparameters import (
+    ACCUMULATION,
+    GLOBAL_BATCH_SIZE,
+    NEEDS_SPACE,
+    PER_DEVICE_BATCH_SIZE,
+    Role,
+    conservative_names,
+    names_with_role,
+)
 from store.ids import task_id_of
 from store.names import canonical_name
 from store.paths import resolve_path
@@ -254,7 +262,8 @@ def _answer(
 def _tuned_elsewhere(recommendation: Recommendation, request: TuningRequest, settings: Mapping[str, Setting], kept: Sequence[Kept]) -> str:
     """Name what earlier runs of the task tuned and no start rewrites without a space."""
     named = {item.name for item in kept} | names_with_role(Role.LENGTH)
-    found = [settings[name].raw_name for name in recommendation.evidence.not_advised if name in settings and name not in named]
+    left_out = [name for name, reason in recommendation.evidence.not_advised.items() if reason == NEEDS_SPACE]
+    found = [settings[name].raw_name for name in left_out if name in settings and name not in named]
     if not found or request.space is not None:
         return ""
     return f"Earlier runs also varied {' and '.join(found)}: list {'it' if len(found) == 1 else 'them'} in space to have it tuned."

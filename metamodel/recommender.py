@@ -33,7 +33,7 @@ from metamodel.space.batch import as_seen_by_model, name_in_model, with_global_b
 from metamodel.space.dimensions import Space, is_number, limited, parse_space
 from metamodel.space.run_configs import Config
 from store.errors import InvalidArgumentError, UnknownTaskError
-from store.hyperparameters import GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
+from store.hyperparameters import GLOBAL_BATCH_SIZE, NEEDS_SPACE, PER_DEVICE_BATCH_SIZE
 from store.ids import new_id, task_id_of
 from store.names import canonical_name, nearest
 from store.user_warnings import warn_user
@@ -186,9 +186,8 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         sources = select_sources(table, target, counted, frozenset(space), description, current, kind)
     if target is not None and space is not None:
         defining = [name for name, dimension in space.items() if not target.defining_names.isdisjoint({name, dimension.raw_name})]
-        not_advised |= {
-            space[name].name: f"it changes what {target.objective} means, so its values cannot be compared" for name in defining
-        }
+        reason = f"it changes what {target.objective} means, so its values cannot be compared"
+        not_advised |= dict.fromkeys([*(space[name].name for name in defining), *(target.defining_names & not_advised.keys())], reason)
         space = {name: dimension for name, dimension in space.items() if name not in defining}
     active = ActiveModel(None)
     if sources.should_fit:
@@ -216,7 +215,7 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
 def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recommendation, thin: str | None) -> list[Recommendation]:
     reason = None
     if not query.space and request.candidates is None:
-        reasons = "; ".join(f"{name}: {why}" for name, why in nothing.evidence.not_advised.items())
+        reasons = "; ".join(f"{name}: {why}" for name, why in nothing.evidence.not_advised.items() if why != NEEDS_SPACE)
         reason = thin or reasons or "no hyperparameter that may be changed varied in the history"
     elif active.model is None and not (query.target is not None and query.target.has_outcome.any()):
         reason = thin or active.note or "no finished run has an outcome"

@@ -313,6 +313,10 @@ def aliases_of(name: str) -> tuple[str, ...]:
     return () if row is None else row.aliases
 
 
+NEEDS_SPACE = "without a space it is never rewritten; list it in space to have it tuned"
+"""Why a hyperparameter that was tuned, and is not among the conservative names, is not advised."""
+
+
 @cache
 def conservative_names(framework: str = "*") -> frozenset[str]:
     """Return what may be rewritten without a space: never the architecture, never the length of training."""

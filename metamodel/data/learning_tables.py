@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CACHE_FILE = "tasks.cache"
-TABLE_FORMAT = 4
+TABLE_FORMAT = 5
 """Version of the file; to be raised when ``build_table`` makes something else of the same runs."""
 
 _KEPT_TABLES = 4
@@ -177,6 +177,7 @@ def _coded_task(task: TaskRuns) -> dict[str, Any]:
         "task_order": task.task_order,
         "definitions": task.definitions if len(set(task.definitions)) > 1 else task.definitions[:1],
         "epochs": packed(task.epochs.tolist()),
+        "final": np.flatnonzero(task.is_final).tolist(),
     }
 
 
@@ -203,6 +204,7 @@ def _decoded_task(content: Mapping[str, Any]) -> TaskRuns:
         content["task_order"],
         definitions,
         epochs,
+        _marked(content["final"], len(run_ids)),
     )
 
 

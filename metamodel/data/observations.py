@@ -62,7 +62,8 @@ class TaskRuns:
         variants: Model source of each run, None where unknown.
         task_order: Start of the newest run, for "most recent".
         definitions: What changes the meaning of the objective in each run, as one text; empty where nothing does.
-        epochs: Length of each run in passes over the training data, shape ``(n,)``; NaN where unknown.
+        epochs: Length that each run reached, in passes over the training data, shape ``(n,)``; NaN where unknown.
+        is_final: Which runs ended by themselves, as by early stopping, shape ``(n,)``: more training would have gained nothing.
         groups: Which runs are exactly what a query is about, None where all are.
         is_short: Which runs are shorter than what a query is about, shape ``(n,)``; None where none is.
         is_level_known: Whether the outcomes are on the scale of what is asked about; else only their order is.
@@ -83,6 +84,7 @@ class TaskRuns:
     task_order: str = ""
     definitions: tuple[str, ...] = ()
     epochs: FloatArray = field(default_factory=lambda: np.zeros(0))
+    is_final: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, dtype=bool))
     groups: RunGroups | None = None
     is_short: npt.NDArray[np.bool_] | None = None
     is_level_known: bool = True
@@ -94,6 +96,8 @@ class TaskRuns:
             object.__setattr__(self, "definitions", ("",) * len(self.run_ids))
         if len(self.epochs) != len(self.run_ids):
             object.__setattr__(self, "epochs", np.full(len(self.run_ids), math.nan))
+        if len(self.is_final) != len(self.run_ids):
+            object.__setattr__(self, "is_final", np.zeros(len(self.run_ids), dtype=bool))
 
     def __len__(self) -> int:
         """Return the number of runs ``n``."""
@@ -163,6 +167,7 @@ class TaskRuns:
             variants=tuple(self.variants[i] for i in keep),
             definitions=tuple(self.definitions[i] for i in keep),
             epochs=self.epochs[keep],
+            is_final=self.is_final[keep],
         )
 
     def in_units(self, oriented: float) -> float:
@@ -331,7 +336,8 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
         tuple(run.variant for run in runs),
         runs[-1].started_utc or runs[-1].id,
         tuple(definition_of(run.description.get("comparability") or {}) for run in runs),
-        np.array([_length(run) for run in runs]),
+        np.array([_length(run, is_planned=False) for run in runs]),
+        np.array([run.status is RunStatus.STOPPED for run in runs], dtype=bool),
     )
 
 
@@ -340,21 +346,23 @@ def definition_of(comparability: Mapping[str, Any]) -> str:
     return DEFINITION_SEPARATOR.join(f"{name}={comparability[name]}" for name in sorted(comparability))
 
 
-def _length(run: AnyRun) -> float:
+def _length(run: AnyRun, *, is_planned: bool) -> float:
     """Return how much training the outcome of a run is of, in passes over the training data; NaN where that is unknown.
 
-    What early stopping ends has nothing more to gain, so it counts as long as it was planned.
+    Args:
+        run: The run.
+        is_planned: Whether one that ended by itself counts as long as it was planned: it had nothing more to gain.
     """
     lengths: tuple[Any, Any] = run.hparams.get(LENGTH), run.epochs_reached
     planned, reached = (float(length) if is_number(length) else math.nan for length in lengths)
-    length = planned if run.status is RunStatus.STOPPED and not math.isnan(planned) else np.fmin(planned, reached)
+    length = planned if is_planned and run.status is RunStatus.STOPPED and not math.isnan(planned) else np.fmin(planned, reached)
     return float(length) if length > 0 else math.nan
 
 
 def _config(run: AnyRun) -> dict[str, Any]:
     """Hyperparameters of a run, with its global batch, and how much training its outcome is of."""
     config = as_seen_by_model(run.hparams)
-    if not math.isnan(length := _length(run)):
+    if not math.isnan(length := _length(run, is_planned=True)):
         config[LENGTH] = length
     if run.model_family is not None:
         config.setdefault("model_family", run.model_family)

@@ -5,15 +5,21 @@ Found when a task is asked about; nothing of it is stored.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from metamodel.data.observations import TaskRuns
 from metamodel.data.task import TaskDescription, kind_of
 from store.names import base_metric_name
 
-_SURE_NAMES = frozenset({"builder", "environment"})
-"""Names under which data are the same, whatever was done to their rows."""
+MAX_CORRELATION_GAP = 0.12
+"""Root mean square of the differences between the correlations of two draws of one data set, beyond what chance makes of them."""
+MIN_CORRELATION = 0.15
+"""Root mean square of correlations from which they tell one data set from another."""
+MIN_ROWS = 40
 
 
 def are_siblings(first: TaskDescription, second: TaskDescription) -> bool:
@@ -47,7 +53,8 @@ def sibling_signs(first: TaskDescription, second: TaskDescription) -> list[str]:
         signs.append(f"{first.n_train:,} rows against {second.n_train:,}")
     if first.sketch is not None and second.sketch is not None and first.sketch != second.sketch:
         shared = len({*first.sketch} & {*second.sketch})
-        signs.append(f"content: {shared} of {max(len(first.sketch), len(second.sketch))} sampled rows in common")
+        alike = "; its columns go together alike" if not shared and _go_together_alike(first, second) else ""
+        signs.append(f"content: {shared} of {max(len(first.sketch), len(second.sketch))} sampled rows in common{alike}")
     if _is_old(first) or _is_old(second):
         signs.append("one was described by an earlier version, which knew less")
     elif (first.sketch is None) is not (second.sketch is None):
@@ -74,10 +81,11 @@ def _differences(first: TaskDescription, second: TaskDescription) -> list[str]:
     for name in ("data_names", "schema"):
         if not _mappings_agree(getattr(first, name), getattr(second, name), is_old=is_old):
             found.append(name)
-    for name in ("input_shape", "target_shape"):
+    for name in () if overlaps else ("input_shape", "target_shape"):  # of the same rows only the length is another
         if not _shapes_agree(getattr(first, name), getattr(second, name), is_old=is_old):
             found.append(name)
-    if is_known_overlap and not overlaps and not (_lengths_differ(first, second) or first.fold != second.fold or _are_surely_named(first)):
+    is_excused = _lengths_differ(first, second) or first.fold != second.fold or first.is_named_data
+    if is_known_overlap and not overlaps and not is_excused and not _go_together_alike(first, second):
         found.append("content")
     return found
 
@@ -109,8 +117,15 @@ def _lengths_differ(first: TaskDescription, second: TaskDescription) -> bool:
     return first.lengths is not None and second.lengths is not None and first.lengths != second.lengths
 
 
-def _are_surely_named(description: TaskDescription) -> bool:
-    return not _SURE_NAMES.isdisjoint(description.data_names)
+def _go_together_alike(first: TaskDescription, second: TaskDescription) -> bool:
+    """Say whether the numbers of two data sets are correlated alike: draws of one data set, each standardised by itself, share no row."""
+    one, other = np.array(first.correlations or ()), np.array(second.correlations or ())
+    if not len(one) or len(one) != len(other):
+        return False
+    n = min(first.n_train or MIN_ROWS, second.n_train or MIN_ROWS)
+    sizes = math.sqrt(float(np.square(one).mean())), math.sqrt(float(np.square(other).mean()))
+    gap = math.sqrt(float(np.square(one - other).mean()))
+    return min(sizes) >= MIN_CORRELATION and gap <= min(MAX_CORRELATION_GAP, 2 / math.sqrt(n) + 0.02)
 
 
 def _shown(value: Any) -> str:

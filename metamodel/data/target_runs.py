@@ -102,7 +102,7 @@ def target_runs(
     joined = replace(_joined(members), task_id=task_id)
     left_out: dict[str, int] = {}
     origins = ["" if task is target else task.task_id for task in members for _ in range(len(task))]
-    if planned_epochs is not None and (is_too_short := joined.epochs < MIN_SHARE * planned_epochs).any():
+    if planned_epochs is not None and (is_too_short := (joined.epochs < MIN_SHARE * planned_epochs) & ~joined.is_final).any():
         keep = np.flatnonzero(~is_too_short).tolist()
         left_out = {f"shorter than a sixteenth of this run's {planned_epochs:.3g} epochs": len(joined) - len(keep)}
         joined, origins = joined.subset(keep), [origins[i] for i in keep]
@@ -115,11 +115,13 @@ def target_runs(
         _Group(
             origin,
             "" if of_run == definition else of_run or PLAIN,
-            0 if cut else _octave(epochs, planned_epochs),
+            0 if cut else _octave(epochs, planned_epochs, is_final=bool(is_final)),
             bool(cut),
             variant is not None and version != variant,
         )
-        for origin, of_run, epochs, cut, version in zip(origins, joined.definitions, joined.epochs, is_cut, joined.variants, strict=True)
+        for origin, of_run, epochs, is_final, cut, version in zip(
+            origins, joined.definitions, joined.epochs, joined.is_final, is_cut, joined.variants, strict=True
+        )
     ]
     found = _grouped(replace(joined, values=values), keys, planned_epochs)
     of_siblings = [origin for origin in origins if origin]
@@ -163,9 +165,9 @@ def _related(groups: Sequence[_Group], runs: TaskRuns, index: npt.NDArray[np.int
         if group.definition:
             ways.append("with a plain objective" if group.definition == PLAIN else f"with {group.definition}")
         if group.octave or group.is_cut:
-            low, high = (f"{bound:.3g}" for bound in (runs.epochs[is_member].min(), runs.epochs[is_member].max()))
+            low, high = (f"{bound:.4g}" for bound in (runs.epochs[is_member].min(), runs.epochs[is_member].max()))
             ways.append(f"of {low if low == high else f'{low} to {high}'} epochs")
-        how = " in order only" if group.kinship.is_order_only else f" read off after {planned_epochs:.3g}" if group.is_cut else ""
+        how = " in order only" if group.kinship.is_order_only else f" read off after {planned_epochs:.4g}" if group.is_cut else ""
         found[" and ".join(ways) + how] = int(is_member.sum())
     return found
 
@@ -179,12 +181,15 @@ def comparable(task: TaskRuns) -> TaskRuns:
     return _grouped(task, [_Group(definition="" if kind == most else kind or PLAIN) for kind in task.definitions], None)
 
 
-def _octave(epochs: float, planned_epochs: float | None) -> int:
-    """Return how many times a run's length doubles to the one that is asked about, away from 0 unless they are about equal."""
+def _octave(epochs: float, planned_epochs: float | None, *, is_final: bool) -> int:
+    """Return how many times a run's length doubles to the one that is asked about, away from 0 unless they are about equal.
+
+    A run that ended by itself is as good as a longer one.
+    """
     if planned_epochs is None or not (math.isfinite(epochs) and epochs > 0):
         return 0
     ratio = math.log2(epochs / planned_epochs)
-    if abs(ratio) <= math.log2(SAME_LENGTH):
+    if abs(ratio) <= math.log2(SAME_LENGTH) or (is_final and ratio < 0):
         return 0
     return int(math.copysign(max(1, round(abs(ratio))), ratio))
 
@@ -221,4 +226,5 @@ def _joined(tasks: Sequence[TaskRuns]) -> TaskRuns:
         variants=tuple(variant for task in tasks for variant in task.variants),
         definitions=tuple(definition for task in tasks for definition in task.definitions),
         epochs=np.concatenate([task.epochs for task in tasks]),
+        is_final=np.concatenate([task.is_final for task in tasks]),
     )

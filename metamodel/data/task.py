@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -16,6 +17,10 @@ from store.names import Direction, base_metric_name, is_loss_name
 
 _OF_EVALUATION = frozenset({"validation", "evaluation_set"})
 """Keys of ``comparability`` that hold for every metric; the others are about a loss."""
+
+
+_DATA_SET_WORDS = frozenset(str.split("builder environment dataset datasets data corpus benchmark root file files csv parquet"))
+"""Words of names that stand for a whole data set, not for a part or a column of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class TaskDescription:
         data_names: Names that the data give themselves, and hyperparameters that name data, an environment, a target or a file.
         schema: Column names and types, class labels, classes of Trainer and loss.
         sketch: The smallest hashes of the data's rows, hexadecimal and sorted; None where the content could not be read twice alike.
+        correlations: Of a few numbers of each row with each other; describes, does not identify.
         fold: Hyperparameters that name a fold or part of the same data.
         lengths: Sizes of the free dimensions that are as long in every sample; tasks that differ in them are siblings.
         comparability: What changes the meaning of the objective, and is not the default; describes, does not identify.
@@ -60,6 +66,7 @@ class TaskDescription:
     data_names: Mapping[str, Any] = field(default_factory=dict)
     schema: Mapping[str, Any] = field(default_factory=dict)
     sketch: tuple[str, ...] | None = None
+    correlations: tuple[float, ...] | None = None
     fold: Mapping[str, Any] = field(default_factory=dict)
     lengths: tuple[int, ...] | None = None
     comparability: Mapping[str, Any] = field(default_factory=dict)
@@ -85,12 +92,17 @@ class TaskDescription:
             "target_shape": None if self.target_shape is None else list(self.target_shape),
             "target_kind": kind_of(self.target_dtype),
             "n_classes": self.n_classes,
-            "content": _digest(self.sketch, self.lengths),
+            "content": _digest(None if self.is_named_data else self.sketch, self.lengths),
             "fold": _sorted(self.fold),
             "model_class": self.model_class,
             "objective": None if self.objective is None else base_metric_name(self.objective),
             "direction": None if self.direction is None else str(Direction(self.direction)),
         }
+
+    @property
+    def is_named_data(self) -> bool:
+        """Whether the data name themselves, so that no content has to tell them apart: another split of them is the same task."""
+        return any(not _DATA_SET_WORDS.isdisjoint(re.split(r"[._]", name.lower())) for name in self.data_names)
 
     @property
     def is_identified(self) -> bool:

@@ -12,9 +12,7 @@ from metamodel.space.batch import name_in_model
 from metamodel.space.dimensions import MAX_LISTED_VALUES, Dimension, Space, is_number
 from metamodel.space.encoding import MAX_CHOICES, column_order, fit_encoder, is_learnable
 from metamodel.space.run_configs import column_of
-from store.hyperparameters import GLOBAL_BATCH_SIZE, Role, conservative_names, is_output_place, is_seed_name, names_with_role
-
-NEEDS_SPACE = "without a space it is never rewritten; list it in space to have it tuned"
+from store.hyperparameters import GLOBAL_BATCH_SIZE, NEEDS_SPACE, Role, conservative_names, is_output_place, is_seed_name, names_with_role
 
 
 def space_from_history(

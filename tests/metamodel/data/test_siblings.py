@@ -72,9 +72,20 @@ def test_other_content_names_schema_or_model_are_no_siblings(change: dict[str, A
     assert not are_siblings(TASK, replace(TASK, **change))
 
 
-def test_data_of_one_builder_are_siblings_whatever_was_done_to_their_rows() -> None:
-    loaded = replace(TASK, data_names={"builder": "glue", "config": "sst2"})
-    assert are_siblings(loaded, replace(loaded, sketch=("08", "09")))
+@pytest.mark.parametrize("names", [{"builder": "glue", "config": "sst2"}, {"dataset": "iris"}, {"data.csv": "flowers.csv"}])
+def test_data_that_name_themselves_are_one_task_whatever_was_done_to_their_rows(names: dict[str, str]) -> None:
+    loaded = replace(TASK, data_names=names)
+    assert loaded.identity() == replace(loaded, sketch=("08", "09")).identity()
+
+
+def test_draws_that_were_each_standardised_share_no_row_but_go_together_alike() -> None:
+    draws = [replace(TASK, sketch=(name,), correlations=values) for name, values in (("01", (0.6, 0.1, -0.4)), ("02", (0.57, 0.14, -0.38)))]
+    other = replace(TASK, sketch=("03",), correlations=(-0.2, 0.5, 0.3))
+    assert are_siblings(*draws)
+    assert sibling_signs(*draws) == ["content: 0 of 1 sampled rows in common; its columns go together alike"]
+    assert not are_siblings(draws[0], other)
+    unrelated = [replace(TASK, sketch=(name,), correlations=(0.01, -0.02, 0.0)) for name in ("04", "05")]
+    assert not are_siblings(*unrelated), "columns that do not go together tell nothing"
 
 
 def test_a_task_described_by_an_earlier_version_is_a_sibling_of_the_same_training() -> None:

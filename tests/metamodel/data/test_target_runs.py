@@ -186,3 +186,17 @@ def test_a_task_that_is_asked_for_by_name_is_as_its_newest_run_has_it(history: H
     (task,) = history.tasks()
     found = recommend(history, task.id, SPACE)[0]
     assert (found.evidence.n_runs, found.evidence.related) == (2, {"with a plain objective in order only": 3})
+
+
+def test_early_stopped_runs_count_for_longer_ones_and_are_read_at_shorter_lengths(history: History) -> None:
+    for lr in RATES:
+        with history.start_run(task=PLAIN, hparams={"lr": lr, "max_epochs": 1000}, objective="val_loss") as run:
+            for epoch in range(1, 9):
+                run.log(val_loss=loss(lr, epoch), step=100 * epoch - 1, epoch=epoch)
+            run.update(epochs_reached=8, steps_reached=800)
+            run.finish("stopped")
+    whole = asked(history, planned_epochs=1000.0)
+    assert (whole.groups.n_asked, whole.related) == (5, {})
+    short = asked(history, planned_epochs=2.0)
+    assert short.related == {"of 8 epochs read off after 2": 5}
+    np.testing.assert_allclose(short.values, [-loss(lr, 2) for lr in RATES])
