@@ -53,7 +53,7 @@ def loss_of(trainer: Trainer) -> str | None:
     """
     given = getattr(trainer, "compute_loss_func", None)
     if callable(given):
-        return _named(given)
+        return _module(given) if isinstance(given, nn.Module) else _named(given)
     owner = next((cls for cls in type(trainer).__mro__ if "compute_loss" in vars(cls)), Trainer)
     if is_users_class(owner):
         return f"{owner.__qualname__}.compute_loss"

@@ -13,7 +13,6 @@ import functools
 import inspect
 import io
 import itertools
-import logging
 import os
 import sys
 import threading
@@ -227,16 +226,15 @@ def _unnoticed() -> Iterator[None]:
             if next(ticks) % _EVENTS_PER_LOOK == 0 and time.thread_time() > deadline:
                 raise _GivenUp("takes too long to be repeated")
 
-    disabled = logging.root.manager.disable
+    if profile is not None:  # one at a time, and it is the user's
+        raise UnrepeatableError("a profiler is running")
     with preserved_rng(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        logging.disable()
         sys.setprofile(watch)
         try:
             yield
         finally:
-            sys.setprofile(profile)
-            logging.disable(disabled)
+            sys.setprofile(None)
 
 
 def _is_importing(frame: FrameType | None) -> bool:

@@ -58,7 +58,7 @@ def runs(
     n_repeated = sum(len(item) > 1 for item in draws)
     if n_repeated and group_by is None and format is Format.TABLE:
         what = "configuration was" if n_repeated == 1 else "configurations were"
-        output.note(f"{n_repeated} {what} run more than once, with another seed only; --group-by config shows mean and spread.")
+        output.note(f"{n_repeated} {what} run more than once with equal values, seeds aside; --group-by config shows mean and spread.")
 
 
 def show(

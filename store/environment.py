@@ -90,7 +90,10 @@ def script_folder() -> str | None:
     """
     started = sys.argv[0] if sys.argv else ""
     has_script = bool(started) and not started.startswith("-")
-    folder = Path(started).absolute().parent if has_script else Path.cwd()
+    try:
+        folder = Path(started).absolute().parent if has_script else Path.cwd()
+    except OSError:  # the working directory was deleted
+        return None
     if has_script and Path(started).name == "__main__.py":
         folder = folder.parent  # of a package, whose name is the program's
     for candidate in (folder, *folder.parents[:3]):

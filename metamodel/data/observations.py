@@ -354,9 +354,19 @@ def _length(run: AnyRun, *, is_planned: bool) -> float:
         is_planned: Whether one that ended by itself counts as long as it was planned: it had nothing more to gain.
     """
     lengths: tuple[Any, Any] = run.hparams.get(LENGTH), run.epochs_reached
-    planned, reached = (float(length) if is_number(length) else math.nan for length in lengths)
-    length = planned if is_planned and run.status is RunStatus.STOPPED and not math.isnan(planned) else np.fmin(planned, reached)
-    return float(length) if length > 0 else math.nan
+    planned, reached = (float(length) if is_number(length) and length > 0 else math.nan for length in lengths)
+    if run.status is RunStatus.STOPPED and is_planned and not any(_limits(run.hparams.get(name)) for name in ("max_steps", _LIMIT)):
+        return planned if not math.isnan(planned) else reached
+    # What was planned in epochs is no length where steps, a time or limited batches decide.
+    return reached if not math.isnan(reached) else planned
+
+
+_LIMIT = "limit_train_batches"
+
+
+def _limits(value: Any) -> bool:
+    """Say whether a number of steps or batches, or a share of them, makes a training shorter than its epochs."""
+    return is_number(value) and value > 0 and not (isinstance(value, float) and value == 1.0)
 
 
 def _config(run: AnyRun) -> dict[str, Any]:

@@ -33,7 +33,7 @@ MIN_SHARE = 1 / 16
 DEFINITION_CORRELATION = 0.9
 """Correlation of two definitions of one objective, such as a loss with and without label smoothing."""
 MAX_CURVES = 400
-"""Learning curves that are read for one query, those of the newest runs."""
+"""Learning curves that are read for one query, the task's own first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ def _octave(epochs: float, planned_epochs: float | None, *, is_final: bool) -> i
 def _at_length(history: History, runs: TaskRuns, planned_epochs: float) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
     """Return outcomes with those of longer runs read off at a length, shape ``(n,)``, and which these are, shape ``(n,)``."""
     values, is_cut = runs.values.copy(), np.zeros(len(runs), dtype=bool)
-    longer = np.flatnonzero((runs.epochs > SAME_LENGTH * planned_epochs) & ~runs.is_failed)[-MAX_CURVES:]
+    longer = np.flatnonzero((runs.epochs > SAME_LENGTH * planned_epochs) & ~runs.is_failed)[:MAX_CURVES]
     if not len(longer):
         return values, is_cut
     curves = history.objective_curves([runs.run_ids[i] for i in longer])

@@ -193,13 +193,18 @@ def read_objective_curves(connection: sqlite3.Connection, run_ids: Iterable[str]
     """Return run id -> shares of the training, and the objective at each, of the last attempt, in the order of steps."""
     curves: dict[str, tuple[list[float], list[float]]] = {}
     rows = connection.execute(
-        "SELECT runs.id, metrics.step, metrics.value, metrics.kind, runs.steps_reached FROM runs JOIN metrics ON metrics.run_id = runs.id "
+        "SELECT runs.id, metrics.step, metrics.value, metrics.kind, runs.steps_reached, metrics.name FROM runs "
+        "JOIN metrics ON metrics.run_id = runs.id "
         "AND metrics.name IN (runs.objective, runs.objective || '_epoch', runs.objective || '/dataloader_idx_0') "
         "WHERE runs.id IN (SELECT value FROM json_each(?)) ORDER BY runs.id, metrics.step",
         (json.dumps(list(run_ids)),),
     )
     n_steps: dict[str, int] = {}
-    for run_id, step, value, kind, steps_reached in rows:
+    found = list(rows)
+    by_epoch = {row[0] for row in found if row[5].endswith("_epoch")}  # beside these the others are single batches
+    for run_id, step, value, kind, steps_reached, name in found:
+        if run_id in by_epoch and not name.endswith("_epoch"):
+            continue
         steps, values = curves.setdefault(run_id, ([], []))
         steps.append(step + 1)
         values.append(_number(value, kind))

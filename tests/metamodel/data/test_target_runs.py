@@ -200,3 +200,27 @@ def test_early_stopped_runs_count_for_longer_ones_and_are_read_at_shorter_length
     short = asked(history, planned_epochs=2.0)
     assert short.related == {"of 8 epochs read off after 2": 5}
     np.testing.assert_allclose(short.values, [-loss(lr, 2) for lr in RATES])
+
+
+@pytest.mark.parametrize(
+    ("hparams", "passes"), [({"max_epochs": -1, "max_steps": 16}, 1.0), ({"num_train_epochs": 3.0, "max_steps": 770}, 7.7)]
+)
+def test_where_steps_decide_the_length_is_what_was_reached(history: History, hparams: dict[str, Any], passes: float) -> None:
+    for lr in RATES:
+        with history.start_run(task=PLAIN, hparams={"lr": lr, **hparams}, objective="val_loss") as run:
+            run.log(val_loss=loss(lr, 1))
+            run.update(epochs_reached=passes, steps_reached=100)
+    assert asked(history, planned_epochs=passes).groups.n_asked == 5
+    longer = recommend(history, PLAIN, SPACE, current={"lr": 1e-1}, planned_epochs=4 * passes)[0]
+    assert longer.evidence.related == {f"of {passes:g} epochs in order only": 5}
+
+
+def test_of_single_batches_and_epochs_the_curve_has_the_epochs(history: History) -> None:
+    description = PLAIN.with_objective("train_loss", "min")
+    with history.start_run(task=description, hparams={"lr": 1e-3, "max_epochs": 4}, objective="train_loss") as run:
+        for step in range(40):
+            run.log(train_loss=0.01, step=step)
+            if step % 10 == 9:
+                run.log(train_loss_epoch=4.0 / (step + 1), step=step)
+        run.update(epochs_reached=4.0, steps_reached=40)
+    assert history.objective_curves([run.id])[run.id] == ([0.25, 0.5, 0.75, 1.0], [0.4, 0.2, 4.0 / 30, 0.1])
