@@ -12,6 +12,7 @@ from metamodel.data.siblings import are_siblings
 from metamodel.data.task import TaskDescription
 from metamodel.recommendation import Recommendation
 from metamodel.space.batch import BatchLayout
+from store.errors import UnknownTaskError
 from store.hyperparameters import ACCUMULATION, GLOBAL_BATCH_SIZE, PER_DEVICE_BATCH_SIZE
 from store.ids import task_id_of
 from store.names import Direction, canonical_name
@@ -79,8 +80,11 @@ def earlier_objective(history: History, description: TaskDescription) -> tuple[s
 
 def with_earlier_definition(history: History, description: TaskDescription, names: Sequence[str]) -> TaskDescription:
     """Return a description completed by what the newest run of the task says of its objective's definition, under some names."""
-    task_id = task_id_of(description.identity())
-    if not names or task_id not in {task.id for task in history.tasks()}:
+    if not names:
+        return description
+    try:
+        task_id = history.task(task_id_of(description.identity())).id  # or what it was merged into
+    except UnknownTaskError:
         return description
     newest = history.runs(task_id, limit=1, newest_first=True, with_hparams=False)
     known = newest[0].description.get("comparability") or {} if newest else {}
@@ -91,10 +95,15 @@ def with_earlier_definition(history: History, description: TaskDescription, name
 def _is_alike(task: TaskRecord, wanted: TaskDescription) -> bool:
     """Say whether a task trains the same, or is a sibling of it, for whatever objective."""
     if wanted.name is not None:
-        return dict(task.identity) == wanted.identity()
+        return dict(task.identity) == wanted.identity() or _is_merged(task, wanted)
     other = TaskDescription.from_dict(task.description).with_objective(None, None)
     is_candidate = other.name is None and other.model_class == wanted.model_class
-    return is_candidate and (other.identity() == wanted.identity() or are_siblings(other, wanted))
+    return (is_candidate and (other.identity() == wanted.identity() or are_siblings(other, wanted))) or _is_merged(task, wanted)
+
+
+def _is_merged(task: TaskRecord, wanted: TaskDescription) -> bool:
+    """Say whether what is wanted, for the objective of a task, was made part of that task by hand."""
+    return bool(task.merged_ids) and task_id_of(wanted.with_objective(task.objective, task.direction).identity()) in task.merged_ids
 
 
 def query_meta_model(problem: TuningProblem, history: History, *, splits_by_accumulation: bool = False) -> Recommendation:
