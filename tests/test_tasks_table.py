@@ -454,7 +454,7 @@ def test_a_script_that_an_earlier_version_recorded_goes_on_in_its_task(history: 
     monkeypatch.setattr(sys, "argv", ["/home/me/train.py"])  # whose folder says nothing, as earlier versions knew none
     with history.start_run(objective="val_loss") as run:
         run.log(val_loss=0.5)
-    monkeypatch.setattr(sys, "argv", ["/work/flowers/train.py"])
+    monkeypatch.setattr(sys, "argv", ["/srv/flowers/train.py"])
     with history.start_run(objective="val_loss") as again:
         again.log(val_loss=0.4)
     assert again.task_id == run.task_id
