@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compare_baselines.live.tasks import LIVE_TASKS, find_task
+import numpy as np
+
+from compare_baselines.live.tasks import LIVE_TASKS, find_task, is_live_task
 from compare_baselines.live.tasks.base import LiveTask
-from compare_baselines.methods.registry import uses_past
+from compare_baselines.methods.registry import RANDOM, uses_past
 from metahp_report.comparison.reader import PLANS
 from metahp_report.comparison.records import KEY
 from metamodel.evidence_floor import MIN_OTHER_RUNS, MIN_OTHER_TASKS
@@ -21,6 +24,9 @@ from store.errors import InvalidArgumentError
 from store.records import RunRecord, TaskRecord
 
 SOURCES = ("auto", "history", "starter", "tasks")
+EIGHT_OF = "eight-of:"
+"""Before the id of a comparison: eight of its other tasks with other data, drawn by the seed, and their random runs of that seed."""
+N_EIGHT = 8
 MAX_PAST_RUNS = 5000
 """PastSource runs that are copied for a search, the newest of each task first; more would cost minutes and teach little."""
 
@@ -30,7 +36,7 @@ class PastSource:
     """Where the meta-models' history comes from.
 
     Attributes:
-        kind: ``history``, ``starter`` or ``tasks``.
+        kind: ``history``, ``starter``, ``tasks`` or ``eight``.
         path: The history; for ``starter`` that of the comparison, which is not read.
         comparison: Id of the comparison whose other tasks are the past; for ``tasks``.
         before_utc: Only runs started before this moment; for ``history``, so that a continued comparison sees the same past.
@@ -58,6 +64,8 @@ def choose_past(wanted: str, history: History, own: bool, comparison: str, creat
     Raises:
         InvalidArgumentError: If what is wanted is not there.
     """
+    if wanted.startswith(EIGHT_OF):
+        return PastSource("eight", history.path, wanted.removeprefix(EIGHT_OF), None, (RANDOM,))
     if wanted not in SOURCES:
         raise InvalidArgumentError(f"The past must be one of {', '.join(SOURCES)}, but got {wanted!r}. Pass one of these.")
     n_tasks = sum(1 for _ in _source_tasks(history)) if wanted in ("auto", "history") else 0
@@ -90,12 +98,14 @@ def starter_tasks() -> str | None:
 
 def may_use_starter(past: PastSource, task: LiveTask) -> bool:
     """Say whether the starter history may be used in a search: it is the past, and does not know the task's data."""
-    known = starter_tasks() if past.kind == "starter" else None
+    known = starter_tasks() if past.kind in ("starter", "eight") else None
     return known is not None and not any(word in known for word in task.same_data)
 
 
 def describe_past(past: PastSource, tasks: Sequence[LiveTask], methods: Sequence[str]) -> str:
     """Return where the past comes from in a sentence."""
+    if past.kind == "eight":
+        return f"the random runs of {N_EIGHT} other tasks of comparison {past.comparison}, and the starter history as the product uses it"
     if past.kind == "tasks":
         sources = ", ".join(name for name in methods if not uses_past(name))
         return f"the other tasks of this comparison: the runs of {sources} on tasks with other data"
@@ -134,20 +144,26 @@ def check_past(past: PastSource, tasks: Sequence[LiveTask], methods: Sequence[st
             )
 
 
-def write_past(past: PastSource, task: LiveTask, target: Path) -> int:
+def write_past(past: PastSource, task: LiveTask, seed: int, target: Path) -> int:
     """Write the history of a search without any run of its task, and return how many runs it holds.
 
     Args:
         past: Where it comes from.
         task: The task under test, whose data must not occur.
+        seed: Seed of the search.
         target: The new history.
     """
     with History(past.path, create=False) as source, History(target) as history:
         if past.kind == "starter":
             return 0
-        chosen = [item for item in _source_tasks(source, with_live=past.kind == "tasks") if not is_same_data(item, task)]
+        chosen = [item for item in _source_tasks(source, with_live=past.kind in ("tasks", "eight")) if not is_same_data(item, task)]
+        if past.kind == "eight":
+            order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(chosen))
+            chosen = [chosen[i] for i in order[:N_EIGHT]]
         share = max(MIN_OTHER_RUNS, MAX_PAST_RUNS // max(len(chosen), 1))
         runs = [run for item in chosen for run in _of_past(source, past, item)[-share:]]
+        if past.kind == "eight":
+            runs = [run for run in runs if run.description[KEY]["seed"] == seed]
         if past.kind == "tasks":
             runs = [run for run in runs if not is_same_note(run, task)]
         descriptions = {item.name: dict(item.description) for item in chosen}
@@ -193,7 +209,7 @@ def is_same_note(run: RunRecord, task: LiveTask) -> bool:
     """Say whether a run is noted as an evaluation of a live task with the same data."""
     note: Any = run.description.get(KEY)
     name = note.get("task") if isinstance(note, Mapping) else None
-    return name in LIVE_TASKS and _shares_data(find_task(name), task)
+    return isinstance(name, str) and is_live_task(name) and _shares_data(find_task(name), task)
 
 
 def _shares_data(left: LiveTask, right: LiveTask) -> bool:
@@ -203,7 +219,7 @@ def _shares_data(left: LiveTask, right: LiveTask) -> bool:
 def _live_task(item: TaskRecord) -> LiveTask | None:
     """Return the live task that a task of a history is, None if it is something else."""
     words = item.name.split()
-    return find_task(words[1]) if len(words) == 3 and words[0] == "live" and words[1] in LIVE_TASKS else None
+    return find_task(words[1]) if len(words) == 3 and words[0] == "live" and is_live_task(words[1]) else None
 
 
 def _source_tasks(history: History, with_live: bool = False) -> Iterator[TaskRecord]:
@@ -218,7 +234,7 @@ def _of_past(history: History, past: PastSource, item: TaskRecord) -> list[RunRe
     runs = [run for run in history.runs(item.id) if run.is_finished]
     if past.kind == "history":
         return [run for run in runs if KEY not in run.description and (past.before_utc is None or run.started_utc < past.before_utc)]
-    if past.kind == "tasks":
+    if past.kind in ("tasks", "eight"):
         return [run for run in runs if _is_source(run.description.get(KEY), past)]
     return runs
 

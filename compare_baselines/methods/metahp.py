@@ -93,17 +93,16 @@ class MetaHP(Method):
         return {}
 
     def propose(self, problem: SearchProblem, trials: Sequence[Trial]) -> Proposal | None:
-        """Return the configuration from which most would be learned."""
+        """Return what a user would run: the best there is known of first, then configurations from which most would be learned."""
         task, size = problem.task, problem.size
-        optimizer = {} if task.optimizer is None else {"optimizer": task.optimizer}
         # Whatever the user's switch: what a method learns from is what was printed.
         with environment({STARTER.name: "1" if problem.uses_starter else "0"}):
             found = recommend(
                 problem.past,
                 task.describe(size),
                 space=space_in_force(problem),
-                mode="explore",
-                current={**task.in_force(task.defaults, size), **optimizer},
+                mode="explore" if trials else "best",
+                current={**task.in_force(task.defaults, size), **task.fixed(size)},
                 model=self.kind,
                 device="cpu",
                 seed=problem.seed,
@@ -191,7 +190,7 @@ def _recorded(found: Recommendation) -> RecordedPrediction | None:
     low, high = found.interval
     if not all(map(math.isfinite, (found.prediction, low, high))):
         return None
-    return RecordedPrediction(found.prediction, low, high, str(found.unit))
+    return RecordedPrediction(found.prediction, low, high, str(found.unit), found.gain_probability)
 
 
 def _runs(past: Past) -> Iterator[FinishedRun]:

@@ -24,6 +24,7 @@ _PEERS = {
     "cmaes": "compare_baselines.methods.samplers:CMAES",
     PLAIN: "compare_baselines.methods.plain_gp:PlainGP",
     "best-of-past": "compare_baselines.methods.simple:BestOfPast",
+    "constant": "compare_baselines.methods.transfer:Constant",
     "quantile": "compare_baselines.methods.transfer:Quantile",
     "zero-shot": "compare_baselines.methods.transfer:ZeroShot",
     "rgpe": "compare_baselines.methods.rgpe:RGPE",
@@ -35,12 +36,18 @@ _SPECIAL = {
     "defaults": "compare_baselines.methods.simple:Default",
     "starter": "compare_baselines.methods.metahp:StarterMethod",
     "scratch-few": "compare_baselines.methods.scratch:ScratchFew",
+    "constant-1e-2": "compare_baselines.methods.simple:ConstantHundredth",
+    "constant-3e-3": "compare_baselines.methods.simple:ConstantThreeThousandths",
+    "schedule-free": "compare_baselines.methods.simple:ScheduleFree",
+    "prodigy": "compare_baselines.methods.simple:Prodigy",
 }
 """Those of one kind of comparison only: without a past, in real training, on the same points."""
 METHODS = (*_PEERS, *reversed(KINDS))
 """What a replay compares, the dear ones last."""
 LIVE_METHODS = ("default", "grid", RANDOM, "tpe", "gp", *KINDS)
 """What real training compares."""
+CONTROLS = ("default", "constant-1e-2", "constant-3e-3", "schedule-free", "prodigy")
+"""What needs no tuning and no past, one evaluation each."""
 _ON_REQUEST = {"gp", "scratch", *KINDS} - {DEFAULT}
 DEFAULT_METHODS = tuple(name for name in METHODS if name not in _ON_REQUEST)
 """What a replay compares where nobody chooses: all but ``gp``, which takes longer than all others together, and what few ask for."""

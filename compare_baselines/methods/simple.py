@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -73,6 +73,48 @@ class Default(Random):
     def propose(self, problem: SearchProblem, trials: Sequence[Trial]) -> Proposal | None:
         """Return the defaults once."""
         return None if trials else Proposal(dict(problem.task.defaults))
+
+
+class Control(Default):
+    """The defaults with something else in place: one evaluation, which asks nobody.
+
+    Attributes:
+        changes: What is not as the libraries have it.
+    """
+
+    changes: ClassVar[Mapping[str, Any]]
+
+    def propose(self, problem: SearchProblem, trials: Sequence[Trial]) -> Proposal | None:
+        """Return the defaults with the changes, once."""
+        return None if trials else Proposal({**problem.task.defaults, **self.changes})
+
+
+class ConstantHundredth(Control):
+    """One learning rate for everything: a hundredth."""
+
+    name = "constant-1e-2"
+    changes: ClassVar[Mapping[str, Any]] = {"learning_rate": 1e-2}
+
+
+class ConstantThreeThousandths(Control):
+    """One learning rate for everything: three thousandths."""
+
+    name = "constant-3e-3"
+    changes: ClassVar[Mapping[str, Any]] = {"learning_rate": 3e-3}
+
+
+class ScheduleFree(Control):
+    """Schedule-free AdamW (Defazio et al. 2024) as its package has it."""
+
+    name = "schedule-free"
+    changes: ClassVar[Mapping[str, Any]] = {"optimizer": name, "learning_rate": 2.5e-3}
+
+
+class Prodigy(Control):
+    """Prodigy (Mishchenko and Defazio 2023) as its package has it: it estimates the step size."""
+
+    name = "prodigy"
+    changes: ClassVar[Mapping[str, Any]] = {"optimizer": name, "learning_rate": 1.0}
 
 
 class Grid(Method):

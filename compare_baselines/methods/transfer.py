@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ class ZeroShot(Method):
 
     name = "zero-shot"
     uses_past = needs_pool = True
+    n_portfolio: ClassVar[int] = N_PORTFOLIO
 
     def learn(self, past: Past) -> None:
         """Fit a surrogate a past task, on outcomes scaled to [0, 1] in the task."""
@@ -60,11 +62,18 @@ class ZeroShot(Method):
         scores = np.stack([model.predict(task.points) for model in self._surrogates])
         low, high = scores.min(1, keepdims=True), scores.max(1, keepdims=True)
         loss = (high - scores) / np.maximum(high - low, 1e-12)
-        self._order = greedy_portfolio(loss, N_PORTFOLIO)
+        self._order = greedy_portfolio(loss, self.n_portfolio)
 
     def choose(self, tried: Sequence[int], values: Sequence[float]) -> int:
         """Return the next one of the portfolio."""
         return self.task.first_free(self._order, tried)
+
+
+class Constant(ZeroShot):
+    """The configuration that is best on average over the past tasks, whatever the task; then the next best."""
+
+    name = "constant"
+    n_portfolio = 0
 
 
 def greedy_portfolio(loss: FloatArray, length: int) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 from metahp_report.comparison.records import (
     GRID_LEVELS,
     KEY,
+    ONE_EVALUATION,
     ComparisonPlan,
     ComparisonResult,
     Energy,
@@ -157,8 +158,8 @@ def value_of(run: RunRecord) -> float | None:
 
 
 def n_expected(plan: ComparisonPlan, info: TaskInfo, method: str) -> int:
-    """Return how many evaluations a method makes at most: the defaults are one configuration, and a grid has an end."""
-    if method == "default":
+    """Return how many evaluations a method makes at most: controls are one configuration, and a grid has an end."""
+    if method in ONE_EVALUATION:
         return 1
     if method != "grid":
         return plan.budget

@@ -20,6 +20,8 @@ from store.records import RunStatus
 
 KEY = "comparison"
 """Name of the entry in a run's description; also the framework of a plan's run."""
+ONE_EVALUATION = frozenset({"default", "constant-1e-2", "constant-3e-3", "schedule-free", "prodigy"})
+"""Methods that have one configuration only."""
 GRID_LEVELS = 3
 """Levels of a range in a grid: low, middle and high, as people write them down."""
 
@@ -99,12 +101,16 @@ class Energy:
 
 @dataclass(frozen=True, slots=True)
 class RecordedPrediction:
-    """What a meta-model expected before the evaluation; ``unit`` is ``rank`` or ``objective``, the interval covers 80 %."""
+    """What a meta-model expected before the evaluation; ``unit`` is ``rank`` or ``objective``, the interval covers 80 %.
+
+    ``gain_probability`` is that of doing better than the user's own values; None where it was not asked or not known.
+    """
 
     value: float
     low: float
     high: float
     unit: str
+    gain_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

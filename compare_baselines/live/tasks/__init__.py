@@ -25,12 +25,26 @@ LIVE_TASKS = {
 """Name -> ``module:Class``."""
 
 
+SUITES = {"small-nets": "compare_baselines.live.small_nets.task:SmallNet"}
+"""Name -> ``module:Class`` of a task of the suite, made with its name ``<suite>/<task>``."""
+
+
+def is_live_task(name: str) -> bool:
+    """Say whether a name is that of a live task."""
+    return name in LIVE_TASKS or name.partition("/")[0] in SUITES
+
+
 def find_task(name: str) -> LiveTask:
     """Return a task by its name.
 
     Raises:
         InvalidArgumentError: If there is no such task.
     """
+    suite = name.partition("/")[0]
+    if suite in SUITES:
+        module, _, attribute = SUITES[suite].partition(":")
+        of_suite: LiveTask = getattr(import_module(module), attribute)(name)
+        return of_suite
     if name not in LIVE_TASKS:
         close = difflib.get_close_matches(name, list(LIVE_TASKS), n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}? Possible" if close else "possible"

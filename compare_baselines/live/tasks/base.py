@@ -114,6 +114,10 @@ class LiveTask(ABC):
             is_pretrained=self.is_pretrained(size),
         )
 
+    def fixed(self, size: str) -> dict[str, Any]:
+        """Return what every run of the task has in common beside the grid, by canonical name."""
+        return {} if self.optimizer is None else {"optimizer": self.optimizer}
+
     def is_pretrained(self, size: str) -> bool:
         """Say whether training starts from pre-trained weights."""
         return False
