@@ -36,7 +36,7 @@ class PastSource:
     """Where the meta-models' history comes from.
 
     Attributes:
-        kind: ``history``, ``starter``, ``tasks`` or ``eight``.
+        kind: ``history``, ``starter``, ``tasks``, or ``EIGHT_OF`` with an id.
         path: The history; for ``starter`` that of the comparison, which is not read.
         comparison: Id of the comparison whose other tasks are the past; for ``tasks``.
         before_utc: Only runs started before this moment; for ``history``, so that a continued comparison sees the same past.
@@ -48,6 +48,11 @@ class PastSource:
     comparison: str | None = None
     before_utc: str | None = None
     sources: tuple[str, ...] = ()
+
+    @property
+    def is_eight(self) -> bool:
+        """Whether it is eight tasks of another comparison."""
+        return self.kind.startswith(EIGHT_OF)
 
 
 def choose_past(wanted: str, history: History, own: bool, comparison: str, created_utc: str, methods: Sequence[str] = ()) -> PastSource:
@@ -65,7 +70,7 @@ def choose_past(wanted: str, history: History, own: bool, comparison: str, creat
         InvalidArgumentError: If what is wanted is not there.
     """
     if wanted.startswith(EIGHT_OF):
-        return PastSource("eight", history.path, wanted.removeprefix(EIGHT_OF), None, (RANDOM,))
+        return PastSource(wanted, history.path, wanted.removeprefix(EIGHT_OF), None, (RANDOM,))
     if wanted not in SOURCES:
         raise InvalidArgumentError(f"The past must be one of {', '.join(SOURCES)}, but got {wanted!r}. Pass one of these.")
     n_tasks = sum(1 for _ in _source_tasks(history)) if wanted in ("auto", "history") else 0
@@ -98,13 +103,13 @@ def starter_tasks() -> str | None:
 
 def may_use_starter(past: PastSource, task: LiveTask) -> bool:
     """Say whether the starter history may be used in a search: it is the past, and does not know the task's data."""
-    known = starter_tasks() if past.kind in ("starter", "eight") else None
+    known = starter_tasks() if (past.kind == "starter" or past.is_eight) else None
     return known is not None and not any(word in known for word in task.same_data)
 
 
 def describe_past(past: PastSource, tasks: Sequence[LiveTask], methods: Sequence[str]) -> str:
     """Return where the past comes from in a sentence."""
-    if past.kind == "eight":
+    if past.is_eight:
         return f"the random runs of {N_EIGHT} other tasks of comparison {past.comparison}, and the starter history as the product uses it"
     if past.kind == "tasks":
         sources = ", ".join(name for name in methods if not uses_past(name))
@@ -156,13 +161,13 @@ def write_past(past: PastSource, task: LiveTask, seed: int, target: Path) -> int
     with History(past.path, create=False) as source, History(target) as history:
         if past.kind == "starter":
             return 0
-        chosen = [item for item in _source_tasks(source, with_live=past.kind in ("tasks", "eight")) if not is_same_data(item, task)]
-        if past.kind == "eight":
+        chosen = [item for item in _source_tasks(source, with_live=(past.kind == "tasks" or past.is_eight)) if not is_same_data(item, task)]
+        if past.is_eight:
             order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(chosen))
             chosen = [chosen[i] for i in order[:N_EIGHT]]
         share = max(MIN_OTHER_RUNS, MAX_PAST_RUNS // max(len(chosen), 1))
         runs = [run for item in chosen for run in _of_past(source, past, item)[-share:]]
-        if past.kind == "eight":
+        if past.is_eight:
             runs = [run for run in runs if run.description[KEY]["seed"] == seed]
         if past.kind == "tasks":
             runs = [run for run in runs if not is_same_note(run, task)]
@@ -234,7 +239,7 @@ def _of_past(history: History, past: PastSource, item: TaskRecord) -> list[RunRe
     runs = [run for run in history.runs(item.id) if run.is_finished]
     if past.kind == "history":
         return [run for run in runs if KEY not in run.description and (past.before_utc is None or run.started_utc < past.before_utc)]
-    if past.kind in ("tasks", "eight"):
+    if past.kind == "tasks" or past.is_eight:
         return [run for run in runs if _is_source(run.description.get(KEY), past)]
     return runs
 

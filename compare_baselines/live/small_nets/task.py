@@ -275,12 +275,10 @@ def _optimizer(net: nn.Module, hparams: Mapping[str, Any]) -> torch.optim.Optimi
         if name == SCHEDULE_FREE:
             from schedulefree import AdamWScheduleFree
 
-            made: torch.optim.Optimizer = AdamWScheduleFree(parameters)
-            return made
+            return AdamWScheduleFree(parameters)  # type: ignore[no-any-return]
         from prodigyopt import Prodigy
 
-        made = Prodigy(parameters)
-        return made
+        return Prodigy(parameters)  # type: ignore[no-any-return]
     except ImportError as error:
         raise MissingDependencyError(f"{name} needs a package that is not installed: {error}. Call: pip install 'metahp[bench]'") from error
 
