@@ -16,6 +16,7 @@ from store import History
 WITHOUT_PAST, DAY_ONE, OWN_TASKS = f"{SUITE} controls", f"{SUITE} day one", f"{SUITE} own tasks"
 """Names of the comparisons that a suite consists of."""
 RANDOM_RUNS, SEARCH_RUNS = 16, 8
+SEARCHED = f"{SUITE} searchers"
 SEARCHERS = ("tpe", "gp")
 
 
@@ -67,7 +68,7 @@ def run_suite(
     if "controls" in settings.methods:
         compare(WITHOUT_PAST, (*CONTROLS, RANDOM), RANDOM_RUNS)
     if "searchers" in settings.methods:
-        compare(f"{SUITE} searchers", SEARCHERS, SEARCH_RUNS)
+        compare(SEARCHED, SEARCHERS, SEARCH_RUNS)
     if "ours" in settings.methods:
         compare(DAY_ONE, (OURS,), SEARCH_RUNS, "starter")
         compare(OWN_TASKS, (OURS,), SEARCH_RUNS, f"{EIGHT_OF}{WITHOUT_PAST}")

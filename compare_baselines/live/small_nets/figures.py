@@ -1,0 +1,272 @@
+"""What the suite shows: regret on validation and test by variant and family, against controls, with paired intervals over tasks.
+
+Regret of an evaluation is ``(best - value) / (best - median)``, oriented so that larger values are better, within a task and seed: ``best``
+is the best run without advice (controls, random search, TPE, GP), ``median`` the median random run. It is cut at ``MOST``, so that one
+diverged run does not decide a mean. A search is judged by the test value of the run that was best on validation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from compare_baselines.live.small_nets.suite import DAY_ONE, OWN_TASKS, SEARCHED, WITHOUT_PAST
+from compare_baselines.live.small_nets.task import SmallNet
+from compare_baselines.methods.registry import CONTROLS, RANDOM
+from compare_baselines.methods.spaces import UnitCube
+from metahp_report.comparison.reader import evaluations_by_search, outcomes, value_of
+from metahp_report.comparison.records import KEY, RecordedPrediction
+from metamodel.space.dimensions import parse_space
+from store import History, UnknownTaskError
+from store.records import RunRecord
+
+FloatArray = npt.NDArray[np.float64]
+
+MOST = 2.0
+"""Regret is cut here."""
+NEAR = 0.05
+"""Two configurations nearly repeat each other if no encoded coordinate differs by more than this share of its range."""
+N_RESAMPLES = 2000
+CONSTANTS = ("constant-1e-2", "constant-3e-3")
+COMPARISONS = {WITHOUT_PAST: "", SEARCHED: "", DAY_ONE: " day one", OWN_TASKS: " own tasks"}
+"""Comparison -> what its methods are called by."""
+BINS = (0.0, 0.55, 0.65, 0.75, 0.85, 0.95, 1.001)
+"""Edges of the bins of announced probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRun:
+    """One evaluation.
+
+    Attributes:
+        config: What was trained.
+        val: Oriented value on validation, NaN where training failed.
+        test: Likewise on test.
+        seconds: What training took.
+        prediction: What the meta-model expected.
+        note: What the method said.
+    """
+
+    config: Mapping[str, object]
+    val: float
+    test: float
+    seconds: float
+    prediction: RecordedPrediction | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The searches of one task and seed.
+
+    Attributes:
+        task: The task.
+        seed: The seed.
+        runs: Method -> its evaluations in their order.
+    """
+
+    task: SmallNet
+    seed: int
+    runs: Mapping[str, Sequence[SuiteRun]]
+
+    def regret(self, method: str, n: int, *, on_test: bool) -> float:
+        """Return the regret after ``n`` evaluations of the one that was best on validation; NaN where there are fewer."""
+        runs = self.runs.get(method, ())
+        if len(runs) < n:
+            return math.nan
+        best = max(runs[:n], key=lambda run: -math.inf if math.isnan(run.val) else run.val)
+        value = best.test if on_test else best.val
+        top, middle = self._anchors(on_test)
+        return MOST if math.isnan(value) else min(MOST, (top - value) / max(top - middle, 1e-12))
+
+    def is_worse(self, run: SuiteRun) -> bool:
+        """Say whether a run is worse than the defaults on validation and on test."""
+        user = self.runs["default"][0]
+        return not (run.val >= user.val or run.test >= user.test)
+
+    def _anchors(self, on_test: bool) -> tuple[float, float]:
+        def values(runs: Iterable[SuiteRun]) -> FloatArray:
+            found = np.array([run.test if on_test else run.val for run in runs])
+            return np.where(np.isnan(found), np.nanmin(found), found)
+
+        without = [
+            run for method, runs in self.runs.items() if not method.endswith(tuple(filter(None, COMPARISONS.values()))) for run in runs
+        ]
+        return float(values(without).max()), float(np.median(values(self.runs[RANDOM])))
+
+
+def read_suite(history: History, size: str = "small") -> list[Judged]:
+    """Read what is done of the suite: every task and seed whose controls and random search are complete."""
+    from compare_baselines.live.small_nets.task import suite_tasks
+
+    found = []
+    for name in suite_tasks():
+        task = SmallNet(name)
+        try:
+            runs = history.runs(task.history_name(size), with_hparams=False)
+        except UnknownTaskError:
+            continue
+        by_seed: dict[int, dict[str, list[SuiteRun]]] = defaultdict(dict)
+        for comparison, suffix in COMPARISONS.items():
+            for (method, seed), attempts in evaluations_by_search(runs, comparison).items():
+                by_seed[seed][method + suffix] = [_read(history, task, run) for run in outcomes(attempts)]
+        found += [Judged(task, seed, methods) for seed, methods in sorted(by_seed.items()) if methods.keys() >= {*CONTROLS, RANDOM}]
+    return found
+
+
+def _read(history: History, task: SmallNet, run: RunRecord) -> SuiteRun:
+    note = run.description[KEY]
+    value, sign = value_of(run), -1.0 if task.direction == "min" else 1.0
+    last = {record.name: record.value for record in history.metrics(run.id, f"test_{task.objective}")}
+    test = last.get(f"test_{task.objective}")
+    return SuiteRun(
+        note["config"],
+        math.nan if value is None else sign * value,
+        math.nan if value is None or test is None else sign * test,
+        run.wall_s or 0.0,
+        RecordedPrediction(**note["prediction"]) if note.get("prediction") else None,
+        note.get("note") or "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A mean over tasks with its 95 % interval, bootstrapped over data sets."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return "-" if not self.n else f"{self.mean:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def over_tasks(judged: Sequence[Judged], figure: Callable[[Judged], float]) -> Figure:
+    """Return the mean of a figure over data sets, each with the mean of its seeds and variants; NaN counts as not there.
+
+    Args:
+        judged: Tasks and seeds.
+        figure: What is averaged.
+    """
+    by_data: dict[str, list[float]] = defaultdict(list)
+    for item in judged:
+        value = figure(item)
+        if not math.isnan(value):
+            by_data[item.task.spec.data].append(value)
+    means = np.array([np.mean(values) for values in by_data.values()])
+    if not len(means):
+        return Figure(math.nan, math.nan, math.nan, 0)
+    drawn = np.random.default_rng(0).integers(len(means), size=(N_RESAMPLES, len(means)))
+    low, high = np.quantile(means[drawn].mean(1), [0.025, 0.975])
+    return Figure(float(means.mean()), float(low), float(high), sum(map(len, by_data.values())))
+
+
+def shown_methods(judged: Sequence[Judged]) -> list[tuple[str, str, int]]:
+    """Return label, method and number of evaluations of each line of a table."""
+    names = {method for item in judged for method in item.runs}
+    found = [(name, name, 1) for name in CONTROLS]
+    found += [(f"random, best of {n}", RANDOM, n) for n in (1, 4, 8, 16)]
+    found += [(f"{name}, best of 8", name, 8) for name in ("tpe", "gp")]
+    for suffix in (" day one", " own tasks"):
+        for name in sorted(name for name in names if name.endswith(suffix)):
+            found += [(name, name, 1), (f"{name}, best of 8", name, 8)]
+    return [line for line in found if line[1] in names]
+
+
+def better_constant(judged: Sequence[Judged]) -> str:
+    """Return which of the two constants is better on test."""
+    return min(CONSTANTS, key=lambda name: over_tasks(judged, lambda item: item.regret(name, 1, on_test=True)).mean)
+
+
+def regret_rows(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]]]:
+    """Return a line for each method: regret on validation and test, and on test against the better constant and the defaults."""
+    columns = ["method", "validation", "test", "test, minus the better constant", "test, minus defaults", "runs"]
+    constant = better_constant(judged)
+    rows = []
+    for label, method, n in shown_methods(judged):
+
+        def regret(item: Judged, method: str = method, n: int = n) -> float:
+            return item.regret(method, n, on_test=True)
+
+        test = over_tasks(judged, regret)
+        rows.append(
+            [
+                label,
+                f"{over_tasks(judged, lambda item, m=method, n=n: item.regret(m, n, on_test=False)).mean:.3f}",  # type: ignore[misc]
+                str(test),
+                str(over_tasks(judged, lambda item, r=regret: r(item) - item.regret(constant, 1, on_test=True))),  # type: ignore[misc]
+                str(over_tasks(judged, lambda item, r=regret: r(item) - item.regret("default", 1, on_test=True))),  # type: ignore[misc]
+                str(test.n),
+            ]
+        )
+    return columns, rows
+
+
+def advice_rows(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]]]:
+    """Return a line for each way of asking our meta-model: abstained, worse than the defaults, cost, near repeats, intervals."""
+    columns = ["method", "abstained", "first run worse on both", "seconds against defaults", "near repeats", "80 % intervals hold"]
+    rows = []
+    for label, method, n in shown_methods(judged):
+        if n != 1 or not label.endswith(tuple(filter(None, COMPARISONS.values()))):
+            continue
+        items = [item for item in judged if item.runs.get(method)]
+        firsts = [item.runs[method][0] for item in items]
+        again = [near for item in items for near in _near_repeats(item.task, item.runs[method])]
+        costs = [run.seconds / max(item.runs["default"][0].seconds, 1e-9) for item, run in zip(items, firsts, strict=True)]
+        held = [inside for item in items for inside in _held(item, method)]
+        rows.append(
+            [
+                label,
+                f"{np.mean([run.prediction is None for run in firsts]):.0%}",
+                f"{np.mean([item.is_worse(run) for item, run in zip(items, firsts, strict=True)]):.1%}",
+                f"{np.mean(costs):.2f}",
+                f"{np.mean(again):.0%}" if again else "-",
+                f"{np.mean(held):.0%} of {len(held)}" if held else "-",
+            ]
+        )
+    return columns, rows
+
+
+def calibration_rows(judged: Sequence[Judged]) -> tuple[list[str], list[list[str]]]:
+    """Return a line for each bin of announced probabilities of beating the defaults: what was announced, and what came on test."""
+    columns = ["method", "announced", "mean announced", "better than the defaults on test", "runs"]
+    rows = []
+    for label, method, n in shown_methods(judged):
+        if n != 1 or not label.endswith(tuple(filter(None, COMPARISONS.values()))):
+            continue
+        pairs = [
+            (run.prediction.gain_probability, float(run.test > item.runs["default"][0].test))
+            for item in judged
+            for run in item.runs.get(method, ())[:1]
+            if run.prediction is not None and run.prediction.gain_probability is not None
+        ]
+        for low, high in pairwise(BINS):
+            inside = [(announced, came) for announced, came in pairs if low <= announced < high]
+            if inside:
+                mean, came = np.mean(inside, axis=0)
+                rows.append([label, f"{low:.0%} to {min(high, 1.0):.0%}", f"{mean:.2f}", f"{came:.2f}", str(len(inside))])
+    return columns, rows
+
+
+def _near_repeats(task: SmallNet, runs: Sequence[SuiteRun]) -> list[bool]:
+    """Return for each run after the first whether it nearly repeats an earlier one."""
+    cube = UnitCube({name: next(iter(parse_space({name: given}).values())) for name, given in task.space().items()})
+    points = cube.encode([run.config for run in runs])
+    return [bool((np.abs(points[:i] - points[i]).max(1) <= NEAR).any()) for i in range(1, len(points))]
+
+
+def _held(item: Judged, method: str) -> list[bool]:
+    """Return for each prediction in units of the objective whether its interval held the value."""
+    sign = -1.0 if item.task.direction == "min" else 1.0
+    return [
+        run.prediction.low <= sign * run.val <= run.prediction.high
+        for run in item.runs[method]
+        if run.prediction is not None and run.prediction.unit == "objective" and not math.isnan(run.val)
+    ]
