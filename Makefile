@@ -9,7 +9,7 @@ INSTALL := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt P
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: torture demo test test-fast coverage test-install test-lowest test-lightning test-transformers check docs replay bench-logging bench-store bench-metamodel clean
+.PHONY: torture bench-live demo test test-fast coverage test-install test-lowest test-lightning test-transformers check docs replay bench-logging bench-store bench-metamodel clean
 
 demo: .venv/installed-bench
 	$(BIN)/python -m studies.demo.run
@@ -77,6 +77,13 @@ docs: .venv/installed-dev
 # Measures for a quarter of an hour and more; `make REPLAY=--no-slow replay` leaves out the slow peers, `--write` only writes the page.
 replay: .venv/installed-bench
 	$(BIN)/python -m studies.replay.tables $(REPLAY)
+
+# Some hours of two cores; called again, it goes on where it was.
+bench-live: export OMP_NUM_THREADS = 1
+bench-live: .venv/installed-bench
+	mkdir -p build
+	$(BIN)/metahp compare-baselines live --suite small-nets --seeds 3 --jobs 2 --history build/small-nets.db
+	$(BIN)/python -m studies.small_nets_page --history build/small-nets.db
 
 # Some minutes each, most of them MLflow's; `make BENCH=--lenient bench-store` writes the page whatever comes out.
 bench-logging: export OMP_NUM_THREADS = 1

@@ -32,6 +32,10 @@ def live(
     jobs: Annotated[int, typer.Option("--jobs", help="Processes side by side.")] = 1,
     ray: Annotated[str | None, typer.Option("--ray", metavar="ADDRESS|local", help="Work on a Ray cluster (extra ray).")] = None,
     picture: Annotated[Path | None, typer.Option("--picture", metavar="PNG", help="Draw regret against evaluations here.")] = None,
+    suite: Annotated[
+        str | None, typer.Option("--suite", metavar="NAME", help="A suite of tasks with controls instead: {live_suites}.")
+    ] = None,
+    half: Annotated[str, typer.Option("--half", help="Tasks of the suite: development, held-out or all.")] = "all",
     history: HistoryOption = None,
     format: FormatOption = Format.TABLE,
     debug: DebugOption = False,
@@ -45,6 +49,9 @@ def live(
     from compare_baselines.live import Settings, run_live
 
     chosen = history if history is not None else context.obj
+    if suite is not None:
+        _live_suite(chosen, suite, half, seeds, size, jobs, format)
+        return
     settings = Settings(
         tasks=tuple(names_of("live_tasks") if tasks is None else split_list(tasks) or ()),
         methods=tuple(names_of("live_methods") if methods is None else split_list(methods) or ()),
@@ -66,6 +73,23 @@ def live(
         from compare_baselines.live.report import save_picture
 
         output.note(f"Drawn: {save_picture(result, picture)}")
+
+
+def _live_suite(history: Path | None, suite: str, half: str, seeds: int, size: str, jobs: int, format: Format) -> None:
+    """Carry a suite out and print its tables."""
+    from compare_baselines.live.small_nets import SuiteSettings, all_rows, check_suite, read_suite, run_suite
+    from metamodel.data.opened_history import opened_history
+
+    check_suite(suite)
+    with output.progress("training") as report:
+        run_suite(history, SuiteSettings(half, seeds=seeds, size=size, jobs=jobs), progress=report, remark=output.note)
+    with opened_history(history) as opened:
+        tables = all_rows(read_suite(opened, size, half))
+    if format is Format.JSON:
+        output.print_json({title: [dict(zip(columns, row, strict=True)) for row in rows] for title, (columns, rows) in tables.items()})
+        return
+    for title, rows in tables.items():
+        output.print_table(*rows, title=f"\n{title}")
 
 
 def print_result(result: ComparisonResult, format: Format) -> None:

@@ -46,6 +46,7 @@ _LISTS = {
     "methods": "compare_baselines.methods:METHODS",
     "live_methods": "compare_baselines.methods:LIVE_METHODS",
     "live_tasks": "compare_baselines.live.tasks:LIVE_TASKS",
+    "live_suites": "compare_baselines.live.tasks:SUITES",
 }
 
 

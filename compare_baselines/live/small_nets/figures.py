@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compare_baselines.live.small_nets.suite import DAY_ONE, OWN_TASKS, SEARCHED, WITHOUT_PAST
-from compare_baselines.live.small_nets.task import SmallNet
+from compare_baselines.live.small_nets.task import FAMILIES, VARIANTS, SmallNet, suite_tasks
 from compare_baselines.methods.registry import CONTROLS, RANDOM
 from compare_baselines.methods.spaces import UnitCube
 from metahp_report.comparison.reader import evaluations_by_search, outcomes, value_of
@@ -101,12 +101,10 @@ class Judged:
         return float(values(without).max()), float(np.median(values(self.runs[RANDOM])))
 
 
-def read_suite(history: History, size: str = "small") -> list[Judged]:
-    """Read what is done of the suite: every task and seed whose controls and random search are complete."""
-    from compare_baselines.live.small_nets.task import suite_tasks
-
+def read_suite(history: History, size: str = "small", half: str = "all") -> list[Judged]:
+    """Read what is done of the suite: every task and seed that has all controls and random search."""
     found = []
-    for name in suite_tasks():
+    for name in suite_tasks(half):
         task = SmallNet(name)
         try:
             runs = history.runs(task.history_name(size), with_hparams=False)
@@ -178,6 +176,14 @@ def shown_methods(judged: Sequence[Judged]) -> list[tuple[str, str, int]]:
         for name in sorted(name for name in names if name.endswith(suffix)):
             found += [(name, name, 1), (f"{name}, best of 8", name, 8)]
     return [line for line in found if line[1] in names]
+
+
+def all_rows(judged: Sequence[Judged]) -> dict[str, tuple[list[str], list[list[str]]]]:
+    """Return every table of the suite by its title."""
+    parts = {variant: [item for item in judged if item.task.variant == variant] for variant in VARIANTS}
+    parts |= {family: [item for item in judged if item.task.model_family == family] for family in FAMILIES}
+    tables = {f"Regret, {name}": regret_rows(part) for name, part in parts.items() if part}
+    return {**tables, "What was advised": advice_rows(judged), "Announced probability of beating the defaults": calibration_rows(judged)}
 
 
 def better_constant(judged: Sequence[Judged]) -> str:

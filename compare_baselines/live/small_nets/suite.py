@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from compare_baselines.live.past import EIGHT_OF
 from compare_baselines.live.runner import Settings, run_live
 from compare_baselines.live.small_nets.task import SUITE, VARIANTS, suite_tasks
+from compare_baselines.live.tasks import SUITES
 from compare_baselines.methods.registry import CONTROLS, RANDOM
 from metamodel.kinds import DEFAULT as OURS
 from store import History
+from store.errors import InvalidArgumentError
 
 WITHOUT_PAST, DAY_ONE, OWN_TASKS = f"{SUITE} controls", f"{SUITE} day one", f"{SUITE} own tasks"
 """Names of the comparisons that a suite consists of."""
@@ -39,6 +41,17 @@ class SuiteSettings:
     size: str = "small"
     jobs: int = 1
     methods: tuple[str, ...] = ("controls", "searchers", "ours")
+
+
+def check_suite(name: str) -> str:
+    """Return the name of a suite checked.
+
+    Raises:
+        InvalidArgumentError: If there is no such suite.
+    """
+    if name not in SUITES:
+        raise InvalidArgumentError(f"A suite must be known, but got {name!r}; possible are {', '.join(SUITES)}.")
+    return name
 
 
 def run_suite(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SUITE = "small-nets"
 VARIANTS = ("base", "wide", "long")
+FAMILIES = ("mlp", "cnn", "rnn", "transformer")
 WIDER, LONGER = 4, 3
 DEVELOPMENT, HELD_OUT = "development", "held-out"
 HALVES = (DEVELOPMENT, HELD_OUT, "all")
