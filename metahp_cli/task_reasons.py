@@ -64,15 +64,15 @@ def reasons_of(history: History, records: Sequence[TaskRecord], all_records: Seq
         records: The tasks to explain.
         all_records: All tasks of the history, among which siblings are looked for.
     """
-    from metamodel.data.observations import definition_of
     from metamodel.data.siblings import are_siblings, sibling_signs
     from metamodel.data.task import TaskDescription
     from store.learning_columns import learning_runs
+    from store.repeats import definition_of_run
 
     described = {record.id: TaskDescription.from_dict(record.description) for record in all_records if not record.is_named}
     groups: dict[str, Counter[str]] = {}
     for run in learning_runs(history, [record.id for record in records]):
-        groups.setdefault(run.task_id, Counter())[definition_of(run.description.get("comparability") or {})] += 1
+        groups.setdefault(run.task_id, Counter())[definition_of_run(run)] += 1
     found = []
     for record in records:
         ours = described.get(record.id)

@@ -34,7 +34,7 @@ def history_report(history: History) -> Report:
     facts = read_facts(history)
     shares = task_importances(facts)
     span = time_span(facts)
-    n_tasks = len({task.name for task in facts.tasks})
+    n_tasks = len({task.task_id for task in facts.tasks})
     if facts.n_runs:
         subtitle = f"{count(facts.n_runs, 'run')} of {count(n_tasks, 'task')} in {facts.file}" + (f", {span}" if span else "")
     else:
@@ -128,7 +128,7 @@ def _last_gain(facts: Facts) -> str:
     value = show_number(float(task.values[task.best or 0]))
     record, draws = task.runs[task.best or 0], pooled(task.runs)
     n = next((len(item) for item in draws if any(run is record for run in item.runs)), 1)
-    luck = "" if all(len(item) == 1 for item in draws) else f", the best of {n} draws" if n > 1 else ", a single draw"
+    luck = "" if all(len(item.runs) == 1 for item in draws) else f", the best of {n} draws" if n > 1 else ", a single draw"
     return f"The newest record: {clean(task.objective)} {value} on {clean(task.name)}, {day[:10]}{luck}." if day[:4] != "1970" else ""
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import LENGTH, LearningTable, definition_of
+from metamodel.data.observations import LENGTH, LearningTable
 from metamodel.data.opened_history import opened_history
 from metamodel.data.siblings import siblings_of
 from metamodel.data.target_runs import TargetRuns, target_runs
@@ -36,6 +36,7 @@ from store.errors import InvalidArgumentError, UnknownTaskError
 from store.hyperparameters import GLOBAL_BATCH_SIZE, NEEDS_SPACE, PER_DEVICE_BATCH_SIZE
 from store.ids import new_id, task_id_of
 from store.names import canonical_name, nearest
+from store.repeats import definition_of
 from store.user_warnings import warn_user
 from store.values import plain_value
 

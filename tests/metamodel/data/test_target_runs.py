@@ -13,11 +13,11 @@ from optuna.distributions import FloatDistribution
 
 from metamodel import TaskDescription, recommend
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import definition_of
 from metamodel.data.siblings import siblings_of
 from metamodel.data.target_runs import target_runs
 from metamodel.recommendation import Decision, Unit
 from store import History
+from store.repeats import definition_of
 
 SPACE = {"lr": FloatDistribution(1e-4, 1e-1, log=True)}
 RATES = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
