@@ -263,17 +263,16 @@ def show_hours(seconds: float | None, source: str | None) -> str | None:
 
 def advice_summary(record: RunRecord, advice: dict[str, Any]) -> dict[str, Any]:
     """Return what was recommended for a run and what came of it: name -> value."""
-    from metamodel.explanation import describe_evidence, describe_prediction, show_setting
+    from metamodel.explanation import describe_evidence, describe_prediction, show_change
     from metamodel.recommendation import Recommendation
 
     given = Recommendation.from_dict(advice["recommendation"])
-    changed = [(item["raw_name"], item) for item in advice["changes"]]
-    changes = [" ".join((name, show_setting(name, item["old"]), "->", show_setting(name, item["new"]))) for name, item in changed]
+    changes = [show_change(item["raw_name"], item["old"], item["new"]) for item in advice["changes"]]
     return {
         "recommendation": given.id,
         "decision": given.decision,
         "reason": given.reason,
-        "changed": "; ".join(changes) or "nothing",
+        "changed": "; ".join(filter(None, changes)) or "nothing",
         "prediction": describe_prediction(given, record.objective),
         "evidence": describe_evidence(given.evidence),
         "came out as": "no outcome yet" if advice["outcome"] is None else f"{record.objective} {advice['outcome']:.4g}",

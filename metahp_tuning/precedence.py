@@ -11,12 +11,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from metamodel.explanation import show_change
 from metamodel.recommendation import Decision, Recommendation
 from store.errors import InvalidArgumentError, UnknownHyperparameterError
 from store.hyperparameters import conservative_names
 from store.names import canonical_name
 from store.statuses import Source
-from store.values import same_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ def plan_changes(allowed: Mapping[str, Setting], recommendation: Recommendation,
         constraints: Hard limits by canonical name.
 
     Returns:
-        The changes, unchanged values left out, in the order of ``allowed``.
+        The changes, unchanged values (also but for rounding) left out, in the order of ``allowed``.
     """
     wanted = {canonical_name(raw): value for raw, value in recommendation.config.items()}
     applies = recommendation.decision is Decision.APPLY
@@ -169,6 +169,6 @@ def plan_changes(allowed: Mapping[str, Setting], recommendation: Recommendation,
         can_cap = limit is not None and isinstance(new, int | float) and not isinstance(new, bool) and new > limit.high
         if limit is not None and can_cap and (applies or setting.source is Source.DEFAULT):
             new, source, reason = type(new)(limit.high), Source.CONSTRAINT, limit.reason
-        if not same_value(new, setting.value):
+        if show_change(setting.raw_name, setting.value, new):
             changes.append(Change(name, setting.raw_name, setting.value, new, source, reason))
     return changes

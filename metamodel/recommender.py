@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metamodel.data.learning_tables import learning_table
+from metamodel.data.learning_tables import learning_table, with_logged_names
 from metamodel.data.observations import LENGTH, LearningTable
 from metamodel.data.opened_history import opened_history
 from metamodel.data.siblings import siblings_of
@@ -209,8 +209,10 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         starter_tasks=sources.starter_tasks,
         feasibility_only_tasks=sources.feasibility_only,
     )
-    evidence = replace(_evidence(query, found, {**table.left_out, **found.left_out, **sources.left_out}, active), not_advised=not_advised)
-    return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, table, sources)
+    of_task = with_logged_names(history, table.by_task.get(task_id or "", LearningTable(())))
+    evidence = _evidence(query, found, {**of_task.left_out, **found.left_out, **sources.left_out}, active)
+    evidence = replace(evidence, not_advised=not_advised)
+    return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, of_task, sources)
 
 
 def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recommendation, thin: str | None) -> list[Recommendation]:
@@ -219,7 +221,7 @@ def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recom
         reasons = "; ".join(f"{name}: {why}" for name, why in nothing.evidence.not_advised.items() if why != NEEDS_SPACE)
         reason = thin or reasons or "no hyperparameter that may be changed varied in the history"
     elif active.model is None and not (query.target is not None and query.target.has_outcome.any()):
-        reason = thin or active.note or "no finished run has an outcome"
+        reason = thin or active.note or "no run has an outcome"
     if reason is not None:
         return [replace(nothing, reason=reason)]
     surrogate = TaskSurrogate(active.model, query, request.configs)
@@ -311,10 +313,10 @@ def _evidence(query: Query, found: TargetRuns, left_out: Mapping[str, int], acti
     )
 
 
-def _thin(evidence: Evidence, table: LearningTable, sources: Sources) -> str | None:
-    """Say why the evidence is below the floor, and which runs were not used; None where it is enough."""
+def _thin(evidence: Evidence, of_task: LearningTable, sources: Sources) -> str | None:
+    """Say why the evidence is below the floor, and which runs of the task were not used; None where it is enough."""
     thin = thin_evidence(evidence)
-    return None if thin is None else "; ".join(text for text in (thin, table.describe_left_out(), sources.starter_message) if text)
+    return None if thin is None else "; ".join(text for text in (thin, of_task.describe_left_out(), sources.starter_message) if text)
 
 
 def _among_candidates(

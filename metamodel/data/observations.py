@@ -186,6 +186,7 @@ class LearningTable:
         n_finished: Finished runs in the history, used or not.
         unlogged: Ids of the newest runs whose objective has no outcome, up to ``MAX_UNLOGGED``.
         logged_names: Metrics that these logged.
+        by_task: Task id -> the same for this task only.
     """
 
     tasks: tuple[TaskRuns, ...]
@@ -193,6 +194,7 @@ class LearningTable:
     n_finished: int = 0
     unlogged: tuple[str, ...] = ()
     logged_names: tuple[str, ...] = ()
+    by_task: Mapping[str, LearningTable] = field(default_factory=dict)
 
     def describe_left_out(self) -> str:
         """Say what was left out and why; for runs without an outcome, which metrics they logged. Empty where nothing was."""

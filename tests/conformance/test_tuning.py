@@ -220,7 +220,7 @@ def test_no_history_is_made_before_the_training_begins(tune: Tune, tmp_path: Pat
     tuned = tune(tmp_path / "new.db")
     assert not tuned.was_made_early
     assert is_default(tuned)
-    assert "metahp: nothing changed; not enough history (0 finished runs)" in tuned.message
+    assert "metahp: nothing changed; not enough history (no run with an outcome)" in tuned.message
     assert len(tuned.message.splitlines()) == 1
     assert "METAHP_PIN" not in tuned.message
     assert tuned.run is not None
