@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ from metahp_tuning.lazy_history import PendingRecommendation
 from metahp_tuning.model_description import describe_model, describe_variant
 from metahp_tuning.resumption import StoredRun, start_or_continue
 from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
+from store.metric_hints import ended_without_outcome
 from store.recording.exception_hook import ExceptionHook, last_caught_exception
 from store.statuses import RunStatus, Source
 from store.switches import is_off
@@ -313,6 +315,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         recorder, evaluations, has_outcome = self._recorder, self._evaluations, self._has_outcome
         self._close(status=status)
         if recorder is not None:
+            if evaluations.has_warned and not has_outcome:
+                print(ended_without_outcome(evaluations.objective.name, "trainer.evaluate()"), file=sys.stderr, flush=True)
             self._after = AfterTraining(recorder, weakref.ref(state), evaluations, has_outcome)
 
     def _clear(self) -> None:

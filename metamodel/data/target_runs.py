@@ -167,7 +167,7 @@ def _related(groups: Sequence[_Group], runs: TaskRuns, index: npt.NDArray[np.int
         if group.octave or group.is_cut:
             low, high = (f"{bound:.4g}" for bound in (runs.epochs[is_member].min(), runs.epochs[is_member].max()))
             ways.append(f"of {low if low == high else f'{low} to {high}'} {'epoch' if high == '1' else 'epochs'}")
-        read_at = f"read at {planned_epochs:.4g}" if group.is_cut else ""
+        read_at = f"read at epoch {planned_epochs:.4g}" if group.is_cut else ""
         notes = ", ".join(note for note in (read_at, "in order only" if group.kinship.is_order_only else "") if note)
         found[" ".join(ways) + (f" ({notes})" if notes else "")] = int(is_member.sum())
     return found

@@ -118,6 +118,27 @@ def test_an_objective_never_logged_is_answered_with_the_names_that_were(history:
     assert history.runs()[0].status is RunStatus.COMPLETED
 
 
+@pytest.mark.parametrize(("n_epochs", "expected"), [(2, 0.5), (1, None)])
+def test_an_objective_that_may_still_come_is_missed_once_and_the_end_has_it_right(
+    history: History, make_trainer: Any, capfd: pytest.CaptureFixture[str], n_epochs: int, expected: float | None
+) -> None:
+    calls: list[int] = []
+
+    def seldom(prediction: Any) -> dict[str, float]:
+        calls.append(1)
+        return {"f1": 0.5} if len(calls) == 2 else {"length": 3.0}
+
+    trainer = make_trainer(MetaHPCallback("f1", history=history), compute_metrics=seldom, num_train_epochs=n_epochs)
+    with pytest.warns(ObjectiveWarning, match="Unless one has it later, this run will have no outcome") as caught:
+        trainer.train()
+    assert len([item for item in caught if issubclass(item.category, ObjectiveWarning)]) == 1
+    assert history.runs()[0].objective_best == expected
+    ended = "ended without an outcome, since 'eval_f1' was not logged; trainer.evaluate() can still log it"
+    assert capfd.readouterr().err.count(ended) == (expected is None)
+    trainer.evaluate()
+    assert history.runs()[0].objective_best == 0.5
+
+
 def test_without_evaluation_there_is_one_warning_and_no_objective(history: History, make_trainer: Any) -> None:
     trainer = make_trainer(MetaHPCallback(history=history), eval_strategy="no", eval_dataset=None)
     with pytest.warns(ObjectiveWarning, match=r"eval_strategy is 'no'.*Pass eval_strategy='epoch'") as caught:

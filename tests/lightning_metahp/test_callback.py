@@ -493,7 +493,7 @@ def test_bad_arguments_are_answered_at_once() -> None:
 def test_an_objective_that_is_never_logged_is_answered_with_those_that_were(history: History) -> None:
     with pytest.warns(
         ObjectiveWarning,
-        match=r"'val_accuracy' was not logged by .*; logged so far: val_acc, val_loss, train_loss\. .* objective='val_acc'",
+        match=r"'val_accuracy' was not logged by .* Logged so far: val_acc, val_loss, train_loss\. .* objective='val_acc'",
     ):
         fit(MetaHPCallback("val_accuracy", history=history))
     assert only_run(history).status is RunStatus.COMPLETED

@@ -75,12 +75,12 @@ def test_longer_runs_are_read_off_their_curves_at_the_length_asked_about(history
     train(history, PLAIN)
     found = asked(history, planned_epochs=3.0)
     np.testing.assert_allclose(found.values, [-loss(lr, 3) for lr in RATES])
-    assert found.related == {"of 12 epochs (read at 3)": 5}
+    assert found.related == {"of 12 epochs (read at epoch 3)": 5}
     assert found.is_level_known
     recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-1, "max_epochs": 3}, planned_epochs=3.0)[0]
     low, high = recommendation.interval
     assert low <= loss(3e-3, 3) <= high + 0.1
-    assert "5 runs of it of 12 epochs (read at 3)" in recommendation.reason
+    assert "5 runs of this task of 12 epochs (read at epoch 3)" in recommendation.reason
 
 
 def test_quick_looks_count_by_their_order_only(history: History) -> None:
@@ -198,7 +198,7 @@ def test_early_stopped_runs_count_for_longer_ones_and_are_read_at_shorter_length
     whole = asked(history, planned_epochs=1000.0)
     assert (whole.groups.n_asked, whole.related) == (5, {})
     short = asked(history, planned_epochs=2.0)
-    assert short.related == {"of 8 epochs (read at 2)": 5}
+    assert short.related == {"of 8 epochs (read at epoch 2)": 5}
     np.testing.assert_allclose(short.values, [-loss(lr, 2) for lr in RATES])
 
 
