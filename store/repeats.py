@@ -105,7 +105,7 @@ class Draws(Generic[_Run]):
 
         None for fewer than two, and where all are equal and no seed is known: these may be one run again and again.
         """
-        is_known = len(set(self.values)) > 1 or all(map(_seeds, self.draws))
+        is_known = len(set(map(_shown, self.values))) > 1 or all(map(_seeds, self.draws))
         return statistics.stdev(self.values) if len(self.values) > 1 and is_known else None
 
     def best_run(self) -> _Run:
@@ -137,7 +137,7 @@ def without_repetitions(runs: Iterable[_Run]) -> list[_Run]:
     Where no seed is known, nothing shows that two runs are the same one, and both are kept.
     """
     runs = list(runs)
-    results = [(run.status, outcome_of(run), run.epochs_reached) for run in runs]
+    results = [(run.status, _shown(outcome_of(run)), run.epochs_reached) for run in runs]
     counts = Counter(results)
     kept: dict[Hashable, _Run] = {}
     for run, result in zip(runs, results, strict=True):
@@ -250,6 +250,11 @@ def _seeds(run: RepeatableRun) -> frozenset[tuple[str, Hashable]]:
 
 def _comparable(value: Any) -> Hashable:
     return value if type(value) in _PLAIN else repr(value)
+
+
+def _shown(outcome: float | None) -> str:
+    """Write an outcome to six digits: one training in single precision is repeated to no more."""
+    return "" if outcome is None else f"{outcome:.6g}"
 
 
 def _group(run: RepeatableRun) -> tuple[Hashable, ...]:

@@ -20,7 +20,7 @@ from lightning_metahp.objective import objective_before_training
 from lightning_metahp.trainer_internals import Resume
 from metahp_tuning.host import check_request
 from store import History, ObjectiveWarning, RunRecord, RunStatus
-from tests.lightning_metahp.tiny_training import TinyData, TinyModel, corners, fit, only_run, values_of
+from tests.lightning_metahp.tiny_training import Gan, TinyData, TinyModel, corners, fit, only_run, values_of
 
 SIX = 6
 """Batches of a pass over ``TinyData``."""
@@ -131,25 +131,6 @@ def pair_of(mode: str) -> CombinedLoader:
 class Pairs(TinyModel):
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         return super().training_step(next(part for part in batch.values() if part is not None), batch_idx)
-
-
-class Gan(TinyModel):
-    """Two optimizers, each of which makes a step of every batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        for optimizer in self.optimizers():
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-            self.manual_backward(loss)
-            optimizer.step()
-        self.log("train_loss", loss)
-
-    def configure_optimizers(self) -> Any:
-        return [torch.optim.SGD(self.parameters(), lr=0.01) for _ in range(2)]
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_runs_of_other_tasks_and_of_unknown_hyperparameters_are_no_draws(history
     [
         ((1, 1), (0.81, 0.81), "0.81 (the same run twice)"),
         ((1, 1, 1), (0.81, 0.81, 0.81), "0.81 (the same run 3 times)"),
+        ((1, 1), (0.3, 0.3 + 1e-8), "0.3 (the same run twice)"),
         ((1, 1), (0.8, 0.9), "0.85 ± 0.071 (2 draws)"),
         ((1, 1, 2), (0.9, 0.9, 0.7), "0.8 ± 0.14 (2 draws in 3 runs)"),
         ((1, 2), (0.81, 0.81), "0.81 ± 0 (2 draws)"),
