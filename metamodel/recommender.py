@@ -393,5 +393,6 @@ def _decide(predicted: CandidatePrediction, thin: str | None, evidence: Evidence
         return Decision.ABSTAIN, f"your own values are already what would be recommended, {basis}"
     chance = f"{predicted.gain_probability:.0%}"
     if predicted.gain_probability < APPLY_PROBABILITY:
+        chance = f"{math.floor(100 * predicted.gain_probability)}%"  # else it may round to what is required
         return Decision.ABSTAIN, f"only a {chance} chance of improving on your values ({APPLY_PROBABILITY:.0%} required), {basis}"
     return Decision.APPLY, f"better than your own values with probability {chance}, {basis}"
