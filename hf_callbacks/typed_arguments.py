@@ -1,9 +1,9 @@
 """Which fields a user passed to the constructor of ``TrainingArguments``, the library's default among them.
 
-The host does not record that, and a value that equals its default does not show it. ``TrainingArguments.__new__`` sees the keywords first,
-for every subclass as well, and leaves their names on the object, in the note that arguments of ``autoconfig`` carry anyway. Who hands over
-all fields (a parser of the command line, ``dataclasses.replace``, ``Other(**args.to_dict())``) has typed none of them: there the command line
-counts as far as it names them. What a library constructs says nothing of its user.
+The host does not record that, and a value that equals its default does not show it. ``TrainingArguments.__new__`` sees the keywords
+first, for every subclass as well, and leaves their names on the object, in the note that arguments of ``autoconfig`` carry anyway.
+Who hands over all fields (a parser of the command line, ``dataclasses.replace``, ``Other(**args.to_dict())``) has typed none of them:
+there the command line counts as far as it names them. What a library constructs tells nothing of its user.
 """
 
 from __future__ import annotations
