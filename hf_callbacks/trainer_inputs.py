@@ -27,7 +27,7 @@ _NOTED = ("train_dataset", "eval_dataset", "args")
 
 
 def note_inputs() -> None:
-    """Have every Trainer that is made from now on keep a note of what it was given; a second call does nothing, nor one under METAHP=off."""
+    """Have every Trainer that is made from now on note what it was given; a second call does nothing, nor one under METAHP=off."""
     if is_off() or "__new__" in vars(Trainer):
         return
 
