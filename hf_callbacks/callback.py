@@ -31,6 +31,7 @@ from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
 from hf_callbacks.trainer_description import describe_task, read_model_config
 from hf_callbacks.trainer_host import TrainerHost
 from hf_callbacks.trainer_inputs import note_inputs, note_prepared, task_inputs
+from hf_callbacks.typed_arguments import note_typed_arguments
 from metahp_tuning.host import check_request, check_task
 from metahp_tuning.lazy_history import PendingRecommendation
 from metahp_tuning.model_description import describe_model, describe_variant
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 note_inputs()
+note_typed_arguments()
 
 
 def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
@@ -104,6 +106,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         task: str | TaskDescription | None = None,
         history: History | str | os.PathLike[str] | None = None,
     ) -> None:
+        note_inputs()  # nothing was noted while METAHP=off
         check_objective(objective, direction)
         self.objective = objective
         self.direction = direction

@@ -1,4 +1,4 @@
-"""Which metric a run is judged by: the argument, else the host's own choice, else the evaluation loss.
+"""Which metric a run is judged by: the argument, else the host's own choice, else the evaluation loss or reward.
 
 Only metrics of an evaluation count, and the Trainer logs those under ``eval_`` names; names are accepted with and without it.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
+from hf_callbacks.trainer_kind import learns_from_rewards
 from store.errors import ObjectiveError
 from store.metric_hints import as_arguments, listed, no_outcome_unless_later
 from store.names import Direction, infer_direction, resolve_direction
@@ -80,7 +81,7 @@ def _find(args: TrainingArguments, objective: str | None, direction: str | None)
         if direction is None and inferred is not None and inferred is not found:
             return EvaluationObjective(host, found, _contradiction(host, found, inferred))
         return EvaluationObjective(host, found)
-    name = EVALUATION_PREFIX + "loss"
+    name = evaluation_name("reward" if learns_from_rewards(args) else "loss")
     return EvaluationObjective(name, resolve_direction(name, direction))
 
 

@@ -21,11 +21,19 @@ from store.statuses import Source
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value the run would have without us, and who chose it."""
+    """A value the run would have without us, and who chose it.
+
+    Attributes:
+        raw_name: The host's name.
+        value: The value.
+        source: Who chose it.
+        may_be_typed: Whether a default may be what the user typed, which the host cannot tell.
+    """
 
     raw_name: str
     value: Any
     source: Source = Source.USER
+    may_be_typed: bool = False
 
     @property
     def name(self) -> str:

@@ -46,7 +46,8 @@ def test_every_argument_is_recorded_with_who_set_it(logged: Any) -> None:
     assert (known["lr_scheduler"].value, known["lr_scheduler"].source) == ("linear", Source.DEFAULT)
     assert known["num_epochs"].source is Source.USER
     assert known["greater_is_better"].value is None
-    untouched = {"report_to", "accelerator_config", "debug", "adam_beta1", "max_grad_norm", "dataloader_pin_memory", "do_eval"}
+    assert known["report_to"].source is Source.USER, "typed as none, which is also the default"
+    untouched = {"accelerator_config", "debug", "adam_beta1", "max_grad_norm", "dataloader_pin_memory", "do_eval"}
     assert {name for name in untouched if known[name].source is not Source.DEFAULT} == set()
 
 
