@@ -137,14 +137,20 @@ def read_arguments(args: TrainingArguments) -> RecordedHParams:
     return result
 
 
-def read_settings(args: TrainingArguments, explicit: frozenset[str]) -> dict[str, Setting]:
-    """Return the tunable fields: canonical name -> the field's value and who chose it; what is in ``explicit`` the user chose."""
+def read_settings(args: TrainingArguments, explicit: frozenset[str], *, is_complete: bool = False) -> dict[str, Setting]:
+    """Return the tunable fields: canonical name -> the field's value and who chose it.
+
+    Args:
+        args: Training arguments, of any subclass.
+        explicit: Fields that the user passed.
+        is_complete: Whether the user passed no others.
+    """
     names, values = tunable_fields(type(args)), argument_values(args)
     settings = {}
     for name, canonical in canonical_names(list(names)).items():
         is_users = name in explicit or not is_default(args, name)
         key = "warmup_ratio" if name == WARM_UP and is_ratio(values[name]) else canonical
-        settings[key] = Setting(name, values[name], Source.USER if is_users else Source.DEFAULT)
+        settings[key] = Setting(name, values[name], Source.USER if is_users else Source.DEFAULT, not (is_users or is_complete))
     return settings
 
 

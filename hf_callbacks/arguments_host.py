@@ -57,6 +57,7 @@ class ArgumentsHost(PlainHost):
         args: The arguments as they would be without us.
         request: What the user asks for.
         explicit: Fields passed as keywords.
+        is_complete: Whether these are known to be all that the user passed.
         model: The model or the path of its weights, None if it does not exist yet.
         train_dataset: Training data, None if unknown.
         eval_dataset: Validation data, None if unknown.
@@ -78,6 +79,7 @@ class ArgumentsHost(PlainHost):
         request: TuningRequest,
         *,
         explicit: frozenset[str] = frozenset(),
+        is_complete: bool = False,
         model: nn.Module | str | None = None,
         train_dataset: object = None,
         eval_dataset: object = None,
@@ -87,6 +89,7 @@ class ArgumentsHost(PlainHost):
         self.result: TrainingArguments | None = None
         self._request = request
         self._explicit = explicit
+        self._is_complete = is_complete
         self._model = without_weights(model, args)
         self._trainer = trainer
         self._datasets = (train_dataset, eval_dataset)
@@ -137,7 +140,7 @@ class ArgumentsHost(PlainHost):
 
     def settings(self) -> Mapping[str, Setting]:
         """Return the tunable fields, with the warm-up under the name that the space uses for it."""
-        found = {**read_settings(self.args, self._explicit), **self._of_model}
+        found = {**read_settings(self.args, self._explicit, is_complete=self._is_complete), **self._of_model}
         named = {canonical_name(raw) for raw in self._request.tunable} & WARM_UP_NAMES
         for wanted in named:
             (other,) = WARM_UP_NAMES - {wanted}
@@ -256,4 +259,4 @@ class ArgumentsHost(PlainHost):
             rewrites = resumed_rewrites(self._stored, decision.changes, argument_values(self.args))
         pending = () if decision.pending is None else (decision.pending.to_dict(),)
         target = earlier.target if asked == Target() else asked
-        return Provenance(decision.followed_id, self._explicit, rewrites, target, pending)
+        return Provenance(decision.followed_id, self._explicit, rewrites, target, pending, self._is_complete)

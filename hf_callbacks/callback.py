@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -30,11 +31,13 @@ from hf_callbacks.train_watch import TrainWatcher, calling_trainer, watch
 from hf_callbacks.trainer_description import describe_task, read_model_config
 from hf_callbacks.trainer_host import TrainerHost
 from hf_callbacks.trainer_inputs import note_inputs, note_prepared, task_inputs
+from hf_callbacks.typed_arguments import note_typed_arguments
 from metahp_tuning.host import check_request, check_task
 from metahp_tuning.lazy_history import PendingRecommendation
 from metahp_tuning.model_description import describe_model, describe_variant
 from metahp_tuning.resumption import StoredRun, start_or_continue
 from store.errors import MetaHPWarning, NotAppliedWarning, ObjectiveWarning
+from store.metric_hints import ended_without_outcome
 from store.recording.exception_hook import ExceptionHook, last_caught_exception
 from store.statuses import RunStatus, Source
 from store.switches import is_off
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 note_inputs()
+note_typed_arguments()
 
 
 def _guarded(hook: Callable[..., None]) -> Callable[..., None]:
@@ -102,6 +106,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         task: str | TaskDescription | None = None,
         history: History | str | os.PathLike[str] | None = None,
     ) -> None:
+        note_inputs()  # nothing was noted while METAHP=off
         check_objective(objective, direction)
         self.objective = objective
         self.direction = direction
@@ -313,6 +318,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         recorder, evaluations, has_outcome = self._recorder, self._evaluations, self._has_outcome
         self._close(status=status)
         if recorder is not None:
+            if evaluations.has_warned and not has_outcome:
+                print(ended_without_outcome(evaluations.objective.name, "trainer.evaluate()"), file=sys.stderr, flush=True)
             self._after = AfterTraining(recorder, weakref.ref(state), evaluations, has_outcome)
 
     def _clear(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import nn
 from transformers import Trainer
 
 from hf_callbacks.trainer_kind import is_users_class
+from metahp_tuning.objective_definition import described_loss
 from store.names import is_loss_name
 from store.values import encode_value, plain_value, same_value
 
@@ -53,14 +53,14 @@ def loss_of(trainer: Trainer) -> str | None:
     """
     given = getattr(trainer, "compute_loss_func", None)
     if callable(given):
-        return _module(given) if isinstance(given, nn.Module) else _named(given)
+        return _described(given)
     owner = next((cls for cls in type(trainer).__mro__ if "compute_loss" in vars(cls)), Trainer)
     if is_users_class(owner):
         return f"{owner.__qualname__}.compute_loss"
     loss = getattr(trainer, "loss", None)
     if isinstance(loss, Mapping):
-        return ", ".join(f"{name}: {_module(loss[name])}" for name in sorted(loss))
-    return None if loss is None else _module(loss)
+        return ", ".join(f"{name}: {_described(loss[name])}" for name in sorted(loss))
+    return None if loss is None else _described(loss)
 
 
 def _defaults(cls: type) -> dict[str, Any]:
@@ -73,32 +73,8 @@ def _defaults(cls: type) -> dict[str, Any]:
     return found
 
 
-def _module(loss: Any) -> str:
-    """Return a loss' class, with those of its settings that are not the defaults of its constructor."""
-    if not isinstance(loss, nn.Module):
-        return _named(loss)
-    try:
-        settings = dict(loss.get_config_dict())  # type: ignore[operator]
-    except Exception:  # a module of the user's own, or one that cannot tell
-        settings = {name: value for name, value in vars(loss).items() if not name.startswith("_") and isinstance(value, int | float | str)}
-        settings.pop("training", None)
-    parameters = inspect.signature(type(loss).__init__).parameters
-    shown = [
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in settings.items()
-        if isinstance(value, bool | int | float | str) and name in parameters and not _is_default(value, parameters[name].default)
-    ]
-    inner = getattr(loss, "loss", None)
-    inside = [_module(inner)] if isinstance(inner, nn.Module) and inner is not loss else []
-    return f"{type(loss).__name__}({', '.join([*inside, *shown])})"
-
-
-def _is_default(value: Any, default: Any) -> bool:
-    # A function or a module among the defaults is told of by its name.
-    named = default if isinstance(default, bool | int | float | str | None) else getattr(default, "__name__", type(default).__name__)
-    return same_value(value, named) or (isinstance(value, str) and not isinstance(default, str) and named is not None)
-
-
-def _named(function: Any) -> str:
-    stored = plain_value(function)
+def _described(loss: Any) -> str:
+    if isinstance(loss, nn.Module):
+        return described_loss(loss)
+    stored = plain_value(loss)
     return stored if isinstance(stored, str) else str(getattr(stored, "text", encode_value(stored)))

@@ -1,4 +1,4 @@
-"""Which metric a run is judged by: the argument, else the host's own choice, else the evaluation loss.
+"""Which metric a run is judged by: the argument, else the host's own choice, else the evaluation loss or reward.
 
 Only metrics of an evaluation count, and the Trainer logs those under ``eval_`` names; names are accepted with and without it.
 """
@@ -11,8 +11,9 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
+from hf_callbacks.trainer_kind import learns_from_rewards
 from store.errors import ObjectiveError
-from store.metric_hints import as_arguments, listed
+from store.metric_hints import as_arguments, listed, no_outcome_unless_later
 from store.names import Direction, infer_direction, resolve_direction
 
 EVALUATION_PREFIX = "eval_"
@@ -80,7 +81,7 @@ def _find(args: TrainingArguments, objective: str | None, direction: str | None)
         if direction is None and inferred is not None and inferred is not found:
             return EvaluationObjective(host, found, _contradiction(host, found, inferred))
         return EvaluationObjective(host, found)
-    name = EVALUATION_PREFIX + "loss"
+    name = evaluation_name("reward" if learns_from_rewards(args) else "loss")
     return EvaluationObjective(name, resolve_direction(name, direction))
 
 
@@ -128,14 +129,15 @@ def missing_objective_message(name: str, names: list[str]) -> str:
         names: What works, nearest first.
     """
     start = f"An objective must be a metric of the evaluation, but {name!r} was not among those of the first one"
+    rest = no_outcome_unless_later("one has it").capitalize()
     if not names:
         return (
-            f"{start}, nor anything else that a run can be judged by. Give eval_dataset labels, for which the model returns a loss, or the "
-            "Trainer compute_metrics."
+            f"{start}, nor anything else that a run can be judged by. {rest}. Give eval_dataset labels, for which the model returns a "
+            "loss, or the Trainer compute_metrics."
         )
     short = names[0].removeprefix(EVALUATION_PREFIX)
     return (
-        f"{start}; these were: {listed(names)}. Log it from compute_metrics, or choose another: MetaHPCallback with "
+        f"{start}; these were: {listed(names)}. {rest}. Log it from compute_metrics, or choose another: MetaHPCallback with "
         f"{as_arguments(names[0])}, or metric_for_best_model={short!r}."
     )
 

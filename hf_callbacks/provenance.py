@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -62,6 +62,7 @@ class Provenance:
     Attributes:
         recommendation_id: The recommendation behind the rewritten fields, None if there was none.
         explicit: Fields the user passed as keywords; their values are the user's even where they equal the default.
+        is_complete: Whether these are known to be all that the user passed.
         rewrites: Field -> what was rewritten.
         target: What the recommendation was asked for.
         pending: Recommendations that were made where there was no history yet, as ``PendingRecommendation.to_dict`` gives them.
@@ -72,6 +73,11 @@ class Provenance:
     rewrites: Mapping[str, Rewrite] = field(default_factory=dict)
     target: Target = Target()
     pending: tuple[Mapping[str, Any], ...] = ()
+    is_complete: bool = False
+
+    def carries_advice(self) -> bool:
+        """Say whether there is more than what the user typed."""
+        return replace(self, explicit=frozenset(), is_complete=False) != Provenance()
 
     def rewrite_in_force(self, name: str, value: Any) -> Rewrite | None:
         """Return the rewrite behind a field's present value, None where the user changed the field again afterwards."""
@@ -93,7 +99,7 @@ def provenance_of(args: TrainingArguments) -> Provenance:
     rewrites = {name: Rewrite.from_dict(item) for name, item in note.get("rewrites", {}).items()}
     target = Target.from_dict(note.get("target", {}))
     explicit, pending = frozenset(note.get("explicit", ())), tuple(note.get("pending", ()))
-    return Provenance(getattr(args, ID_FIELD, None), explicit, rewrites, target, pending)
+    return Provenance(getattr(args, ID_FIELD, None), explicit, rewrites, target, pending, bool(note.get("is_complete")))
 
 
 def recommendation_id(args: TrainingArguments) -> str | None:
@@ -106,7 +112,7 @@ def write_provenance(args: TrainingArguments, provenance: Provenance) -> None:
     rewrites = {name: item.to_dict() for name, item in provenance.rewrites.items()}
     setattr(args, ID_FIELD, provenance.recommendation_id)
     note = {"explicit": sorted(provenance.explicit), "rewrites": rewrites, "target": provenance.target.to_dict()}
-    setattr(args, NOTE_FIELD, {**note, "pending": list(provenance.pending)})
+    setattr(args, NOTE_FIELD, {**note, "pending": list(provenance.pending), "is_complete": provenance.is_complete})
 
 
 def with_provenance(args: TrainingArguments, provenance: Provenance) -> TrainingArguments:

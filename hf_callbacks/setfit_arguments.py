@@ -40,6 +40,8 @@ _OF_RUN = (
     *("output_dir", "report_to", "run_name", "show_progress_bar", "metric_for_best_model", "greater_is_better", "evaluation_strategy"),
     *("load_best_model_at_end", "eval_max_steps"),
 )
+_OF_HEAD = ("classifier_batch_size", "classifier_num_epochs", "head_learning_rate")
+_OF_BODY = "body_classifier_learning_rate"
 _OF_RUN_PREFIXES = ("logging_", "eval_", "save_")
 
 
@@ -66,18 +68,32 @@ def setfit_values(args: Any) -> dict[str, Any]:
 
 
 def setfit_sources(args: Any, explicit: frozenset[str] = frozenset()) -> dict[str, Source]:
-    """Return who chose the values: what differs from SetFit's defaults, or was passed as a keyword, is the user's."""
+    """Return who chose the values: what differs from SetFit's defaults, or was passed as a keyword, is the user's; a pair is set as one."""
+    args = restored_setfit(args, provenance_of(args))
     defaults: dict[str, Any] = {}
     for item in dataclasses.fields(args):
         if item.name in PAIRS:
             defaults |= dict(zip(PAIRS[item.name], item.default, strict=True))  # type: ignore[arg-type]
         else:
             defaults[item.name] = item.default
+    for field, names in PAIRS.items():
+        if getattr(args, field) != tuple(defaults[name] for name in names):
+            explicit |= {field}
     chosen = {name for field in explicit for name in PAIRS.get(field, (field,))}
     return {
         name: Source.USER if name in chosen or not same_value(value, defaults.get(name)) else Source.DEFAULT
         for name, value in setfit_values(args).items()
     }
+
+
+def unused_in_head(args: Any, model: Any) -> dict[str, str]:
+    """Return which values of the second phase have no effect with this model's head, with the reason; none where the head is unknown."""
+    is_differentiable = getattr(model, "has_differentiable_head", None)
+    if is_differentiable is None:
+        return {}
+    if not is_differentiable:
+        return dict.fromkeys((*_OF_HEAD, _OF_BODY), "SetFit uses it only with a differentiable head")
+    return {} if args.end_to_end else {_OF_BODY: "SetFit uses it only with end_to_end=True"}
 
 
 def rewritten_setfit(args: Any, values: Mapping[str, Any]) -> Any:

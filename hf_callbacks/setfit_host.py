@@ -9,7 +9,7 @@ from hf_callbacks.arguments import RecordedHParams, batch_layout, warm_up_ratio
 from hf_callbacks.arguments_host import ArgumentsHost
 from hf_callbacks.objective import EvaluationObjective
 from hf_callbacks.provenance import provenance_of, with_provenance
-from hf_callbacks.setfit_arguments import first_phase, rewritten_setfit, setfit_sources, setfit_values
+from hf_callbacks.setfit_arguments import first_phase, rewritten_setfit, setfit_sources, setfit_values, unused_in_head
 from hf_callbacks.space_checks import check_names
 from hf_callbacks.trainer_description import describe_task, read_model_config
 from metahp_tuning.decision import TuningDecision, with_message
@@ -32,6 +32,7 @@ class SetFitHost(ArgumentsHost):
     def __init__(self, args: Any, request: TuningRequest, **inputs: Any) -> None:
         super().__init__(first_phase(args), request, **inputs)
         self._given = args
+        self._whole = inputs.get("model")
         if request.objective is None:  # the metric is an argument of SetFit's Trainer
             self._objective = EvaluationObjective()
         self.unknown_objective_hint = "Pass objective='accuracy', or whatever metric SetFit's Trainer is given."
@@ -51,6 +52,10 @@ class SetFitHost(ArgumentsHost):
         values, sources = setfit_values(self._given), setfit_sources(self._given, self._explicit)
         plain = {name: value for name, value in values.items() if isinstance(value, bool | int | float | str)}
         return {canonical: Setting(raw, plain[raw], sources[raw]) for raw, canonical in canonical_names(list(plain)).items()}
+
+    def why_fixed(self, name: str, setting: Setting) -> str | None:
+        """Return why a value of the second phase has no effect; None where the head is unknown."""
+        return unused_in_head(self._given, self._whole).get(setting.raw_name) or super().why_fixed(name, setting)
 
     def describe(self) -> TaskDescription:
         """Describe what is trained."""

@@ -16,8 +16,8 @@ from hf_callbacks.arguments_host import ArgumentsHost
 from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
 from hf_callbacks.fixed_fields import fixed_fields
 from hf_callbacks.model_values import fixed_model_values, set_model_values, trainer_model_settings
-from hf_callbacks.provenance import Provenance, provenance_of, rewrites_of, write_provenance
-from hf_callbacks.trainer_inputs import given_datasets
+from hf_callbacks.provenance import provenance_of, rewrites_of, write_provenance
+from hf_callbacks.trainer_inputs import given_arguments, given_datasets
 from metahp_tuning.configured_values import base_model
 from metahp_tuning.decision import TuningDecision, with_message
 from metahp_tuning.host import TuningRequest
@@ -47,10 +47,12 @@ class TrainerHost(ArgumentsHost):
     def __init__(self, trainer: Trainer, request: TuningRequest) -> None:
         # What a recommendation wrote before is no longer the default, so it is treated as user-set; one recommendation per run.
         train_dataset, eval_dataset = given_datasets(trainer)
+        typed = provenance_of(trainer.args if provenance_of(trainer.args).carries_advice() else given_arguments(trainer))
         super().__init__(
             trainer.args,
             request,
-            explicit=provenance_of(trainer.args).explicit,
+            explicit=typed.explicit,
+            is_complete=typed.is_complete,
             model=trainer.model,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -78,7 +80,8 @@ class TrainerHost(ArgumentsHost):
             self._put(of_args, of_model)
             rewrites = {**earlier.rewrites, **rewrites_of(decision.changes)}
             pending = (*earlier.pending, *([] if decision.pending is None else [decision.pending.to_dict()]))
-            write_provenance(args, replace(earlier, recommendation_id=decision.followed_id, rewrites=rewrites, pending=pending))
+            noted = self._provenance(decision, earlier)
+            write_provenance(args, replace(noted, rewrites=rewrites, target=earlier.target, pending=pending))
         except Exception as error:  # advice must never stop a training
             for name, value in old.items():
                 setattr(args, name, value)
@@ -103,7 +106,7 @@ class TrainerHost(ArgumentsHost):
         self._put(*self._split(plan.changes))
         if stored.rewrites or earlier.rewrites:
             rewrites = resumed_rewrites(stored, plan.changes, argument_values(self.args))
-            write_provenance(self.args, Provenance(stored.recommendation_id, earlier.explicit, rewrites, earlier.target))
+            write_provenance(self.args, replace(earlier, recommendation_id=stored.recommendation_id, rewrites=rewrites, pending=()))
         if stored.rewrites or plan.changes:
             self.print(plan.message)
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from transformers import Trainer, TrainingArguments
 
-from hf_callbacks.provenance import Provenance, provenance_of, write_provenance
+from hf_callbacks.provenance import provenance_of, write_provenance
 from hf_callbacks.setfit_watch import setfit_datasets, surrounding_setfit
+from store.switches import is_off
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +27,16 @@ _NOTED = ("train_dataset", "eval_dataset", "args")
 
 
 def note_inputs() -> None:
-    """Have every Trainer that is made from now on keep a note of what it was given; a second call does nothing."""
-    if "__new__" in vars(Trainer):
+    """Have every Trainer that is made from now on note what it was given; a second call does nothing, nor one under METAHP=off."""
+    if is_off() or "__new__" in vars(Trainer):
         return
 
     @functools.wraps(Trainer.__init__)
     def make(cls: type[Any], /, *args: Any, **kwargs: Any) -> Any:
         following = super(Trainer, cls).__new__  # of a class beside the Trainer, where it has one
         made = object.__new__(cls) if following is object.__new__ else following(cls, *args, **kwargs)
+        if is_off():
+            return made
         try:
             given = arguments_by_name(cls, args, kwargs)
             vars(made)[_NOTE] = {name: given[name] for name in _NOTED if given.get(name) is not None}
@@ -76,7 +79,7 @@ def note_prepared(trainer: Trainer) -> None:
     if note is not None:
         note[_PREPARED] = id(trainer.train_dataset)
     given = given_arguments(trainer)
-    if given is not trainer.args and provenance_of(trainer.args) == Provenance():
+    if given is not trainer.args and not provenance_of(trainer.args).carries_advice():
         write_provenance(trainer.args, provenance_of(given))
 
 

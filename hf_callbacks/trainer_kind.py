@@ -14,6 +14,8 @@ _ENDINGS = ("TrainingArguments", "Config")
 _CLASSIFIES = frozenset({"Reward"})
 """Kinds whose Trainer loads a classifier from a path, whatever class the weights there are of."""
 
+_REWARDED = frozenset({"GRPO", "RLOO"})
+
 
 def library_of(args: object) -> str | None:
     """Return the library that a class of arguments belongs to; None for the host's own and a user's subclass of them."""
@@ -38,6 +40,11 @@ def kind_of_training(args: object) -> str | None:
 def loads_classifier(args: object) -> bool:
     """Say whether a Trainer of these arguments turns the weights at a path into a classifier."""
     return kind_of_training(args) in _CLASSIFIES
+
+
+def learns_from_rewards(args: object) -> bool:
+    """Say whether a training is judged by rewards of what the model writes; its loss is near zero whatever it has learned."""
+    return kind_of_training(args) in _REWARDED
 
 
 def is_users_class(cls: type[Any]) -> bool:

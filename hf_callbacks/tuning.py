@@ -19,6 +19,7 @@ from hf_callbacks.setfit_arguments import is_setfit, is_setfit_class, restored_s
 from hf_callbacks.setfit_host import SetFitHost
 from hf_callbacks.train_watch import watch
 from hf_callbacks.trainer_host import TrainerHost
+from hf_callbacks.typed_arguments import note_typed_arguments
 from metahp_tuning.decision import tune
 from metahp_tuning.host import check_request
 from store.errors import InvalidArgumentError, UnknownHyperparameterError
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from metamodel.data.task import TaskDescription
     from metamodel.recommendation import Recommendation
     from store import History
+
+note_typed_arguments()
 
 
 def autoconfig(
@@ -51,8 +54,8 @@ def autoconfig(
 
     Learning rate, weight decay, warm-up, gradient clipping and the batch may be rewritten; anything else only where ``space`` names it. The
     meta-model chooses a global batch; the per-device size follows from accumulation and processes. Keywords are explicit and win, unless
-    ``space`` lists the name: then the value passed is the fallback. In ready-made arguments a field that differs from the class default
-    counts as explicit, since the host does not record what the user set. ``task``, ``objective`` and ``direction`` travel on the arguments,
+    ``space`` lists the name: then the value passed is the fallback. In ready-made arguments what was passed to their constructor is
+    explicit, and any field that differs from the class default. ``task``, ``objective`` and ``direction`` travel on the arguments,
     and a bare ``MetaHPCallback()`` takes them from there. Arguments with ``resume_from_checkpoint`` get back what the checkpoint's run was
     made with; nothing is predicted for them. A history that does not exist yet is made when the run is recorded, not here. ``METAHP=off``
     returns what was given, ``METAHP_PIN=<id>`` applies that recommendation again.
@@ -87,12 +90,13 @@ def autoconfig(
     if is_off():
         return given
     request = check_request(space, task, objective, direction, history, keep, mode)
-    earlier = provenance_of(given)
+    earlier = provenance_of(given if args is None else args)
     restore: Callable[..., Any] = restored_setfit if is_setfit(given) else restored
     host = (SetFitHost if is_setfit(given) else ArgumentsHost)(
         restore(given, earlier),  # a second call starts from the user's own values again, not from those of the first
         request,
         explicit=earlier.explicit | frozenset(training_arguments),
+        is_complete=earlier.is_complete or args is None,
         model=model,
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 
 from lightning_metahp.trainer_internals import is_kind
 from store.errors import ObjectiveError
-from store.metric_hints import as_arguments, listed, usable_metrics
+from store.metric_hints import as_arguments, listed, no_outcome_unless_later, usable_metrics
 from store.names import Direction, base_metric_name, infer_direction, resolve_direction
 
 _CLOCKS = frozenset({"step", "epoch", "global_step"})
@@ -117,10 +117,15 @@ def objective_from_logged(logged: Mapping[str, Any], direction: str | None = Non
     return Objective(name, resolve_direction(name, direction) if direction else measured.get(name) or known[name])
 
 
-def no_objective_message(logged: Mapping[str, Any]) -> str:
-    """Say that a run has no objective, with what could be one, or how one is logged."""
+def no_objective_message(logged: Mapping[str, Any], *, is_over: bool = False) -> str:
+    """Say that a run has no objective, with what could be one, or how one is logged.
+
+    Args:
+        logged: Names logged so far, with their values.
+        is_over: Whether the training is over.
+    """
     names = usable_metrics(logged)
-    lost = "the run is kept, but nothing can be learned from it"
+    lost = "the run is kept, but nothing can be learned from it" if is_over else no_outcome_unless_later("one is logged")
     if not names:
         return f"metahp: nothing was logged that a run can be judged by; {lost}. {_HOW_TO_LOG}"
     return (
@@ -130,24 +135,24 @@ def no_objective_message(logged: Mapping[str, Any]) -> str:
 
 
 def missing_objective_message(objective: Objective, logged: Mapping[str, Any], when: str) -> str:
-    """Say that the objective was not logged, with the metrics that were.
+    """Say that the objective was not logged so far, with the metrics that were.
 
     Args:
         objective: The objective.
         logged: Names logged so far, with their values.
-        when: Until when it was not, e.g. ``by the end of the first validation``.
+        when: Until when it was not, e.g. ``by the first validation``.
     """
     asked = objective.spelling or objective.name
     names = usable_metrics(logged, objective.name)
     if objective.further_loader is not None and any(base_metric_name(name) == objective.name for name in logged):
         names.insert(0, objective.name)
-    start = f"metahp: the objective {asked!r} was not logged {when}"
+    start = f"metahp: the objective {asked!r} was not logged {when}; {no_outcome_unless_later('it is logged')}. "
     if not names:
-        return f"{start}, nor anything else that a run can be judged by. {_HOW_TO_LOG}"
+        return f"{start}Nothing else was that a run can be judged by. {_HOW_TO_LOG}"
     way = as_arguments(names[0])
     if objective.monitor is not None:
         way = f"monitor={names[0]!r} for {objective.monitor}, or {way}"
-    return f"{start}; logged so far: {listed(names)}. Log it, or choose another: {way}."
+    return f"{start}Logged so far: {listed(names)}. Log it, or choose another: {way}."
 
 
 _HOW_TO_LOG = "Call self.log('val_loss', loss) in validation_step, or self.log('train_loss', loss, on_epoch=True) in training_step."

@@ -81,14 +81,16 @@ class ObjectiveWatch:
         return True
 
     def warn_once(self, logged: Mapping[str, Any], when: str) -> None:
-        """Say that there is no objective, or that it was not logged, with what works instead.
+        """Say that there is no objective, or that it was not logged yet, with what works instead.
 
         Args:
             logged: Names logged so far, with their values where they are known.
-            when: Until when it was not.
+            when: Until when it was not; empty where the training is over.
         """
         if self.has_warned:
             return
         self.has_warned = True
-        message = no_objective_message(logged) if self.found is None else missing_objective_message(self.found, logged, when)
+        message = no_objective_message(logged, is_over=not when)
+        if self.found is not None:
+            message = missing_objective_message(self.found, logged, when)
         warn_user(message, ObjectiveWarning)

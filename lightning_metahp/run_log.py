@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp.fresh_metrics import FreshMetrics
-from lightning_metahp.guard import report
+from lightning_metahp.guard import report, say
 from lightning_metahp.objective import objective_before_training
 from lightning_metahp.objective_watch import ObjectiveWatch
 from lightning_metahp.run_length import PassCounter
@@ -29,7 +29,7 @@ from metahp_tuning.task_description import model_class_name, model_family, param
 from metamodel.data.task import TaskDescription
 from store.errors import NotAppliedWarning, ObjectiveWarning
 from store.hyperparameters import GLOBAL_BATCH_SIZE, REGISTRY, names_in_optimizer_state
-from store.metric_hints import usable_metrics
+from store.metric_hints import ended_without_outcome, usable_metrics
 from store.names import canonical_name
 from store.statuses import RunStatus, Source
 from store.user_warnings import warn_user
@@ -271,7 +271,7 @@ class RunLog:
             self._has_outcome |= self.watch.put_value(values, of_training)
         self._write(trainer, values)
         if not self._has_outcome and (self._has_validated or not validates(trainer)):
-            when = f"by the end of the first {'validation' if self._has_validated else 'epoch'}"
+            when = f"by the first {'validation' if self._has_validated else 'epoch'}"
             self._warn_once({**trainer.logged_metrics, **trainer.callback_metrics}, when)
 
     def validation(self, trainer: Trainer) -> None:
@@ -290,13 +290,15 @@ class RunLog:
         if not self._has_outcome and not is_late:
             known = {**dict.fromkeys(names_in_training(trainer)), **trainer.logged_metrics, **trainer.callback_metrics}
             if not self.watch.is_among(known) and (self.watch.found is not None or usable_metrics(self._validated)):
-                self._warn_once(known if self.watch.found is not None else values, "by the end of the first validation")
+                self._warn_once(known if self.watch.found is not None else values, "by the first validation")
 
     def finish(self, trainer: Trainer, error: BaseException | None = None) -> None:
         """Close the run and everything we opened for it."""
         recorder, opened = self.recorder, self._opened
         try:
             if recorder is not None:
+                if self.watch.has_warned and not self._has_outcome and error is None:
+                    say(ended_without_outcome(self.watch.name, "trainer.validate()"))
                 if self.watch.found is None and error is None and not usable_metrics(self._validated):
                     self._settle(trainer, dict.fromkeys(self._last_values))
                     if self.watch.found is None and self._position[1]:

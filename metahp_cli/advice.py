@@ -54,8 +54,8 @@ def recommend(
         for recommendation in found:
             save_recommendation(opened, recommendation)
     print_recommendations(found, format, None if known is None else known.objective)
-    if not any(recommendation.evidence.n_runs for recommendation in found):
-        output.note(f"No finished run of the task {task!r} is in the history; metahp tasks lists the names it knows.")
+    if not any(given.evidence.n_runs + given.evidence.n_related for given in found):
+        output.note(f"No run of the task {task!r} with an outcome is in the history; metahp tasks lists the names it knows.")
 
 
 def _known_task(history: History, name: str) -> TaskRecord | None:

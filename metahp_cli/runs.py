@@ -55,7 +55,7 @@ def runs(
         output.note(f"No such runs in {path}.")
     elif limit and n_found > limit:
         output.note("There are more; --limit 0 lists all.")
-    n_repeated = sum(len(item) > 1 for item in draws)
+    n_repeated = sum(len(item.runs) > 1 for item in draws)
     if n_repeated and group_by is None and format is Format.TABLE:
         what = "configuration was" if n_repeated == 1 else "configurations were"
         output.note(f"{n_repeated} {what} run more than once with equal values, seeds aside; --group-by config shows mean and spread.")
@@ -142,21 +142,29 @@ def print_configurations(draws: Sequence[Draws[RunRecord]], format: Format) -> N
     if format is Format.JSON:
         output.print_json([draws_dict(item) for item in draws])
         return
+    from store.repeats import definition_of_run
+
     rows, names = [], shown_names([run for item in draws for run in item.runs])
     for item in draws:
         run = item.runs[0]
         config = {name: run.hparams[name] for name in names if name in run.hparams}
         objective = f"{run.objective} ({run.direction})" if run.objective else None
         failed = item.n_failed or None
-        rows.append((run.id, run.task_name, objective, len(item), item.mean, item.spread, failed, config))
-    output.print_table(("newest run", "task", "objective", "draws", "mean", "spread", "failed", "hyperparameters"), rows)
+        defined = {"objective": definition} if (definition := definition_of_run(run)) else {}
+        rows.append((run.id, run.task_name, objective, len(item.runs), len(item), item.mean, item.spread, failed, {**config, **defined}))
+    output.print_table(("newest run", "task", "objective", "runs", "draws", "mean", "spread", "failed", "hyperparameters"), rows)
+    if any(len(item.runs) > len(item) for item in draws):
+        output.note("Runs with the same seed and the same outcome are the same run again, and one draw.")
 
 
 def draws_dict(item: Draws[RunRecord]) -> dict[str, Any]:
     """Return a configuration and what its draws came to for JSON."""
+    from store.repeats import definition_of_run
+
     run = item.runs[0]
     found: dict[str, Any] = {"task_id": run.task_id, "task_name": run.task_name, "objective": run.objective, "direction": run.direction}
     found |= {"mean": item.mean, "spread": item.spread, "n_draws": len(item), "n_failed": item.n_failed}
+    found["defined_by"] = definition_of_run(run)
     return {**found, "run_ids": [one.id for one in item.runs], "hparams": run.hparams}
 
 
@@ -255,17 +263,16 @@ def show_hours(seconds: float | None, source: str | None) -> str | None:
 
 def advice_summary(record: RunRecord, advice: dict[str, Any]) -> dict[str, Any]:
     """Return what was recommended for a run and what came of it: name -> value."""
-    from metamodel.explanation import describe_evidence, describe_prediction, show_setting
+    from metamodel.explanation import describe_evidence, describe_prediction, show_change
     from metamodel.recommendation import Recommendation
 
     given = Recommendation.from_dict(advice["recommendation"])
-    changed = [(item["raw_name"], item) for item in advice["changes"]]
-    changes = [" ".join((name, show_setting(name, item["old"]), "->", show_setting(name, item["new"]))) for name, item in changed]
+    changes = [show_change(item["raw_name"], item["old"], item["new"]) for item in advice["changes"]]
     return {
         "recommendation": given.id,
         "decision": given.decision,
         "reason": given.reason,
-        "changed": "; ".join(changes) or "nothing",
+        "changed": "; ".join(filter(None, changes)) or "nothing",
         "prediction": describe_prediction(given, record.objective),
         "evidence": describe_evidence(given.evidence),
         "came out as": "no outcome yet" if advice["outcome"] is None else f"{record.objective} {advice['outcome']:.4g}",

@@ -26,11 +26,13 @@ class TaskReasons:
         record: The task.
         siblings: Sibling tasks, each with what differs.
         groups: Definition of the objective -> number of runs; the empty one is the usual.
+        n_judged: Runs with an outcome.
     """
 
     record: TaskRecord
     siblings: Sequence[tuple[TaskRecord, Sequence[str]]]
     groups: Mapping[str, int]
+    n_judged: int
 
     def facts(self) -> dict[str, Any]:
         """Return siblings and groups for JSON."""
@@ -43,7 +45,7 @@ class TaskReasons:
         """Yield a block of text, at most ``WIDTH`` wide."""
         record = self.record
         yield record.name
-        runs = f"{record.n_runs} {'run' if record.n_runs == 1 else 'runs'}, {record.n_finished} finished"
+        runs = f"{record.n_runs} {_runs(record.n_runs)}, {self.n_judged or 'none'} with an outcome"
         yield from _wrapped("id", f"{record.id}; {runs}")
         for label, text in _shared(record.identity):
             yield from _wrapped(label, text)
@@ -52,8 +54,9 @@ class TaskReasons:
         for other, signs in self.siblings:
             yield from _wrapped("sibling", f"{other.name}: {'; '.join(signs)}")
         if len(self.groups) > 1 or "" not in self.groups:
-            counts = "; ".join(f"{count} {_runs(count)} {name or 'as usual'}" for name, count in self.groups.items())
-            yield from _wrapped("in order", f"runs compare only in order between: {counts}")
+            counts = [f"{count} {_runs(count)} with {name or 'the usual objective'}" for name, count in self.groups.items()]
+            rest = "runs of different groups are compared in order only" if len(counts) > 1 else ""
+            yield from _wrapped("groups", "; ".join(filter(None, [*counts, rest])))
 
 
 def reasons_of(history: History, records: Sequence[TaskRecord], all_records: Sequence[TaskRecord]) -> list[TaskReasons]:
@@ -64,15 +67,17 @@ def reasons_of(history: History, records: Sequence[TaskRecord], all_records: Seq
         records: The tasks to explain.
         all_records: All tasks of the history, among which siblings are looked for.
     """
-    from metamodel.data.observations import definition_of
     from metamodel.data.siblings import are_siblings, sibling_signs
     from metamodel.data.task import TaskDescription
     from store.learning_columns import learning_runs
+    from store.repeats import definition_of_run, outcome_of
 
     described = {record.id: TaskDescription.from_dict(record.description) for record in all_records if not record.is_named}
     groups: dict[str, Counter[str]] = {}
+    judged: Counter[str] = Counter()
     for run in learning_runs(history, [record.id for record in records]):
-        groups.setdefault(run.task_id, Counter())[definition_of(run.description.get("comparability") or {})] += 1
+        judged[run.task_id] += outcome_of(run) is not None
+        groups.setdefault(run.task_id, Counter())[definition_of_run(run)] += 1
     found = []
     for record in records:
         ours = described.get(record.id)
@@ -81,7 +86,7 @@ def reasons_of(history: History, records: Sequence[TaskRecord], all_records: Seq
             for other in all_records
             if ours is not None and other.id != record.id and other.id in described and are_siblings(ours, described[other.id])
         ]
-        found.append(TaskReasons(record, siblings, dict(sorted(groups.get(record.id, {"": 0}).items()))))
+        found.append(TaskReasons(record, siblings, dict(sorted(groups.get(record.id, {"": 0}).items())), judged[record.id]))
     return found
 
 
@@ -96,7 +101,7 @@ def _shared(identity: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     if "script" in identity:
         folder = f" in the folder {identity['folder']}" if identity.get("folder") else ""
-        yield "script", f"{identity['script']}{folder}; nobody said what is trained"
+        yield "script", f"{identity['script']}{folder}; what it trains is not known"
     shape = _shape("inputs", identity, "input"), _shape("targets", identity, "target")
     classes = f"{identity['n_classes']} classes" if identity.get("n_classes") is not None else None
     schema = dict(identity.get("schema") or {})

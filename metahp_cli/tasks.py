@@ -15,7 +15,7 @@ from metahp_cli.task_reasons import TaskReasons, reasons_of
 if TYPE_CHECKING:
     from store import History, TaskRecord
     from store.learning_columns import LearningRun
-    from store.repeats import Draws
+    from store.repeats import BestOfTask
 
 app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
@@ -46,9 +46,7 @@ def tasks(
         if limit and len(found) > limit and format is Format.TABLE:
             latest = sorted(found, key=lambda task: task.last_run_utc or "", reverse=True)[:limit]
             shown = [task for task in found if task in latest]
-        best = best_of_repeated(opened, shown)
-        reasons = reasons_of(opened, shown, found) if why else None
-    print_tasks(shown, format, best, reasons)
+        print_found(opened, shown, format, reasons_of(opened, shown, found) if why else None)
     if len(shown) < len(found):
         output.note(f"These are {len(shown)} of {len(found)} tasks; --limit 0 lists all.")
 
@@ -70,8 +68,7 @@ def merge(
 
     with History(chosen(context, history), create=False) as opened:
         opened.merge_tasks(into, *others)
-        merged = [opened.task(into)]
-        print_tasks(merged, format, best=best_of_repeated(opened, merged))
+        print_found(opened, [opened.task(into)], format)
 
 
 @app.command("split")
@@ -90,8 +87,7 @@ def split(
     from store import History
 
     with History(chosen(context, history), create=False) as opened:
-        made = [opened.task(opened.split_task(runs, name))]
-        print_tasks(made, format, best=best_of_repeated(opened, made))
+        print_found(opened, [opened.task(opened.split_task(runs, name))], format)
 
 
 @app.command("rename")
@@ -110,8 +106,7 @@ def rename(
     from store import History
 
     with History(chosen(context, history), create=False) as opened:
-        renamed = [opened.task(opened.rename_task(task, name))]
-        print_tasks(renamed, format, best=best_of_repeated(opened, renamed))
+        print_found(opened, [opened.task(opened.rename_task(task, name))], format)
 
 
 def chosen(context: typer.Context, history: Path | None) -> Path | None:
@@ -120,25 +115,29 @@ def chosen(context: typer.Context, history: Path | None) -> Path | None:
     return history if history is not None else given
 
 
-def best_of_repeated(history: History, records: Sequence[TaskRecord]) -> dict[str, Draws[LearningRun]]:
-    """Return the best configuration of each task in which one was run more than once, by task id: a single run may be a lucky draw."""
-    from store.learning_columns import learning_runs
-    from store.repeats import best_configuration, pooled
+def print_found(history: History, records: Sequence[TaskRecord], format: Format, reasons: Sequence[TaskReasons] | None = None) -> None:
+    """Print tasks with their best, or explain them.
 
-    targets = {record.id: (record.objective, record.direction) for record in records}
-    by_task: dict[str, list[Draws[LearningRun]]] = {}
-    for draws in pooled(learning_runs(history, list(targets))):
-        run = draws.runs[0]
-        if targets.get(run.task_id) == (run.objective, run.direction):
-            by_task.setdefault(run.task_id, []).append(draws)
-    repeated = {task_id: found for task_id, found in by_task.items() if any(len(draws) > 1 for draws in found)}
-    return {task_id: best for task_id, found in repeated.items() if (best := best_configuration(found)) is not None}
+    Args:
+        history: Open history.
+        records: The tasks.
+        format: A table or JSON.
+        reasons: What makes each of the tasks, where they are to be explained.
+    """
+    from store.learning_columns import learning_runs
+    from store.repeats import best_of_task
+
+    runs: dict[str, list[LearningRun]] = {}
+    for run in learning_runs(history, [record.id for record in records]):
+        runs.setdefault(run.task_id, []).append(run)
+    found = {record.id: best_of_task(runs.get(record.id, ()), record.objective, record.direction) for record in records}
+    print_tasks(records, format, {task_id: best for task_id, best in found.items() if best is not None}, reasons)
 
 
 def print_tasks(
     records: Sequence[TaskRecord],
     format: Format,
-    best: Mapping[str, Draws[LearningRun]] | None = None,
+    best: Mapping[str, BestOfTask[LearningRun]],
     reasons: Sequence[TaskReasons] | None = None,
 ) -> None:
     """Print tasks, or explain them.
@@ -146,19 +145,13 @@ def print_tasks(
     Args:
         records: The tasks.
         format: A table or JSON.
-        best: The best configuration of tasks with repeated ones, by task id; of the others the best run is shown.
+        best: The best of each task, by task id: a mean where a configuration was repeated, since a single run may be a lucky draw.
         reasons: What makes each of the tasks, where they are to be explained.
     """
-    from store.repeats import describe_draws
-
-    repeated = best or {}
     if format is Format.JSON:
-        output.print_json(
-            [
-                {**output.record_dict(record), "best_configuration": draws_facts(repeated.get(record.id)), **explained}
-                for record, explained in zip(records, [item.facts() for item in reasons or ()] or [{}] * len(records), strict=True)
-            ]
-        )
+        explained = [item.facts() for item in reasons or ()] or [{}] * len(records)
+        pairs = zip(records, explained, strict=True)
+        output.print_json([{**output.record_dict(record), **best_facts(best.get(record.id)), **more} for record, more in pairs])
         return
     if reasons is not None:
         for index, item in enumerate(reasons):
@@ -169,17 +162,42 @@ def print_tasks(
     rows = []
     for record in records:
         objective = f"{record.objective} ({record.direction})" if record.objective else None
-        draws = repeated.get(record.id)
-        shown = (record.best, record.best_run_id) if draws is None else (describe_draws(draws), draws.best_run().id)
-        row = [record.id, record.name, objective, record.n_runs, record.n_finished, *shown]
+        row = [record.id, record.name, objective, record.n_runs, record.n_finished, *shown_best(best.get(record.id))]
         row.append(output.show_time(record.last_run_utc))
         rows.append(row)
     output.print_table(columns, rows)
+    for record in records:
+        if record.id in best and best[record.id].n_others:
+            output.note(f"The best of {record.name} is {describe_group(best[record.id])}; metahp tasks --why shows the groups.")
 
 
-def draws_facts(draws: Draws[LearningRun] | None) -> dict[str, Any] | None:
-    """Return what a repeated configuration came to for JSON."""
-    if draws is None:
-        return None
-    ids = [run.id for run in draws.runs]
-    return {"mean": draws.mean, "spread": draws.spread, "n_draws": len(draws), "n_failed": draws.n_failed, "run_ids": ids}
+def shown_best(best: BestOfTask[LearningRun] | None) -> tuple[float | str | None, str | None]:
+    """Return the best of a task for a table, and the run it is of."""
+    from store.repeats import describe_draws
+
+    if best is None:
+        return None, None
+    run = best.configuration.best_run()
+    return describe_draws(best.configuration) if best.has_repeats else run.objective_best, run.id
+
+
+def describe_group(best: BestOfTask[LearningRun]) -> str:
+    """Say of which runs something is the best."""
+    which = f"with {best.definition}" if best.definition else "with the usual objective"
+    others = f"the other {best.n_others} compare" if best.n_others > 1 else "the other one compares"
+    return f"that of {best.n_runs} {'run' if best.n_runs == 1 else 'runs'} {which}; {others} with them only in order"
+
+
+def best_facts(best: BestOfTask[LearningRun] | None) -> dict[str, Any]:
+    """Return the best of a task for JSON: of single runs, of configurations where these were repeated, and of which group."""
+    if best is None:
+        return {"best": None, "best_run_id": None, "best_configuration": None, "best_of": None}
+    draws, run = best.configuration, best.best_run
+    facts: dict[str, Any] = {"mean": draws.mean, "spread": draws.spread, "n_draws": len(draws), "n_failed": draws.n_failed}
+    facts["run_ids"] = [item.id for item in draws.runs]
+    return {
+        "best": run.objective_best,
+        "best_run_id": run.id,
+        "best_configuration": facts if best.has_repeats else None,
+        "best_of": {"defined_by": best.definition, "n_runs": best.n_runs, "n_others": best.n_others},
+    }

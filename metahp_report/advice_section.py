@@ -12,7 +12,8 @@ from scipy.stats import beta, norm
 
 from metahp_report.facts import BROKEN, AdviceOutcome, Facts, TaskFacts
 from metahp_report.parts import DASHES, SEQUENCE, SYMBOLS, Gallery, Kind, Part, Plot, Prose, Section, Series, Table, Tone
-from metahp_report.wording import NOTHING, clean, count, show_number, show_share, show_value
+from metahp_report.wording import NOTHING, clean, count, show_number, show_share
+from metamodel.explanation import show_change
 from metamodel.recommendation import Decision, Unit
 
 MAX_CONTESTS = 40
@@ -145,7 +146,7 @@ def _advice_table(facts: Facts) -> Table | None:
     rows = []
     for item in reversed(applied[-MAX_RECOMMENDATIONS:]):
         task, i = by_id[item.run_id]
-        changes = ", ".join(f"{clean(name, 24)} {show_value(old)} → {show_value(new)}" for name, old, new in item.changes[:4])
+        changes = ", ".join(filter(None, (clean(show_change(*change)).replace("->", "→") for change in item.changes[:4])))
         rows.append(
             (
                 clean(task.name),

@@ -14,7 +14,9 @@ from scipy.stats import rankdata
 
 from metahp_report.comparison.records import KEY
 from metamodel.recommendation import Decision
+from store.names import base_metric_name
 from store.records import RunRecord, RunStatus, Source
+from store.repeats import definition_of_run
 from store.usage import ResourceTotals, resource_totals
 
 if TYPE_CHECKING:
@@ -30,11 +32,12 @@ MIN_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskFacts:
-    """The runs of one task under one objective.
+    """The runs of one task that can be compared by one objective.
 
     Attributes:
-        name: Name of the task.
-        objective: The metric; empty where no run declared one.
+        name: Name of the task, with what changes the meaning of the objective where something does.
+        task_id: Id of the task, which several groups may share.
+        objective: Base name of the metric; empty where no run declared one.
         direction: ``min`` or ``max``.
         runs: All of them, oldest first, ``n``.
         values: Best objective of each, shape ``(n,)``; NaN where it has none or diverged.
@@ -45,6 +48,7 @@ class TaskFacts:
     """
 
     name: str
+    task_id: str
     objective: str
     direction: str
     runs: tuple[RunRecord, ...]
@@ -134,9 +138,10 @@ def read_facts(history: History) -> Facts:
     runs = [run for run in runs if run.framework != KEY]
     stored = {run.id: _stored_advice(history, run) for run in runs if run.recommendation_id is not None}
     applied = {run_id for run_id, entry in stored.items() if entry and entry["recommendation"].get("decision") == Decision.APPLY}
-    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    groups: dict[tuple[str, str, str, str], list[RunRecord]] = {}
     for run in runs:
-        groups.setdefault((run.task_id, run.objective or "", run.direction or "max"), []).append(run)
+        key = (run.task_id, base_metric_name(run.objective or ""), run.direction or "max", definition_of_run(run))
+        groups.setdefault(key, []).append(run)
     tasks = tuple(task_facts(members, applied) for members in sorted(groups.values(), key=len, reverse=True))
     ranks = {run.id: float(place) for task in tasks for run, place in zip(task.runs, task.rank, strict=True)}
     advice = tuple(found for run in runs if (found := _advice(run, stored.get(run.id), ranks[run.id])) is not None)
@@ -166,8 +171,9 @@ def task_facts(runs: Sequence[RunRecord], applied: set[str]) -> TaskFacts:
     sign = -1.0 if first.direction == "min" else 1.0
     is_diverged = np.array([run.status is RunStatus.DIVERGED for run in runs])
     return TaskFacts(
-        name=first.task_name,
-        objective=first.objective or "",
+        name=first.task_name + (f", {definition}" if (definition := definition_of_run(first)) else ""),
+        task_id=first.task_id,
+        objective=base_metric_name(first.objective or ""),
         direction=first.direction or "max",
         runs=tuple(runs),
         values=values,

@@ -19,7 +19,7 @@ from metahp_report.importance_section import importance_section, ordered_names, 
 from metahp_report.parts import Report
 from metahp_report.runs_section import curves_section, runs_section, time_span, total_time
 from metahp_report.wording import NOTHING, clean, count, listed, show_energy, show_number, show_share
-from store.repeats import pooled
+from store.repeats import outcome_of, pooled
 
 if TYPE_CHECKING:
     from store import History
@@ -34,7 +34,7 @@ def history_report(history: History) -> Report:
     facts = read_facts(history)
     shares = task_importances(facts)
     span = time_span(facts)
-    n_tasks = len({task.name for task in facts.tasks})
+    n_tasks = len({task.task_id for task in facts.tasks})
     if facts.n_runs:
         subtitle = f"{count(facts.n_runs, 'run')} of {count(n_tasks, 'task')} in {facts.file}" + (f", {span}" if span else "")
     else:
@@ -58,7 +58,7 @@ def history_report(history: History) -> Report:
 
 def _tiles(facts: Facts, n_tasks: int) -> tuple[tuple[str, str, str], ...]:
     n_broken = sum(n for status, n in facts.n_by_status.items() if status in BROKEN)
-    n_finished = sum(run.is_finished for run in facts.runs())
+    n_judged = sum(outcome_of(run) is not None for run in facts.runs())
     n_recommended = sum(int(task.is_recommended.sum()) for task in facts.tasks)
     joules, n_measured = energy_total(facts)
     energy = (
@@ -67,7 +67,7 @@ def _tiles(facts: Facts, n_tasks: int) -> tuple[tuple[str, str, str], ...]:
         else (show_energy(joules), "energy", f"measured in {count(n_measured, 'run')}")
     )
     return (
-        (f"{facts.n_runs:,}", "runs", f"{n_finished:,} finished, {n_broken:,} diverged or failed"),
+        (f"{facts.n_runs:,}", "runs", f"{n_judged:,} with an outcome, {n_broken:,} diverged or failed"),
         (f"{n_tasks:,}", "tasks" if n_tasks != 1 else "task", "data, model and objective"),
         (f"{n_recommended:,}", "recommended runs", f"{show_share(n_recommended / facts.n_runs)} of all"),
         (total_time(facts), "of training", "wall time of all runs"),
@@ -128,7 +128,7 @@ def _last_gain(facts: Facts) -> str:
     value = show_number(float(task.values[task.best or 0]))
     record, draws = task.runs[task.best or 0], pooled(task.runs)
     n = next((len(item) for item in draws if any(run is record for run in item.runs)), 1)
-    luck = "" if all(len(item) == 1 for item in draws) else f", the best of {n} draws" if n > 1 else ", a single draw"
+    luck = "" if all(len(item.runs) == 1 for item in draws) else f", the best of {n} draws" if n > 1 else ", a single draw"
     return f"The newest record: {clean(task.objective)} {value} on {clean(task.name)}, {day[:10]}{luck}." if day[:4] != "1970" else ""
 
 

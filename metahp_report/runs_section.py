@@ -167,7 +167,7 @@ def _best_table(facts: Facts, judged: Sequence[TaskFacts], names: Mapping[int, S
             continue
         draws = pooled(task.runs)
         top = best_configuration(draws)
-        if top is not None and any(len(item) > 1 for item in draws):
+        if top is not None and any(len(item.runs) > 1 for item in draws):
             best, has_repeats = describe_draws(top), True
             i = next(j for j, run in enumerate(task.runs) if run is top.best_run())
         run = task.runs[i]
@@ -187,6 +187,8 @@ def _best_table(facts: Facts, judged: Sequence[TaskFacts], names: Mapping[int, S
             )
         )
     more = f"{len(judged) - MAX_BEST_ROWS} tasks with fewer runs are left out. " if len(judged) > MAX_BEST_ROWS else ""
+    if len({task.task_id for task in judged}) < len(judged):
+        more += "Runs of a task that mean different things by the objective are rows of their own. "
     without = len(facts.tasks) - len(judged)
     if has_repeats:
         more += "Where configurations were run more than once, the best is the one with the best mean, with the standard deviation. "
@@ -224,7 +226,7 @@ def _curves(history: History, task: TaskFacts, name: str) -> Plot | None:
     ]
     drawn, uses_epochs = [], True
     for i in chosen:
-        logged = history.metrics(task.runs[i].id, task.objective)
+        logged = history.metrics(task.runs[i].id, task.runs[i].objective)
         if len(logged) > 1:
             newest = [metric for metric in logged if metric.attempt == logged[-1].attempt]
             drawn.append((i, newest if len(newest) > 1 else logged))

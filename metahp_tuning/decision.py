@@ -246,8 +246,9 @@ def _answer(
     remarks = [
         fitting_note,
         *notes,
-        _tuned_elsewhere(recommendation, request, settings, kept),
+        _tuned_elsewhere(host, recommendation, request, settings, kept),
         _near_task(history, problem, recommendation),
+        "" if pinned or request.space is not None else _taken_for_defaults(changes, settings),
     ]
     remarks += ["Dry run: nothing was rewritten."] if request.is_dry else []
     note = " ".join(text for text in remarks if text)
@@ -259,11 +260,23 @@ def _answer(
     return TuningDecision(recommendation, applied, message, followed, None if request.is_dry else pending)
 
 
-def _tuned_elsewhere(recommendation: Recommendation, request: TuningRequest, settings: Mapping[str, Setting], kept: Sequence[Kept]) -> str:
-    """Name what earlier runs of the task tuned and no start rewrites without a space."""
+def _taken_for_defaults(changes: Sequence[Change], settings: Mapping[str, Setting]) -> str:
+    """Name what is rewritten since it equals its default, and may be typed nonetheless."""
+    found = [change.raw_name for change in changes if change.name in settings and settings[change.name].may_be_typed]
+    if not found:
+        return ""
+    names = ", ".join(f"{name!r}" for name in found)
+    return f"A value that equals its default counts as not set; if you typed it, keep=({names},) leaves it as it is."
+
+
+def _tuned_elsewhere(
+    host: Host, recommendation: Recommendation, request: TuningRequest, settings: Mapping[str, Setting], kept: Sequence[Kept]
+) -> str:
+    """Name what earlier runs of the task tuned, no start rewrites without a space, and can be changed here."""
     named = {item.name for item in kept} | names_with_role(Role.LENGTH)
     left_out = [name for name, reason in recommendation.evidence.not_advised.items() if reason == NEEDS_SPACE]
-    found = [settings[name].raw_name for name in left_out if name in settings and name not in named]
+    able = [name for name in left_out if name in settings and name not in named and host.why_fixed(name, settings[name]) is None]
+    found = [settings[name].raw_name for name in able]
     if not found or request.space is not None:
         return ""
     return f"Earlier runs also varied {' and '.join(found)}: list {'it' if len(found) == 1 else 'them'} in space to have it tuned."

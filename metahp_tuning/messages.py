@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metahp_tuning.precedence import Change, Kept
-from metamodel.explanation import describe_prediction, show_setting
+from metamodel.explanation import describe_prediction, show_change, show_setting
 from metamodel.recommendation import Decision, Recommendation
 from store.statuses import Source
 
 
 def describe_change(change: Change) -> str:
     """Write one change as ``lr 0.001 -> 0.0123``."""
-    return f"{change.raw_name} {show_setting(change.raw_name, change.old)} -> {show_setting(change.raw_name, change.new)}"
+    return show_change(change.raw_name, change.old, change.new)
+
+
+def describe_changes(changes: Sequence[Change]) -> str:
+    """Write the changes that there are to see."""
+    return ", ".join(filter(None, map(describe_change, changes)))
 
 
 def nothing_changed(reason: str) -> str:
@@ -59,7 +64,7 @@ def start_message(
     is_applied = recommendation.decision is Decision.APPLY
     is_whole = not not_applied and not (is_pinned and any(change.source is Source.CONSTRAINT for change in changes))
     if changes:
-        lines.append(f"metahp: {', '.join(describe_change(change) for change in changes)}")
+        lines.append(f"metahp: {describe_changes(changes)}")
         lines += [f"  {change.raw_name}: {change.reason}" for change in changes if change.reason != recommendation.reason]
         if is_applied and is_whole:
             lines.append(f"  {describe_prediction(recommendation, objective)}; {recommendation.reason}")

@@ -70,7 +70,7 @@ def _loss_modules(module: nn.Module) -> list[str]:
     parts = [part for part in module.modules() if part is not module and _is_loss_module(part)]
     held = [value for value in vars(module).values() if isinstance(value, nn.Module) and _is_loss_module(value)]
     functions = [_argument(value) for name, value in vars(module).items() if _SETTING_WORDS & {*words_of(name)} and _is_function(value)]
-    texts = {text for part in [*parts, *held] if (text := _described_loss(part)) is not None}
+    texts = {text for part in [*parts, *held] if (text := described_loss(part)) not in _PLAIN_LOSSES}
     return sorted(texts | {str(text) for text in functions if text is not None and text not in _PLAIN_FUNCTIONS})
 
 
@@ -83,20 +83,31 @@ def _is_loss_module(part: nn.Module) -> bool:
     return isinstance(part, nn.modules.loss._Loss) or bool(re.search(r"(Loss|Criterion)(?=[A-Z\d]|$)", name))
 
 
-def _described_loss(loss: nn.Module) -> str | None:
-    """Return a loss as it would be written, with the arguments that are not the default; None where it is a plain one."""
-    name = type(loss).__name__
-    arguments = {}
+def described_loss(loss: nn.Module) -> str:
+    """Return a loss as it would be written, with the arguments that are not the default."""
+    arguments, told = {}, _told_settings(loss)
     with suppress(TypeError, ValueError):  # a class without a signature
         for key, parameter in inspect.signature(type(loss).__init__).parameters.items():
             value = getattr(loss, key, None)
-            text = _argument(value)
-            if key in _PLUMBING or text is None or text == _argument(parameter.default):
-                continue
-            arguments[key] = text
-    if not arguments and name in _PLAIN_LOSSES:
-        return None
-    return f"{name}({', '.join(f'{key}={arguments[key]}' for key in sorted(arguments))})" if arguments else name
+            if isinstance(value, nn.Module) and value is not loss and _is_loss_module(value):
+                text = described_loss(value)
+                is_usual = text in _PLAIN_LOSSES and parameter.default is not parameter.empty
+            else:
+                text = _argument(told.get(key) if _argument(value) in (None, "<lambda>") else value)
+                is_usual = text is None or text in (_argument(parameter.default), type(parameter.default).__name__)
+            if key not in _PLUMBING and not is_usual:
+                arguments[key] = text
+    shown = [f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}" for key, value in sorted(arguments.items())]
+    return f"{type(loss).__name__}({', '.join(shown)})" if shown else type(loss).__name__
+
+
+def _told_settings(loss: nn.Module) -> dict[str, Any]:
+    """Return what a loss of sentence-transformers tells of itself, classes by their name: it may keep an argument under another name."""
+    try:
+        told = dict(loss.get_config_dict())  # type: ignore[operator]
+    except Exception:  # there is no such method, or it cannot tell
+        return {}
+    return {key: value.rpartition(".")[2] if isinstance(value, str) else value for key, value in told.items()}
 
 
 def _argument(value: Any) -> Any:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from metamodel.data.nouns import count
 from metamodel.data.task import TaskDescription
+from store.learning_columns import learning_runs
 from store.names import nearest
+from store.repeats import outcome_of
 
 if TYPE_CHECKING:
     from store import History, TaskRecord
@@ -33,7 +35,9 @@ def runs_of_near_task(history: History, description: TaskDescription) -> str:
     if not found:
         return ""
     task, signs = found[0]
-    known = f"Another task, {task.name!r}, has {count(task.n_finished, 'finished run')}" + (f": {', '.join(signs)}" if signs else "")
+    n_judged = sum(outcome_of(run) is not None for run in learning_runs(history, [task.id]))
+    runs = f"{count(task.n_finished, 'finished run')}, {n_judged or 'none'} with an outcome"
+    known = f"Another task, {task.name!r}, has {runs}" + (f": {', '.join(signs)}" if signs else "")
     return f"{known}. Pass task={task.name!r} if it is the same; metahp tasks --why shows what sets tasks apart."
 
 

@@ -11,21 +11,29 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from metamodel.explanation import show_change
 from metamodel.recommendation import Decision, Recommendation
 from store.errors import InvalidArgumentError, UnknownHyperparameterError
 from store.hyperparameters import conservative_names
 from store.names import canonical_name
 from store.statuses import Source
-from store.values import same_value
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A value the run would have without us, and who chose it."""
+    """A value the run would have without us, and who chose it.
+
+    Attributes:
+        raw_name: The host's name.
+        value: The value.
+        source: Who chose it.
+        may_be_typed: Whether a default may be what the user typed, which the host cannot tell.
+    """
 
     raw_name: str
     value: Any
     source: Source = Source.USER
+    may_be_typed: bool = False
 
     @property
     def name(self) -> str:
@@ -155,7 +163,7 @@ def plan_changes(allowed: Mapping[str, Setting], recommendation: Recommendation,
         constraints: Hard limits by canonical name.
 
     Returns:
-        The changes, unchanged values left out, in the order of ``allowed``.
+        The changes, unchanged values (also but for rounding) left out, in the order of ``allowed``.
     """
     wanted = {canonical_name(raw): value for raw, value in recommendation.config.items()}
     applies = recommendation.decision is Decision.APPLY
@@ -169,6 +177,6 @@ def plan_changes(allowed: Mapping[str, Setting], recommendation: Recommendation,
         can_cap = limit is not None and isinstance(new, int | float) and not isinstance(new, bool) and new > limit.high
         if limit is not None and can_cap and (applies or setting.source is Source.DEFAULT):
             new, source, reason = type(new)(limit.high), Source.CONSTRAINT, limit.reason
-        if not same_value(new, setting.value):
+        if show_change(setting.raw_name, setting.value, new):
             changes.append(Change(name, setting.raw_name, setting.value, new, source, reason))
     return changes

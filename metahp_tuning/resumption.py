@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from metahp_tuning.batch_split import split_global
-from metahp_tuning.messages import describe_change
+from metahp_tuning.messages import describe_changes
 from metahp_tuning.precedence import Change, Setting
 from metahp_tuning.recommendation_query import typed
 from metamodel.explanation import format_value
@@ -198,7 +198,7 @@ def _optimizer_conflicts(settings: Mapping[str, Setting], stored: StoredRun, rew
 def _message(stored: StoredRun, changes: list[Change], notes: list[str]) -> str:
     where = os.path.basename(stored.checkpoint.rstrip("/")) or stored.checkpoint
     if changes:
-        first = f"metahp: {', '.join(describe_change(change) for change in changes)}, as in the run that is resumed from {where}"
+        first = f"metahp: {describe_changes(changes)}, as in the run that is resumed from {where}"
     else:
         first = f"metahp: nothing changed; the run resumes from {where}, and a resumed run keeps its values"
     lines = [first + (f" (it followed recommendation {stored.recommendation_id})" if stored.recommendation_id else "")]

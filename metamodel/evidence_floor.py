@@ -25,10 +25,10 @@ def thin_evidence(evidence: Evidence) -> str | None:
     n_own = evidence.n_runs + evidence.n_related + evidence.n_sibling_runs
     if n_own >= MIN_TARGET_RUNS or evidence.n_tasks >= MIN_OTHER_TASKS or evidence.n_starter_tasks:
         return None
-    known = describe_evidence(evidence) if n_own + evidence.n_other_runs else "0 finished runs"
+    known = describe_evidence(evidence) if n_own + evidence.n_other_runs else "no run with an outcome"
     return (
-        f"not enough history ({known}). Needed: {MIN_TARGET_RUNS} finished runs of this task or its siblings, or {MIN_OTHER_RUNS} runs "
-        f"on each of {MIN_OTHER_TASKS} other tasks that tuned the same hyperparameters"
+        f"not enough history ({known}). Needed: {MIN_TARGET_RUNS} runs of this task or its siblings with an outcome, or "
+        f"{MIN_OTHER_RUNS} runs of each of {MIN_OTHER_TASKS} other tasks that tuned the same hyperparameters"
     )
 
 

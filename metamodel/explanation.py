@@ -8,39 +8,55 @@ from typing import Any
 from metamodel.data.nouns import count
 from metamodel.data.units import Unit
 from metamodel.recommendation import Evidence, Recommendation
+from store.values import same_value
+
+MAX_NAMED = 2
+"""Sources of evidence that a sentence names."""
+SINGLE_PRECISION = 1e-7
 
 
-def format_value(value: Any) -> str:
+def format_value(value: Any, digits: int = 4) -> str:
     """Write a hyperparameter for reading: four significant digits for floats, everything else as it is."""
     if isinstance(value, float) and math.isfinite(value):
-        return f"{value:.4g}"
+        return f"{value:.{digits}g}"
     return str(value)
 
 
-def show_setting(name: str, value: Any) -> str:
+def show_setting(name: str, value: Any, digits: int = 4) -> str:
     """Write a setting for reading: steps of warm-up below one are a share of all steps."""
     is_share = name.rpartition(".")[2] == "warmup_steps" and isinstance(value, float) and 0 < value < 1
-    return f"{100 * value:.3g}% of the steps" if is_share else format_value(value)
+    return f"{100 * value:.{digits - 1}g}% of the steps" if is_share else format_value(value, digits)
+
+
+def show_change(name: str, old: Any, new: Any) -> str:
+    """Write a change as ``lr 0.001 -> 0.0123``, with as many digits as tell the two apart; empty where they are the same value.
+
+    Numbers that agree in single precision are the same: that is how the frameworks keep them.
+    """
+    numbers = [value for value in (old, new) if isinstance(value, int | float) and not isinstance(value, bool)]
+    if same_value(old, new) or (len(numbers) == 2 and math.isclose(*numbers, rel_tol=SINGLE_PRECISION)):
+        return ""
+    pairs = [(show_setting(name, old, digits), show_setting(name, new, digits)) for digits in range(4, 10)]
+    before, after = next((pair for pair in pairs if pair[0] != pair[1]), (repr(old), repr(new)))
+    return f"{name} {before} -> {after}"
 
 
 def describe_evidence(evidence: Evidence) -> str:
-    """Say in half a sentence what a recommendation rests on."""
-    parts = []
-    if evidence.n_runs:
-        parts.append(count(evidence.n_runs, "run") + " of this task")
-    if evidence.n_related:
-        ways = evidence.related or {"with other model code": evidence.n_related}
-        parts += [f"{count(n, 'run')} of it {way}" for way, n in ways.items()]
-    if evidence.n_sibling_runs:
-        parts.append(f"{count(evidence.n_sibling_runs, 'run')} of {count(evidence.n_siblings, 'sibling task')}")
-    if evidence.n_other_runs:
-        parts.append(f"{count(evidence.n_other_runs, 'run')} of {count(evidence.n_tasks, 'other task')}")
+    """Say in half a sentence what a recommendation rests on: at most two sources by name."""
+    sources = [(evidence.n_runs, count(evidence.n_runs, "run") + " of this task")]
+    related = dict(evidence.related) or {"with other model code": evidence.n_related}
+    for way, n in sorted(related.items(), key=lambda item: -item[1]):
+        is_first = not evidence.n_runs and len(sources) == 1
+        sources.append((n, f"{count(n, 'run')} of this task {way}" if is_first else f"{n} {way}"))
+    sources.append((evidence.n_sibling_runs, f"{count(evidence.n_sibling_runs, 'run')} of {count(evidence.n_siblings, 'sibling task')}"))
+    sources.append((evidence.n_other_runs, f"{count(evidence.n_other_runs, 'run')} of {count(evidence.n_tasks, 'other task')}"))
+    sources = [source for source in sources if source[0]]
+    named, n_more = [text for _, text in sources[:MAX_NAMED]], sum(n for n, _ in sources[MAX_NAMED:])
+    known = f"{', '.join(named)} and {n_more} more" if n_more else " and ".join(named)
     if not evidence.n_starter_tasks:
-        return " and ".join(parts) if parts else "no finished runs"
+        return known or "no run with an outcome"
     starter = f"{count(evidence.n_starter_runs, 'small network')} of {count(evidence.n_starter_tasks, 'task')}"
-    if parts:
-        return f"{' and '.join(parts)}; prior from the starter history ({starter})"
-    return f"the starter history, not from your runs ({starter})"
+    return f"{known}; prior from the starter history ({starter})" if known else f"the starter history, not from your runs ({starter})"
 
 
 def describe_prediction(recommendation: Recommendation, objective: str | None = None) -> str:

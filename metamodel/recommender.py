@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import LENGTH, LearningTable, definition_of
+from metamodel.data.learning_tables import learning_table, with_logged_names
+from metamodel.data.observations import LENGTH, LearningTable
 from metamodel.data.opened_history import opened_history
 from metamodel.data.siblings import siblings_of
 from metamodel.data.target_runs import TargetRuns, target_runs
@@ -36,6 +36,7 @@ from store.errors import InvalidArgumentError, UnknownTaskError
 from store.hyperparameters import GLOBAL_BATCH_SIZE, NEEDS_SPACE, PER_DEVICE_BATCH_SIZE
 from store.ids import new_id, task_id_of
 from store.names import canonical_name, nearest
+from store.repeats import definition_of
 from store.user_warnings import warn_user
 from store.values import plain_value
 
@@ -208,8 +209,10 @@ def _resolved(history: History, request: _Request) -> tuple[Query, ActiveModel, 
         starter_tasks=sources.starter_tasks,
         feasibility_only_tasks=sources.feasibility_only,
     )
-    evidence = replace(_evidence(query, found, {**table.left_out, **found.left_out, **sources.left_out}, active), not_advised=not_advised)
-    return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, table, sources)
+    of_task = with_logged_names(history, table.by_task.get(task_id or "", LearningTable(())))
+    evidence = _evidence(query, found, {**of_task.left_out, **found.left_out, **sources.left_out}, active)
+    evidence = replace(evidence, not_advised=not_advised)
+    return query, active, nothing_recommended(task_id, request.mode, evidence), _thin(evidence, of_task, sources)
 
 
 def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recommendation, thin: str | None) -> list[Recommendation]:
@@ -218,7 +221,7 @@ def _answer(request: _Request, query: Query, active: ActiveModel, nothing: Recom
         reasons = "; ".join(f"{name}: {why}" for name, why in nothing.evidence.not_advised.items() if why != NEEDS_SPACE)
         reason = thin or reasons or "no hyperparameter that may be changed varied in the history"
     elif active.model is None and not (query.target is not None and query.target.has_outcome.any()):
-        reason = thin or active.note or "no finished run has an outcome"
+        reason = thin or active.note or "no run has an outcome"
     if reason is not None:
         return [replace(nothing, reason=reason)]
     surrogate = TaskSurrogate(active.model, query, request.configs)
@@ -310,10 +313,10 @@ def _evidence(query: Query, found: TargetRuns, left_out: Mapping[str, int], acti
     )
 
 
-def _thin(evidence: Evidence, table: LearningTable, sources: Sources) -> str | None:
-    """Say why the evidence is below the floor, and which runs were not used; None where it is enough."""
+def _thin(evidence: Evidence, of_task: LearningTable, sources: Sources) -> str | None:
+    """Say why the evidence is below the floor, and which runs of the task were not used; None where it is enough."""
     thin = thin_evidence(evidence)
-    return None if thin is None else "; ".join(text for text in (thin, table.describe_left_out(), sources.starter_message) if text)
+    return None if thin is None else "; ".join(text for text in (thin, of_task.describe_left_out(), sources.starter_message) if text)
 
 
 def _among_candidates(
@@ -390,5 +393,6 @@ def _decide(predicted: CandidatePrediction, thin: str | None, evidence: Evidence
         return Decision.ABSTAIN, f"your own values are already what would be recommended, {basis}"
     chance = f"{predicted.gain_probability:.0%}"
     if predicted.gain_probability < APPLY_PROBABILITY:
+        chance = f"{math.floor(100 * predicted.gain_probability)}%"  # else it may round to what is required
         return Decision.ABSTAIN, f"only a {chance} chance of improving on your values ({APPLY_PROBABILITY:.0%} required), {basis}"
     return Decision.APPLY, f"better than your own values with probability {chance}, {basis}"

@@ -42,6 +42,26 @@ def as_arguments(name: str) -> str:
     return f"objective={name!r}" + ("" if infer_direction(name) is not None else " with direction='min' or 'max'")
 
 
+def no_outcome_unless_later(what: str) -> str:
+    """Say what it comes to where an objective was not logged yet.
+
+    Args:
+        what: What has to happen, e.g. ``"it is logged"``.
+    """
+    return f"unless {what} later, this run will have no outcome"
+
+
+def ended_without_outcome(name: str | None, evaluate: str) -> str:
+    """Say at the end of a training that it has no outcome.
+
+    Args:
+        name: The objective, None where none was found.
+        evaluate: The call after the training that can still do so.
+    """
+    why, it = ("no objective was found", "one") if name is None else (f"{name!r} was not logged", "it")
+    return f"metahp: this training ended without an outcome, since {why}; {evaluate} can still log {it}"
+
+
 def _is_measure(name: str) -> bool:
     words = re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", base_metric_name(name)).lower())
     is_rate = not _RATE_WORDS.isdisjoint(words) or "learning rate" in " ".join(words) or "grad norm" in " ".join(words)

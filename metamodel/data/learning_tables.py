@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CACHE_FILE = "tasks.cache"
-TABLE_FORMAT = 5
+TABLE_FORMAT = 6
 """Version of the file; to be raised when ``build_table`` makes something else of the same runs."""
 
 _KEPT_TABLES = 4
@@ -84,10 +84,7 @@ def learning_table(history: History) -> LearningTable:
 
 
 def _remembered(history: History, key: tuple[Path, str], parts: _Parts) -> LearningTable:
-    table = _joined([part for _, part in parts.values()])
-    if table.unlogged:
-        logged = {name for run_id in table.unlogged for name in history.metric_names(run_id)}
-        table = replace(table, logged_names=tuple(usable_metrics(logged)))
+    table = with_logged_names(history, _joined({task_id: part for task_id, (_, part) in parts.items()}))
     _cache[key], _parts[key[0]] = table, parts
     _parts.move_to_end(key[0])
     while len(_cache) > _KEPT_TABLES:
@@ -97,19 +94,29 @@ def _remembered(history: History, key: tuple[Path, str], parts: _Parts) -> Learn
     return table
 
 
+def with_logged_names(history: History, table: LearningTable) -> LearningTable:
+    """Look up what the runs without an outcome logged instead."""
+    if not table.unlogged:
+        return table
+    logged = {name for run_id in table.unlogged for name in history.metric_names(run_id)}
+    return replace(table, logged_names=tuple(usable_metrics(logged)))
+
+
 def _key_of(record: TaskRecord | None) -> str:
     """Return what a learning task takes from the record of its task."""
     return "" if record is None else repr((record.name, record.description))
 
 
-def _joined(parts: list[LearningTable]) -> LearningTable:
+def _joined(by_task: Mapping[str, LearningTable]) -> LearningTable:
     """Put the tables of single tasks together."""
+    parts = by_task.values()
     tasks = sorted((task for part in parts for task in part.tasks), key=lambda task: (task.task_id, task.objective))
     left_out: Counter[str] = Counter()
     for part in parts:
         left_out.update(part.left_out)
     unlogged = sorted(run_id for part in parts for run_id in part.unlogged)[-MAX_UNLOGGED:]
-    return LearningTable(tuple(tasks), dict(left_out), sum(part.n_finished for part in parts), tuple(unlogged))
+    n_finished = sum(part.n_finished for part in parts)
+    return LearningTable(tuple(tasks), dict(left_out), n_finished, tuple(unlogged), by_task=by_task)
 
 
 def _n_new(before: _Parts, parts: _Parts, changed: Mapping[str, object]) -> int:

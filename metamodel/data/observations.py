@@ -22,6 +22,7 @@ from metamodel.space.encoding import plain_numbers
 from metamodel.space.run_configs import column_of
 from store.learning_columns import LearningRun
 from store.names import Direction, base_metric_name
+from store.repeats import DEFINITION_SEPARATOR, definition_of_run, without_repetitions
 from store.statuses import RunStatus
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ LENGTH = "num_epochs"
 """Name of the length of a run, in passes over the training data, among its hyperparameters."""
 NO_OUTCOME = "without an outcome"
 """Why a run is not used whose objective was not logged, or only where it is no outcome: for single batches, or before training."""
-DEFINITION_SEPARATOR = "; "
+REPETITION = "the same run again, seed included"
 MAX_UNLOGGED = 5
 WIDE_RATIO = 1e3
 """Losses that are positive and differ by more than this factor are read on a logarithmic scale."""
@@ -185,6 +186,7 @@ class LearningTable:
         n_finished: Finished runs in the history, used or not.
         unlogged: Ids of the newest runs whose objective has no outcome, up to ``MAX_UNLOGGED``.
         logged_names: Metrics that these logged.
+        by_task: Task id -> the same for this task only.
     """
 
     tasks: tuple[TaskRuns, ...]
@@ -192,6 +194,7 @@ class LearningTable:
     n_finished: int = 0
     unlogged: tuple[str, ...] = ()
     logged_names: tuple[str, ...] = ()
+    by_task: Mapping[str, LearningTable] = field(default_factory=dict)
 
     def describe_left_out(self) -> str:
         """Say what was left out and why; for runs without an outcome, which metrics they logged. Empty where nothing was."""
@@ -289,8 +292,11 @@ def build_table(runs: Sequence[AnyRun], task_records: Mapping[str, Any]) -> Lear
     tasks = []
     for (task_id, objective, direction), members in groups.items():
         members.sort(key=lambda run: run.id)
+        distinct = without_repetitions(members)  # observed twice, one draw would pass for two, and noise for nothing
+        if len(distinct) < len(members):
+            left_out[REPETITION] += len(members) - len(distinct)
         record = task_records.get(task_id)
-        tasks.append(_task_runs(task_id, objective, Direction(str(direction)), members, record))
+        tasks.append(_task_runs(task_id, objective, Direction(str(direction)), distinct, record))
     tasks.sort(key=lambda task: (task.task_id, task.objective))
     newest = tuple(sorted(unlogged)[-MAX_UNLOGGED:])
     return LearningTable(tuple(tasks), dict(left_out), sum(run.is_finished for run in runs), newest)
@@ -335,15 +341,10 @@ def _task_runs(task_id: str, objective: str, direction: Direction, runs: list[An
         is_oom,
         tuple(run.variant for run in runs),
         runs[-1].started_utc or runs[-1].id,
-        tuple(definition_of(run.description.get("comparability") or {}) for run in runs),
+        tuple(definition_of_run(run) for run in runs),
         np.array([_length(run, is_planned=False) for run in runs]),
         np.array([run.status is RunStatus.STOPPED for run in runs], dtype=bool),
     )
-
-
-def definition_of(comparability: Mapping[str, Any]) -> str:
-    """Return one text for what changes the meaning of an objective; empty where nothing does."""
-    return DEFINITION_SEPARATOR.join(f"{name}={comparability[name]}" for name in sorted(comparability))
 
 
 def _length(run: AnyRun, *, is_planned: bool) -> float:

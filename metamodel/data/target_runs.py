@@ -163,12 +163,13 @@ def _related(groups: Sequence[_Group], runs: TaskRuns, index: npt.NDArray[np.int
             continue
         ways = ["with other model code"] if group.is_other_version else []
         if group.definition:
-            ways.append("with a plain objective" if group.definition == PLAIN else f"with {group.definition}")
+            ways.append("with the usual objective" if group.definition == PLAIN else f"with {group.definition}")
         if group.octave or group.is_cut:
             low, high = (f"{bound:.4g}" for bound in (runs.epochs[is_member].min(), runs.epochs[is_member].max()))
-            ways.append(f"of {low if low == high else f'{low} to {high}'} epochs")
-        how = " in order only" if group.kinship.is_order_only else f" read off after {planned_epochs:.4g}" if group.is_cut else ""
-        found[" and ".join(ways) + how] = int(is_member.sum())
+            ways.append(f"of {low if low == high else f'{low} to {high}'} {'epoch' if high == '1' else 'epochs'}")
+        read_at = f"read at epoch {planned_epochs:.4g}" if group.is_cut else ""
+        notes = ", ".join(note for note in (read_at, "in order only" if group.kinship.is_order_only else "") if note)
+        found[" ".join(ways) + (f" ({notes})" if notes else "")] = int(is_member.sum())
     return found
 
 

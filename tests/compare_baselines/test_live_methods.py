@@ -65,7 +65,7 @@ def test_a_meta_model_without_any_past_keeps_the_defaults_and_says_so(method, tm
     problem = SearchProblem(task, "tiny", seed=0, budget=4, past=path)
     first = find_live_method(method).propose(problem, [])
     assert first.config == task.defaults
-    assert first.note.startswith("kept the defaults: not enough history (0 finished runs)")
+    assert first.note.startswith("kept the defaults: not enough history (no run with an outcome)")
     second = find_live_method(method).propose(problem, [Trial(first.config, 0.5)])
     assert is_inside(task, second.config)
     assert second.note.startswith("at random: ")

@@ -95,7 +95,7 @@ def test_without_a_history_it_abstains(tmp_path: Any) -> None:
     host = Booster()
     decision = tune(host, check_request(history=tmp_path / "new.db"))
     assert host.values == host.defaults
-    assert decision.message.startswith("metahp: nothing changed; not enough history (0 finished runs)")
+    assert decision.message.startswith("metahp: nothing changed; not enough history (no run with an outcome)")
     assert decision.pending is not None, "the host saves it once there is a history"
     assert not (tmp_path / "new.db").exists()
 

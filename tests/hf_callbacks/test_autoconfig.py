@@ -113,7 +113,7 @@ def test_without_evidence_nothing_changes_and_it_says_so(
     own = make_args()
     args = autoconfig(own, model=make_model(), train_dataset=sentences(), history=history)
     assert args.to_dict() == own.to_dict()
-    assert "metahp: nothing changed; not enough history (0 finished runs)" in capfd.readouterr().err
+    assert "metahp: nothing changed; not enough history (no run with an outcome)" in capfd.readouterr().err
 
 
 def test_without_model_and_data_it_asks_for_them(history: History, make_args: Any, capfd: pytest.CaptureFixture[str]) -> None:

@@ -46,7 +46,8 @@ def test_every_argument_is_recorded_with_who_set_it(logged: Any) -> None:
     assert (known["lr_scheduler"].value, known["lr_scheduler"].source) == ("linear", Source.DEFAULT)
     assert known["num_epochs"].source is Source.USER
     assert known["greater_is_better"].value is None
-    untouched = {"report_to", "accelerator_config", "debug", "adam_beta1", "max_grad_norm", "dataloader_pin_memory", "do_eval"}
+    assert known["report_to"].source is Source.USER, "typed as none, which is also the default"
+    untouched = {"accelerator_config", "debug", "adam_beta1", "max_grad_norm", "dataloader_pin_memory", "do_eval"}
     assert {name for name in untouched if known[name].source is not Source.DEFAULT} == set()
 
 
@@ -116,6 +117,27 @@ def test_an_objective_never_logged_is_answered_with_the_names_that_were(history:
     with pytest.warns(ObjectiveWarning, match=r"'eval_accuracy' was not among those of the first one; these were: eval_loss\."):
         trainer.train()
     assert history.runs()[0].status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize(("n_epochs", "expected"), [(2, 0.5), (1, None)])
+def test_an_objective_that_may_still_come_is_missed_once_and_the_end_has_it_right(
+    history: History, make_trainer: Any, capfd: pytest.CaptureFixture[str], n_epochs: int, expected: float | None
+) -> None:
+    calls: list[int] = []
+
+    def seldom(prediction: Any) -> dict[str, float]:
+        calls.append(1)
+        return {"f1": 0.5} if len(calls) == 2 else {"length": 3.0}
+
+    trainer = make_trainer(MetaHPCallback("f1", history=history), compute_metrics=seldom, num_train_epochs=n_epochs)
+    with pytest.warns(ObjectiveWarning, match="Unless one has it later, this run will have no outcome") as caught:
+        trainer.train()
+    assert len([item for item in caught if issubclass(item.category, ObjectiveWarning)]) == 1
+    assert history.runs()[0].objective_best == expected
+    ended = "ended without an outcome, since 'eval_f1' was not logged; trainer.evaluate() can still log it"
+    assert capfd.readouterr().err.count(ended) == (expected is None)
+    trainer.evaluate()
+    assert history.runs()[0].objective_best == 0.5
 
 
 def test_without_evaluation_there_is_one_warning_and_no_objective(history: History, make_trainer: Any) -> None:

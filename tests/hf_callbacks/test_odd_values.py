@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from hf_callbacks import MetaHPCallback, autoconfig
 from store import History
 from store.errors import MetaHPWarning
+from tests.contrary import Contrary
 
 
 @dataclasses.dataclass
@@ -22,24 +23,6 @@ class OddArguments(TrainingArguments):
 
     weights: Any = None
     more: Any = None
-
-
-class Contrary:
-    """An object that answers no question about itself."""
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("no comparison")
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __bool__(self) -> bool:
-        raise ValueError("no truth")
-
-    def __repr__(self) -> str:
-        raise KeyError("no text")
-
-    def to_dict(self) -> dict[str, Any]:
-        raise OSError("no dictionary")
 
 
 @pytest.mark.parametrize("make", [lambda: torch.ones(2), lambda: np.ones(3), Contrary], ids=["tensor", "array", "object"])

@@ -86,7 +86,7 @@ def test_several_sets_are_another_task_than_one_of_them(train: Any) -> None:
     both = DatasetDict({"pairs": scored(), "triplets": triplets()})
     run = train(both, lambda net: {"pairs": losses.CoSENTLoss(net), "triplets": losses.MultipleNegativesRankingLoss(net)})
     assert run.task_id != train(scored()).task_id
-    assert definition(run)["loss"] == "pairs: CoSENTLoss(), triplets: MultipleNegativesRankingLoss()"
+    assert definition(run)["loss"] == "pairs: CoSENTLoss, triplets: MultipleNegativesRankingLoss"
 
 
 def test_the_first_of_several_evaluation_sets_is_the_objective(history: History, train: Any) -> None:
@@ -161,5 +161,5 @@ def test_a_cross_encoder_is_recorded_and_asked_about_under_one_task(history: His
     args = autoconfig(args_class=CrossEncoderTrainingArguments, history=history, **given, **options)
     CrossEncoderTrainer(args=args, callbacks=[MetaHPCallback(history=history)], **given).train()
     run = max(history.runs(), key=lambda run: run.id)
-    assert (run.status, run.hparams["loss"]) == (RunStatus.COMPLETED, "BinaryCrossEntropyLoss()")
+    assert (run.status, run.hparams["loss"]) == (RunStatus.COMPLETED, "BinaryCrossEntropyLoss")
     assert history.recommendation(run.recommendation_id)["recommendation"]["task_id"] == run.task_id

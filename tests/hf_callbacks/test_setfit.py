@@ -15,6 +15,7 @@ import torch  # noqa: E402
 from datasets import Dataset  # noqa: E402
 
 from hf_callbacks import MetaHPCallback, apply, autoconfig  # noqa: E402
+from hf_callbacks.setfit_arguments import setfit_sources  # noqa: E402
 from store import History, InvalidArgumentError, MetaHPWarning, RunRecord, RunStatus, Source  # noqa: E402
 
 WORDS = ["a warm day", "the cold rain", "seven green boats", "no boats today"]
@@ -185,6 +186,53 @@ def test_advice_comes_from_six_finished_runs(
     assert args.body_learning_rate[0] > 1e-3
     assert "body_embedding_learning_rate 2e-05 -> " in capfd.readouterr().err
     assert len({run.task_id for run in history.runs()}) == 1
+
+
+def test_a_pair_that_differs_from_its_default_is_the_users_as_a_whole(make_arguments: Any) -> None:
+    sources = setfit_sources(make_arguments(batch_size=16, body_learning_rate=(2e-5, 3e-5)))
+    names = ("embedding_batch_size", "classifier_batch_size", "body_embedding_learning_rate", "body_classifier_learning_rate")
+    assert {sources[name] for name in names} == {Source.USER}
+    assert setfit_sources(make_arguments())["body_embedding_learning_rate"] is Source.DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("is_differentiable", "is_whole", "named"),
+    [
+        (False, True, set()),
+        (True, False, {"classifier_batch_size"}),
+        (True, True, {"classifier_batch_size", "body_classifier_learning_rate"}),
+    ],
+)
+def test_values_of_the_head_are_suggested_only_where_setfit_uses_them(
+    is_differentiable: bool,
+    is_whole: bool,
+    named: set[str],
+    history: History,
+    make: Any,
+    make_arguments: Any,
+    weights: str,
+    rows: Dataset,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    found = iter((0.1, 0.3, 0.5, 0.7))
+    of_model = {"use_differentiable_head": True, "head_params": {"out_features": 2}} if is_differentiable else {}
+    for rate, batch in ((1e-4, 2), (1e-3, 4), (1e-2, 8), (3e-2, 16)):
+        args = make_arguments(body_learning_rate=rate, batch_size=batch, max_steps=1, end_to_end=is_whole)
+        trained(history, make(args, of_model=of_model, metric=lambda *_: {"accuracy": next(found)}))
+    capfd.readouterr()
+    model = setfit.SetFitModel.from_pretrained(weights, **of_model)
+    autoconfig(make_arguments(end_to_end=is_whole), model=model, train_dataset=rows, history=history)
+    told = capfd.readouterr().err
+    assert {name for name in ("classifier_batch_size", "body_classifier_learning_rate") if name in told} == named
+    assert "body_embedding_learning_rate" in told
+    autoconfig(
+        make_arguments(end_to_end=is_whole),
+        model=model,
+        train_dataset=rows,
+        history=history,
+        space={"body_classifier_learning_rate": [1e-3]},
+    )
+    assert ("SetFit uses it only with" in capfd.readouterr().err) == ("body_classifier_learning_rate" not in named)
 
 
 def test_apply_names_the_way_that_works_with_setfit(make: Any, make_arguments: Any, pinned: Any) -> None:

@@ -13,18 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from hf_callbacks import MetaHPCallback, autoconfig
 from store import History, MetaHPWarning, RunRecord, RunStatus
-
-
-class Contrary:
-    """An object that answers no question about itself."""
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("not comparable")
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def to_dict(self) -> Any:
-        raise RuntimeError("no dictionary")
+from tests.contrary import Contrary
 
 
 @dataclass

@@ -18,12 +18,11 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateFinder, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.tuner import Tuner
-from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_metahp import MetaHPCallback
 from store import History, InvalidArgumentError, MetaHPWarning, ObjectiveError, ObjectiveWarning, RunStatus, Source
-from tests.lightning_metahp.tiny_training import TinyData, TinyModel, corners, fit, make_trainer, only_run, values_of
+from tests.lightning_metahp.tiny_training import Gan, TinyData, TinyModel, corners, fit, make_trainer, only_run, values_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -462,17 +461,7 @@ def test_a_model_whose_data_cannot_be_described_is_still_recorded(history: Histo
 
 
 def test_several_optimizers_are_all_recorded(history: History) -> None:
-    class Two(TinyModel):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-
-        def training_step(self, batch: Any, batch_idx: int) -> None:
-            for optimizer in self.optimizers():
-                optimizer.zero_grad()
-                self.manual_backward(nn.functional.cross_entropy(self.net(batch[0]), batch[1]))
-                optimizer.step()
-
+    class Two(Gan):
         def configure_optimizers(self) -> Any:
             half = list(self.net[0].parameters()), list(self.net[3].parameters())
             return [torch.optim.SGD(half[0], lr=0.1), torch.optim.Adam(half[1], lr=0.2)]
@@ -493,7 +482,7 @@ def test_bad_arguments_are_answered_at_once() -> None:
 def test_an_objective_that_is_never_logged_is_answered_with_those_that_were(history: History) -> None:
     with pytest.warns(
         ObjectiveWarning,
-        match=r"'val_accuracy' was not logged by .*; logged so far: val_acc, val_loss, train_loss\. .* objective='val_acc'",
+        match=r"'val_accuracy' was not logged by .* Logged so far: val_acc, val_loss, train_loss\. .* objective='val_acc'",
     ):
         fit(MetaHPCallback("val_accuracy", history=history))
     assert only_run(history).status is RunStatus.COMPLETED

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 SCRIPT = """
+import atexit
 import sys
 import lightning as L
 import torch
@@ -27,6 +28,8 @@ from tests.lightning_metahp.tiny_training import TinyData, TinyModel, make_train
 
 class Tell(Callback):
     def on_train_start(self, trainer, module):
+        # Lightning does so for NCCL only; threads of a gloo group that are still there when Python ends may abort the process.
+        atexit.register(torch.distributed.destroy_process_group)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         line = f"{trainer.global_rank} {rate} {trainer.train_dataloader.batch_size} {module.net[2].p} {module.hparams.lr}"
         open(f"rank{trainer.global_rank}.txt", "a").write(line)
@@ -95,6 +98,8 @@ def test_processes_that_came_to_different_values_are_all_left_as_they_were(
 
 
 CLI_SCRIPT = """
+import atexit
+import torch
 from lightning.pytorch import Callback
 from lightning_metahp import MetaHPCLI
 from tests.lightning_metahp.test_cli import Deep
@@ -102,6 +107,8 @@ from tests.lightning_metahp.tiny_training import TinyData
 
 class Tell(Callback):
     def on_train_start(self, trainer, module):
+        # Lightning does so for NCCL only; threads of a gloo group that are still there when Python ends may abort the process.
+        atexit.register(torch.distributed.destroy_process_group)
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         line = f"{trainer.global_rank} {rate} {trainer.train_dataloader.batch_size} {len(module.net)} {module.net[0].p}"
         open(f"rank{trainer.global_rank}.txt", "a").write(line)

@@ -15,6 +15,7 @@ from lightning_metahp import MetaHParams, MetaHPCallback
 from store import History
 from store.errors import NotAppliedWarning
 from store.statuses import Source
+from tests.contrary import Contrary
 from tests.lightning_metahp.pinning import newest, pin
 from tests.lightning_metahp.tiny_training import TinyData, TinyModel, fit
 
@@ -149,24 +150,6 @@ def test_a_setting_that_no_group_follows_is_warned_of_and_recorded_as_observed_a
     fit(MetaHParams({"lr": [0.01, 0.0317]}, objective="val_acc", history=history), model=Groups(lambda lr: [0.2, 0.3]))
     assert "lr stays 0.01: in run" in (said := capsys.readouterr().err)
     assert "0.0317 was written and 0.2 was in force" in said
-
-
-class Contrary:
-    """An object that answers no question about itself."""
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("no comparison")
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __bool__(self) -> bool:
-        raise ValueError("no truth")
-
-    def __len__(self) -> int:
-        raise OSError("no length")
-
-    def __repr__(self) -> str:
-        raise KeyError("no text")
 
 
 def _omegaconf() -> Any:

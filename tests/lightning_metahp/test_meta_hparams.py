@@ -135,7 +135,7 @@ def test_the_callback_beside_borrows_what_only_metahparams_was_told(history: His
 def test_an_empty_history_changes_nothing_and_says_why(history: History, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = fit(MetaHParams(objective="val_acc", history=history))
     assert trainer.optimizers[0].param_groups[0]["lr"] == 1e-3
-    assert "metahp: nothing changed; not enough history (0 finished runs). Needed: 4 finished runs of this task" in capsys.readouterr().err
+    assert "metahp: nothing changed; not enough history (no run with an outcome). Needed: 4 runs of this task" in capsys.readouterr().err
     assert newest(history).status is RunStatus.COMPLETED
 
 
@@ -441,7 +441,7 @@ def test_data_that_cannot_be_seen_before_the_start_means_hands_off_with_a_way_ou
     train()
     assert "Pass task='a name for it' to MetaHParams" in capsys.readouterr().err
     train(task="hidden")
-    assert "nothing changed; not enough history (0 finished runs)" in capsys.readouterr().err
+    assert "nothing changed; not enough history (no run with an outcome)" in capsys.readouterr().err
 
 
 def test_a_name_the_module_does_not_have_is_answered_with_those_it_has(history: History) -> None:

@@ -20,7 +20,7 @@ from lightning_metahp.objective import objective_before_training
 from lightning_metahp.trainer_internals import Resume
 from metahp_tuning.host import check_request
 from store import History, ObjectiveWarning, RunRecord, RunStatus
-from tests.lightning_metahp.tiny_training import TinyData, TinyModel, corners, fit, only_run, values_of
+from tests.lightning_metahp.tiny_training import Gan, TinyData, TinyModel, corners, fit, only_run, values_of
 
 SIX = 6
 """Batches of a pass over ``TinyData``."""
@@ -133,25 +133,6 @@ class Pairs(TinyModel):
         return super().training_step(next(part for part in batch.values() if part is not None), batch_idx)
 
 
-class Gan(TinyModel):
-    """Two optimizers, each of which makes a step of every batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        for optimizer in self.optimizers():
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-            self.manual_backward(loss)
-            optimizer.step()
-        self.log("train_loss", loss)
-
-    def configure_optimizers(self) -> Any:
-        return [torch.optim.SGD(self.parameters(), lr=0.01) for _ in range(2)]
-
-
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -257,7 +238,7 @@ def test_the_mean_that_a_module_logs_itself_comes_before_its_last_batch(history:
 # --- when the objective comes late, or not at all
 
 
-MISSING = "was not logged by the end of the first validation; logged so far: "
+MISSING = "was not logged by the first validation; unless it is logged later, this run will have no outcome. Logged so far: "
 
 
 @pytest.mark.parametrize(
@@ -331,16 +312,44 @@ def test_wherever_the_objective_is_logged_there_is_an_outcome_and_no_complaint(h
     assert (run.objective_best, run.objective_last, run.status) == (expected, expected, RunStatus.COMPLETED)
 
 
-def test_an_objective_that_comes_with_the_third_epoch_is_missed_once_and_counts(history: History) -> None:
-    class Third(TinyModel):
+ENDED = "metahp: this training ended without an outcome, since 'val_f1' was not logged; trainer.validate() can still log it"
+
+
+@pytest.mark.parametrize(("every", "n_epochs", "expected"), [(3, 3, 0.5), (3, 2, None), (1, 2, 0.5)])
+def test_an_objective_that_may_still_come_is_missed_once_and_the_end_has_it_right(
+    history: History, capsys: pytest.CaptureFixture[str], every: int, n_epochs: int, expected: float | None
+) -> None:
+    class Seldom(TinyModel):
         def on_validation_epoch_end(self) -> None:
-            if self.current_epoch == 2:
+            if (self.current_epoch + 1) % every == 0:
                 self.log("val_f1", 0.5)
 
-    with pytest.warns(ObjectiveWarning, match="'val_f1' was not logged by the end of the first validation") as caught:
-        fit(MetaHPCallback("val_f1", history=history), model=Third(), max_epochs=3)
-    assert only_run(history).objective_best == 0.5
-    assert len([item for item in caught if issubclass(item.category, ObjectiveWarning)]) == 1
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ObjectiveWarning)
+        trainer = fit(MetaHPCallback("val_f1", history=history), model=Seldom(), max_epochs=n_epochs)
+    messages = [str(item.message) for item in caught if issubclass(item.category, ObjectiveWarning)]
+    assert len(messages) == (every > 1)
+    assert all("unless it is logged later, this run will have no outcome" in message for message in messages)
+    assert only_run(history).objective_best == expected
+    assert capsys.readouterr().err.count("without an outcome") == (expected is None)
+    assert trainer.state.finished
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_validation_every_few_epochs_is_waited_for_without_a_word(
+    history: History, capsys: pytest.CaptureFixture[str], every: int
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ObjectiveWarning)
+        fit(MetaHPCallback("val_acc", history=history), max_epochs=3, check_val_every_n_epoch=every, num_sanity_val_steps=0)
+    assert only_run(history).objective_best is not None
+    assert "without an outcome" not in capsys.readouterr().err
+
+
+def test_a_training_that_never_logged_its_objective_ends_with_a_line(history: History, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.warns(ObjectiveWarning):
+        fit(MetaHPCallback("val_f1", history=history))
+    assert capsys.readouterr().err.count(ENDED) == 1
 
 
 def test_a_run_too_short_for_its_validation_is_judged_by_its_training(history: History) -> None:
@@ -386,7 +395,7 @@ def test_where_nothing_is_logged_it_is_said_once_which_call_does(history: Histor
 
 def test_a_validation_after_the_fit_is_the_outcome_of_a_training_without_one(isolated_history: Any) -> None:
     model, data = TinyModel(), TinyData()
-    with pytest.warns(ObjectiveWarning, match=r"'val_loss' was not logged by the end of the first epoch"):
+    with pytest.warns(ObjectiveWarning, match=r"'val_loss' was not logged by the first epoch; unless it is logged later"):
         trainer = fit(MetaHPCallback("val_loss"), model=model, data=data, limit_val_batches=0)
     trainer.limit_val_batches = 1.0
     (found,) = trainer.validate(model, datamodule=data, verbose=False)

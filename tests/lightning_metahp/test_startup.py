@@ -62,7 +62,7 @@ def test_without_a_history_nothing_is_made_before_the_run_opens_it_and_the_abste
         assert run.recommendation_id is not None
         stored = load_recommendation(history, run.recommendation_id)
     assert stored.decision is Decision.ABSTAIN
-    assert stored.reason.startswith("not enough history (0 finished runs). Needed: 4 finished runs of this task")
+    assert stored.reason.startswith("not enough history (no run with an outcome). Needed: 4 runs of this task")
 
 
 def test_the_answer_without_a_history_is_that_of_an_empty_one(tmp_path: Path) -> None:

@@ -40,6 +40,25 @@ class TinyModel(L.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
 
 
+class Gan(TinyModel):
+    """Two optimizers, each of which makes a step of every batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+            self.manual_backward(loss)
+            optimizer.step()
+        self.log("train_loss", loss)
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD(self.parameters(), lr=0.01) for _ in range(2)]
+
+
 class TinyData(L.LightningDataModule):
     def __init__(self, batch_size: int = 16, name: str = "corners", n: int = 96) -> None:
         super().__init__()

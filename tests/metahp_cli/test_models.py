@@ -71,7 +71,7 @@ def test_a_task_nobody_trained_is_answered_from_the_others_with_a_remark(call: C
     answer = call("recommend", "--task", "brand-new", "--history", learned)
     assert answer.code == 0
     assert "other tasks" in answer.out
-    assert "No finished run of the task 'brand-new'" in answer.err
+    assert "No run of the task 'brand-new' with an outcome" in answer.err
 
 
 @pytest.mark.parametrize(

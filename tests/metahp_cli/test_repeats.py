@@ -56,6 +56,40 @@ def test_runs_without_repeats_have_no_remark(call: Callable[..., Any], recorded:
     assert "more than once" not in call("runs", "--history", recorded).err
 
 
+@pytest.fixture
+def repeated_exactly(tmp_path: Path) -> Path:
+    """One task: the same run twice, and one with another rate; then two under a limited validation."""
+    path = tmp_path / "exactly.db"
+    with History(path) as history:
+        runs = [(0.1, None, 0.8), (0.1, None, 0.8), (0.2, None, 0.7), (0.1, "2 batches", 0.9), (0.3, "2 batches", 0.95)]
+        for lr, validation, outcome in runs:
+            description = {} if validation is None else {"comparability": {"validation": validation}}
+            with history.start_run(task="t", hparams={"lr": lr, "seed": 1}, objective="val_acc", description=description) as run:
+                run.log(val_acc=outcome)
+    return path
+
+
+def test_the_same_run_twice_is_shown_as_such(call: Callable[..., Any], repeated_exactly: Path) -> None:
+    answer = call("tasks", "--history", repeated_exactly)
+    assert "0.8 (the same run twice)" in answer.out
+    assert "The best of t is that of 3 runs with the usual objective; the other 2 compare with them only in order" in answer.err
+    (found,) = json.loads(call("tasks", "--history", repeated_exactly, "--format", "json").out)
+    assert (found["best"], found["best_configuration"]["n_draws"], len(found["best_configuration"]["run_ids"])) == (0.8, 1, 2)
+    assert found["best_of"] == {"defined_by": "", "n_runs": 3, "n_others": 2}
+    grouped = call("runs", "--group-by", "config", "--history", repeated_exactly)
+    assert "are the same run again, and one draw" in grouped.err
+    assert grouped.out.count("objective=validation=2 batches") == 2
+    assert len(grouped.out.splitlines()) == 2 + 4
+
+
+def test_the_report_has_a_row_for_each_group_that_can_be_compared(repeated_exactly: Path) -> None:
+    with History(repeated_exactly) as history:
+        report = history_report(history)
+    (table,) = (part for section in report.sections for part in section.parts if isinstance(part, Table) and "best run" in part.title)
+    assert [(row[0], row[5]) for row in table.rows] == [("t", "0.8 (the same run twice)"), ("t, validation=2 batches", "0.95")]
+    assert "of 1 task" in report.subtitle
+
+
 def test_what_a_task_tuned_is_shown_whatever_its_name(call: Callable[..., Any], tmp_path: Path) -> None:
     with History(tmp_path / "h.db") as history:
         for depth in (1, 2, 3):

@@ -45,7 +45,9 @@ def test_why_names_siblings_and_what_compares_only_in_order(call: Callable[..., 
     text = " ".join(out.split())
     assert "data set Digits, inputs any x 7 float labels a, b content sketch" in text
     assert f"sibling {name}: 1,398 rows against 1,400; content: 1 of 2 sampled rows in common" in text
-    assert "runs compare only in order between: 1 run as usual; 1 run label_smoothing=0.2" in text
+    assert "groups 1 run with the usual objective; 1 run with label_smoothing=0.2; runs of different groups" in text
+    assert "are compared in order only" in text
+    assert "2 runs, 2 with an outcome" in text
     assert max(map(len, out.splitlines())) <= 80
     found = json.loads(call("tasks", "--why", "--format", "json", "--history", tmp_path / "h.db").out)
     siblings = {task["id"]: [other["id"] for other in task["siblings"]] for task in found}

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from metahp_tuning import suggest
 from metahp_tuning.messages import describe_change, start_message
-from metahp_tuning.precedence import Change, Kept
+from metahp_tuning.precedence import Change, Kept, Setting, plan_changes
 from metamodel import TaskDescription
+from metamodel.explanation import describe_evidence, show_change
 from metamodel.recommendation import Decision, Evidence, Recommendation, Unit
 from store import History, Source
 
 
-def abstention(reason: str = "not enough history (0 finished runs)") -> Recommendation:
+def abstention(reason: str = "not enough history (no run with an outcome)") -> Recommendation:
     return Recommendation("r1", {}, 0.5, (0.1, 0.9), None, None, 1.0, Unit.RANK, Evidence(), Decision.ABSTAIN, reason)
 
 
@@ -30,7 +32,7 @@ def record(history: History, task: str | TaskDescription, n: int = 6, **more: li
 def test_an_abstention_is_one_line_without_a_pin() -> None:
     text = start_message(abstention(), [], [Kept("dropout", "dropout", 0.1, "named in keep")], note="The data cannot be seen.")
     assert text == (
-        "metahp: nothing changed; not enough history (0 finished runs). dropout stays 0.1: named in keep. The data cannot be seen."
+        "metahp: nothing changed; not enough history (no run with an outcome). dropout stays 0.1: named in keep. The data cannot be seen."
     )
 
 
@@ -47,11 +49,60 @@ def test_a_share_of_warm_up_is_shown_as_a_share(raw: str, old: float, new: float
     assert describe_change(Change("warmup_ratio", raw, old, new, Source.METAHP, "")) == shown
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        (0.1, 0.10004, "dropout 0.1 -> 0.10004"),
+        (0.1, 0.1000004, "dropout 0.1 -> 0.1000004"),
+        (32, 64, "dropout 32 -> 64"),
+        ("0.1", 0.1, "dropout '0.1' -> 0.1"),
+        (0.1, 0.10000000149011612, ""),
+        (1, 1.0, ""),
+        ("adam", "adam", ""),
+    ],
+)
+def test_a_change_shows_as_many_digits_as_tell_its_values_apart(old: object, new: object, shown: str) -> None:
+    assert show_change("dropout", old, new) == shown
+
+
+def test_a_value_that_is_the_same_but_for_rounding_is_not_rewritten() -> None:
+    setting = Setting("dropout", 0.1, Source.DEFAULT)
+    recommended = replace(abstention(), config={"dropout": 0.10000000149011612}, decision=Decision.APPLY)
+    assert plan_changes({"dropout": setting}, recommended) == []
+    (change,) = plan_changes({"dropout": setting}, replace(recommended, config={"dropout": 0.10004}))
+    assert start_message(recommended, [change]).startswith("metahp: dropout 0.1 -> 0.10004\n")
+
+
+@pytest.mark.parametrize(
+    ("evidence", "shown"),
+    [
+        (Evidence(), "no run with an outcome"),
+        (Evidence(n_runs=5), "5 runs of this task"),
+        (
+            Evidence(n_runs=5, n_related=1, related={"of 1 epoch (in order only)": 1}),
+            "5 runs of this task and 1 of 1 epoch (in order only)",
+        ),
+        (Evidence(n_related=2, related={"with other model code": 2}), "2 runs of this task with other model code"),
+        (
+            Evidence(n_runs=1, n_related=5, related={"of 1 epoch (in order only)": 2, "with validation=2 batches (in order only)": 3}),
+            "1 run of this task, 3 with validation=2 batches (in order only) and 2 more",
+        ),
+        (Evidence(n_sibling_runs=3, n_siblings=1, n_other_runs=16, n_tasks=2), "3 runs of 1 sibling task and 16 runs of 2 other tasks"),
+        (
+            Evidence(n_runs=1, n_sibling_runs=3, n_siblings=1, n_other_runs=16, n_tasks=2, n_starter_tasks=1, n_starter_runs=9),
+            "1 run of this task, 3 runs of 1 sibling task and 16 more; prior from the starter history (9 small networks of 1 task)",
+        ),
+    ],
+)
+def test_at_most_two_sources_of_evidence_are_named(evidence: Evidence, shown: str) -> None:
+    assert describe_evidence(evidence) == shown
+
+
 def test_a_mistyped_task_is_told_of_the_one_that_has_runs(history: History) -> None:
     record(history, "digits")
     message = suggest({"lr": 0.1}, task="digts", objective="val_acc", history=history).message
     assert len(message.splitlines()) == 1
-    assert "Another task, 'digits', has 6 finished runs. Pass task='digits' if it is the same" in message
+    assert "Another task, 'digits', has 6 finished runs, 6 with an outcome. Pass task='digits' if it is the same" in message
     assert "metahp tasks --why" in message
     assert "Another task" not in suggest({"lr": 0.1}, task="flowers", objective="val_acc", history=history).message
 

@@ -215,7 +215,7 @@ def test_an_unknown_pin_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_new_history_is_made_by_the_run_and_holds_the_recommendation(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "new.db"
     config = suggest({"lr": 1e-4}, task="t", objective="val_acc", history=path)
-    assert "nothing changed; not enough history (0 finished runs)" in config.message
+    assert "nothing changed; not enough history (no run with an outcome)" in config.message
     assert not path.parent.exists()
     with History(path) as history:
         for _ in range(2):

@@ -19,7 +19,7 @@ from metamodel.data.learning_tables import learning_table
 from metamodel.fitting import active_model, outdated_reason
 from metamodel.recommendation import Decision, Recommendation, Unit, load_recommendation, save_recommendation
 from store import History, RunStatus
-from store.errors import InvalidArgumentError, ModelFileError, NotEnoughHistoryError, SpaceError
+from store.errors import InvalidArgumentError, ModelFileError, NotEnoughHistoryError, ObjectiveWarning, SpaceError
 
 SPACE: dict[str, Any] = {"lr": FloatDistribution(1e-5, 1e-1, log=True), "batch_size": [16, 32, 64, 128]}
 
@@ -56,8 +56,8 @@ def fill(
 def test_an_empty_history_is_answered_with_an_abstention_and_what_it_takes(history: History) -> None:
     (recommendation,) = recommend(history, "new", SPACE)
     assert recommendation.decision == "abstain"
-    assert "0 finished runs" in recommendation.reason
-    assert "4 finished runs of this task or its siblings, or 8 runs on each of 2 other tasks" in recommendation.reason
+    assert "no run with an outcome" in recommendation.reason
+    assert "4 runs of this task or its siblings with an outcome, or 8 runs of each of 2 other tasks" in recommendation.reason
     assert math.isnan(recommendation.prediction)
 
 
@@ -113,7 +113,7 @@ def test_one_past_task_guides_a_search_that_asks_for_it_and_its_advice_is_not_ap
         assert (found.decision, found.evidence.model_id) == (Decision.ABSTAIN, None)
     (found,) = recommend(history, "new", SPACE, mode="explore", min_tasks=1)
     assert found.decision is Decision.ABSTAIN
-    assert "not enough history (30 runs of 1 other task). Needed: 4 finished runs of this task" in found.reason
+    assert "not enough history (30 runs of 1 other task). Needed: 4 runs of this task" in found.reason
     assert abs(math.log10(found.config["lr"]) + 2.5) < 1
     assert "fitted the meta-model to 30 runs of 1 task in" in found.evidence.note
     (found,) = recommend(history, "new", SPACE)
@@ -618,3 +618,17 @@ def test_of_very_many_runs_enough_are_looked_at_to_know_where_they_fail(history:
     found = recommend(history, "t0", k=2, candidates=[{"lr": 5e-2, "wd": 0.5}, {"lr": 1e-3, "wd": 0.5}])
     assert [recommendation.config["lr"] for recommendation in found] == [1e-3, 5e-2]
     assert found[0].finish_probability > 0.8 > 0.3 > found[1].finish_probability
+
+
+def test_only_runs_of_the_task_count_as_left_out(history: History) -> None:
+    for task in ("mine", "other", "other"):
+        history.start_run(task=task, hparams={"lr": 0.1}, objective="acc", direction="max").finish("failed")
+    run = history.start_run(task="other", hparams={"lr": 0.1}, objective="acc", direction="max")
+    with pytest.warns(ObjectiveWarning):
+        run.finish()
+    (found,) = recommend(history, "mine", {"lr": [0.1, 0.2]})
+    assert found.evidence.left_out == {"status failed": 1}
+    assert found.reason.endswith("runs left out: 1 x status failed")
+    (found,) = recommend(history, TaskDescription(name="new"), {"lr": [0.1, 0.2]})
+    assert found.evidence.left_out == {}
+    assert "left out" not in found.reason

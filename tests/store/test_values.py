@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from store.values import REDACTED, Opaque, decode_value, encode_value, redact_text, same_value
+from tests.contrary import Contrary
 
 scalars = st.one_of(
     st.none(),
@@ -270,25 +271,6 @@ def test_dates_and_exact_numbers_keep_their_types() -> None:
 def test_absent_text_is_none_and_an_unknown_tag_is_kept_as_text() -> None:
     assert decode_value(None) is None
     assert decode_value('{"$type":"hologram","value":"x"}') == Opaque("hologram", "x")
-
-
-class Contrary:
-    """An object that answers no question about itself."""
-
-    def __eq__(self, other: object) -> bool:
-        raise RuntimeError("no comparison")
-
-    def __hash__(self) -> int:
-        raise TypeError("no hash")
-
-    def __bool__(self) -> bool:
-        raise ValueError("no truth")
-
-    def __len__(self) -> int:
-        raise OSError("no length")
-
-    def __repr__(self) -> str:
-        raise KeyError("no text")
 
 
 class Vague:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import build_table, past_scores, rank_scores, single_task_scores
+from metamodel.data.observations import REPETITION, build_table, past_scores, rank_scores, single_task_scores
 from store import Curve, FinishedRun, History, ObjectiveWarning
 
 
@@ -34,6 +34,15 @@ def test_reading_task_by_task_gives_what_reading_all_at_once_gives(history: Hist
     for left, right in zip(found.tasks, expected.tasks, strict=True):
         assert left.configs == right.configs
         np.testing.assert_array_equal(left.values, right.values)
+
+
+def test_the_same_run_again_is_observed_once_and_other_draws_are_observed_each(history: History) -> None:
+    for seed, value in ((1, 0.5), (1, 0.5), (2, 0.5), (1, 0.6), (None, 0.7), (None, 0.7)):
+        with history.start_run(task="a", hparams={"lr": 0.1, "seed": seed}, objective="acc", direction="max") as run:
+            run.log(acc=value)
+    found = learning_table(history)
+    assert found.tasks[0].values.tolist() == [0.5, 0.5, 0.6, 0.7, 0.7]
+    assert found.left_out == {REPETITION: 1}
 
 
 def test_the_state_of_a_task_changes_with_its_runs_only(history: History) -> None:

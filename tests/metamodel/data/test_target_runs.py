@@ -13,11 +13,11 @@ from optuna.distributions import FloatDistribution
 
 from metamodel import TaskDescription, recommend
 from metamodel.data.learning_tables import learning_table
-from metamodel.data.observations import definition_of
 from metamodel.data.siblings import siblings_of
 from metamodel.data.target_runs import target_runs
 from metamodel.recommendation import Decision, Unit
 from store import History
+from store.repeats import definition_of
 
 SPACE = {"lr": FloatDistribution(1e-4, 1e-1, log=True)}
 RATES = (1e-4, 1e-3, 3e-3, 1e-2, 1e-1)
@@ -75,19 +75,19 @@ def test_longer_runs_are_read_off_their_curves_at_the_length_asked_about(history
     train(history, PLAIN)
     found = asked(history, planned_epochs=3.0)
     np.testing.assert_allclose(found.values, [-loss(lr, 3) for lr in RATES])
-    assert found.related == {"of 12 epochs read off after 3": 5}
+    assert found.related == {"of 12 epochs (read at epoch 3)": 5}
     assert found.is_level_known
     recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-1, "max_epochs": 3}, planned_epochs=3.0)[0]
     low, high = recommendation.interval
     assert low <= loss(3e-3, 3) <= high + 0.1
-    assert "5 runs of it of 12 epochs read off after 3" in recommendation.reason
+    assert "5 runs of this task of 12 epochs (read at epoch 3)" in recommendation.reason
 
 
 def test_quick_looks_count_by_their_order_only(history: History) -> None:
     train(history, PLAIN)
     train(history, PLAIN, (2e-4, 2e-3, 4e-3, 5e-2), epochs=1, passes=1.0)
     found = asked(history, planned_epochs=12.0)
-    assert found.related == {"of 1 epochs in order only": 4}
+    assert found.related == {"of 1 epoch (in order only)": 4}
     assert found.values[5:].min() > -2 * loss(1e-1, 12)  # brought to the level of the whole runs
     assert np.argsort(found.values[5:]).tolist() == [3, 0, 1, 2]
     recommendation = recommend(history, PLAIN, SPACE, current={"lr": 1e-4, "max_epochs": 12}, planned_epochs=12.0)[0]
@@ -185,7 +185,7 @@ def test_a_task_that_is_asked_for_by_name_is_as_its_newest_run_has_it(history: H
     train(history, replace(PLAIN, comparability={"validation": "2 batches"}), RATES[3:], offset=7.0)
     (task,) = history.tasks()
     found = recommend(history, task.id, SPACE)[0]
-    assert (found.evidence.n_runs, found.evidence.related) == (2, {"with a plain objective in order only": 3})
+    assert (found.evidence.n_runs, found.evidence.related) == (2, {"with the usual objective (in order only)": 3})
 
 
 def test_early_stopped_runs_count_for_longer_ones_and_are_read_at_shorter_lengths(history: History) -> None:
@@ -198,7 +198,7 @@ def test_early_stopped_runs_count_for_longer_ones_and_are_read_at_shorter_length
     whole = asked(history, planned_epochs=1000.0)
     assert (whole.groups.n_asked, whole.related) == (5, {})
     short = asked(history, planned_epochs=2.0)
-    assert short.related == {"of 8 epochs read off after 2": 5}
+    assert short.related == {"of 8 epochs (read at epoch 2)": 5}
     np.testing.assert_allclose(short.values, [-loss(lr, 2) for lr in RATES])
 
 
@@ -212,7 +212,7 @@ def test_where_steps_decide_the_length_is_what_was_reached(history: History, hpa
             run.update(epochs_reached=passes, steps_reached=100)
     assert asked(history, planned_epochs=passes).groups.n_asked == 5
     longer = recommend(history, PLAIN, SPACE, current={"lr": 1e-1}, planned_epochs=4 * passes)[0]
-    assert longer.evidence.related == {f"of {passes:g} epochs in order only": 5}
+    assert longer.evidence.related == {f"of {passes:g} {'epoch' if passes == 1 else 'epochs'} (in order only)": 5}
 
 
 def test_of_single_batches_and_epochs_the_curve_has_the_epochs(history: History) -> None:

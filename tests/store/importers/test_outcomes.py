@@ -172,18 +172,8 @@ def test_the_metric_of_the_best_model_is_that_of_the_evaluation_also_where_train
     history: History, tmp_path: Path
 ) -> None:
     transformers = pytest.importorskip("transformers")
-    import torch
+    from tests.store.importers.tiny_transformer import TinyTransformer, rows
 
-    class Tiny(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(4, 2)
-
-        def forward(self, x: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-            logits = self.layer(x)
-            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-    rows = [{"x": torch.ones(4), "labels": index % 2} for index in range(8)]
     arguments = transformers.TrainingArguments(
         output_dir=str(tmp_path / "out"),
         num_train_epochs=2,
@@ -195,7 +185,7 @@ def test_the_metric_of_the_best_model_is_that_of_the_evaluation_also_where_train
         report_to=[],
         disable_tqdm=True,
     )
-    trainer = transformers.Trainer(Tiny(), arguments, train_dataset=rows, eval_dataset=rows[:3])
+    trainer = transformers.Trainer(TinyTransformer(), arguments, train_dataset=rows(), eval_dataset=rows()[:3])
     trainer.train()
     import_source(history, HuggingFaceSource(str(tmp_path / "out")))
     assert [(run.objective, run.direction, run.objective_best) for run in history.runs()] == [

@@ -246,23 +246,15 @@ def test_a_fit_that_goes_on_from_a_checkpoint_in_its_folder_stays_one_run(histor
 def test_a_trainer_that_trains_twice_into_one_log_folder_gives_two_runs(history: History, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
 
-    class Tiny(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(4, 2)
+    from tests.store.importers.tiny_transformer import TinyTransformer, rows
 
-        def forward(self, x: torch.Tensor | None = None, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
-            logits = self.layer(x)
-            return {"loss": torch.nn.functional.cross_entropy(logits, labels), "logits": logits}
-
-    rows = [{"x": torch.ones(4), "labels": index % 2} for index in range(8)]
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(tmp_path / "logs")
     try:
         arguments = transformers.TrainingArguments(
             output_dir=str(tmp_path / "out"), max_steps=3, logging_steps=1, use_cpu=True, report_to=["tensorboard"], disable_tqdm=True
         )
         for _ in range(2):
-            transformers.Trainer(Tiny(), arguments, train_dataset=rows).train()
+            transformers.Trainer(TinyTransformer(), arguments, train_dataset=rows()).train()
             time.sleep(1.01)
     finally:
         del os.environ["TENSORBOARD_LOGGING_DIR"]
