@@ -149,14 +149,14 @@ def check_past(past: PastSource, tasks: Sequence[LiveTask], methods: Sequence[st
             )
 
 
-def write_past(past: PastSource, task: LiveTask, seed: int, target: Path) -> int:
+def write_past(past: PastSource, task: LiveTask, target: Path, seed: int = 0) -> int:
     """Write the history of a search without any run of its task, and return how many runs it holds.
 
     Args:
         past: Where it comes from.
         task: The task under test, whose data must not occur.
-        seed: Seed of the search.
         target: The new history.
+        seed: Seed of the search; draws the eight tasks where there are to be eight.
     """
     with History(past.path, create=False) as source, History(target) as history:
         if past.kind == "starter":

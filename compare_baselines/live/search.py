@@ -131,7 +131,7 @@ class _OpenSearch:
             return
         self.task.prepare(self._training({}))
         if self.past is not None:
-            write_past(self.job.past, self.task, self.job.seed, self.past)
+            write_past(self.job.past, self.task, self.past, self.job.seed)
         self.is_prepared = True
 
     def _training(self, note: dict[str, Any]) -> Training:

@@ -172,6 +172,6 @@ def test_ones_own_tasks_never_hold_the_data_under_test(tmp_path: Path, monkeypat
 
     with History(path) as history:
         past = choose_past("eight-of:small-nets controls", history, True, "x", "2026")
-    assert write_past(past, SmallNet("small-nets/digit-rows-base"), 0, tmp_path / "past.db") == 16
+    assert write_past(past, SmallNet("small-nets/digit-rows-base"), tmp_path / "past.db") == 16
     with History(tmp_path / "past.db") as history:
         assert {item.name for item in history.tasks()} == {"live small-nets/tree-base tiny", "live small-nets/orbit-wide tiny"}
