@@ -163,16 +163,27 @@ def write_past(past: PastSource, task: LiveTask, target: Path, seed: int = 0) ->
             return 0
         chosen = [item for item in _source_tasks(source, with_live=(past.kind == "tasks" or past.is_eight)) if not is_same_data(item, task)]
         if past.is_eight:
-            order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(chosen))
-            chosen = [chosen[i] for i in order[:N_EIGHT]]
+            return _write_eight(past, task, seed, source, history, chosen)
         share = max(MIN_OTHER_RUNS, MAX_PAST_RUNS // max(len(chosen), 1))
         runs = [run for item in chosen for run in _of_past(source, past, item)[-share:]]
-        if past.is_eight:
-            runs = [run for run in runs if run.description[KEY]["seed"] == seed]
         if past.kind == "tasks":
             runs = [run for run in runs if not is_same_note(run, task)]
         descriptions = {item.name: dict(item.description) for item in chosen}
         return history.add_finished_runs(as_finished(source, runs), descriptions)["runs"]
+
+
+def _write_eight(past: PastSource, task: LiveTask, seed: int, source: History, target: History, others: Sequence[TaskRecord]) -> int:
+    """Write the runs of eight tasks of the same part of the suite: what else a history holds, and in which order, must not matter."""
+    found: list[tuple[TaskRecord, list[RunRecord]]] = []
+    for item in sorted(others, key=lambda item: item.name):
+        live = _live_task(item)
+        if live is not None and live.part == task.part:
+            runs = [run for run in _of_past(source, past, item) if run.description[KEY]["seed"] == seed]
+            found += [(item, runs)] if len(runs) >= MIN_OTHER_RUNS else []
+    order = np.random.default_rng([seed, zlib.crc32(task.name.encode())]).permutation(len(found))
+    drawn = [found[i] for i in order[:N_EIGHT]]
+    descriptions = {item.name: dict(item.description) for item, _ in drawn}
+    return target.add_finished_runs(as_finished(source, [run for _, runs in drawn for run in runs]), descriptions)["runs"]
 
 
 def add_own(source: History, runs: Sequence[RunRecord], target: Path) -> None:

@@ -19,6 +19,7 @@ from compare_baselines.methods.simple import Random
 from metahp_report.comparison.records import RecordedPrediction
 from metamodel import TaskDescription, recommend, refit
 from metamodel.kinds import DEFAULT as OURS
+from metamodel.recommendation import Decision
 from store import Curve, FinishedRun, History, NotEnoughHistoryError
 from store.errors import InvalidArgumentError
 from store.names import Direction
@@ -108,7 +109,8 @@ class MetaHP(Method):
                 seed=problem.seed,
             )[0]
         has_model = found.evidence.model_id is not None
-        if found.config and (trials or has_model):
+        # The product leaves the user's values as they are where it abstains; exploring is asked for, so there its choice is trained.
+        if found.config and (trials or (has_model and found.decision is Decision.APPLY)):
             return Proposal(task.as_in_grid(found.config, size), _recorded(found), found.reason)
         if not trials:
             return Proposal(dict(task.defaults), None, f"kept the defaults: {found.reason}")

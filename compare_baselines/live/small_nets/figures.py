@@ -22,6 +22,7 @@ from compare_baselines.methods.registry import CONTROLS, RANDOM
 from compare_baselines.methods.spaces import UnitCube
 from metahp_report.comparison.reader import evaluations_by_search, outcomes, value_of
 from metahp_report.comparison.records import KEY, RecordedPrediction
+from metamodel.data.units import Unit
 from metamodel.space.dimensions import parse_space
 from store import History, UnknownTaskError
 from store.records import RunRecord
@@ -80,8 +81,13 @@ class Judged:
         runs = self.runs.get(method, ())
         if len(runs) < n:
             return math.nan
-        best = max(runs[:n], key=lambda run: -math.inf if math.isnan(run.val) else run.val)
-        value = best.test if on_test else best.val
+        ordered = sorted(runs if method == RANDOM else runs[:n], key=lambda run: math.inf if math.isnan(run.val) else -run.val)
+        # Of random runs the expectation over all draws of n, not the first n: run i is the best of them so often.
+        chances = [math.comb(len(ordered) - 1 - i, n - 1) / math.comb(len(ordered), n) for i in range(len(ordered))]
+        return float(sum(chance * self._regret_of(run, on_test) for chance, run in zip(chances, ordered, strict=True) if chance > 0))
+
+    def _regret_of(self, run: SuiteRun, on_test: bool) -> float:
+        value = run.test if on_test else run.val
         top, middle = self._anchors(on_test)
         return MOST if math.isnan(value) else min(MOST, (top - value) / max(top - middle, 1e-12))
 
@@ -269,10 +275,17 @@ def _near_repeats(task: SmallNet, runs: Sequence[SuiteRun]) -> list[bool]:
 
 
 def _held(item: Judged, method: str) -> list[bool]:
-    """Return for each prediction in units of the objective whether its interval held the value."""
+    """Return for each prediction whether its interval held the value, or its rank among the random runs."""
     sign = -1.0 if item.task.direction == "min" else 1.0
-    return [
-        run.prediction.low <= sign * run.val <= run.prediction.high
-        for run in item.runs[method]
-        if run.prediction is not None and run.prediction.unit == "objective" and not math.isnan(run.val)
-    ]
+    random = np.array([-math.inf if math.isnan(run.val) else run.val for run in item.runs[RANDOM]])
+    held = []
+    for run in item.runs[method]:
+        expected = run.prediction
+        if expected is None or math.isnan(run.val):
+            continue
+        if expected.unit == Unit.OBJECTIVE:
+            held.append(expected.low <= sign * run.val <= expected.high)
+        else:
+            n_worse = np.sum(random < run.val) + 0.5 * np.sum(random == run.val)
+            held.append(bool(expected.low <= (n_worse + 0.5) / (len(random) + 1) <= expected.high))
+    return held

@@ -149,6 +149,7 @@ class SmallNet(LiveTask):
         self.logged_objective = f"val_{self.objective}"  # type: ignore[misc]
         self.model_family = spec.shape.family  # type: ignore[misc]
         self.optimizer = spec.optimizer  # type: ignore[misc]
+        self.part = HELD_OUT if spec.is_held_out else DEVELOPMENT
         # The digits are three of the data sets.
         self.same_data = (f"{SUITE}/{'digits' if 'digit' in data else data}",)  # type: ignore[misc]
 
@@ -178,6 +179,8 @@ class SmallNet(LiveTask):
         data = load(self.spec.data, training.seed)
         epochs = self.trained_epochs(self.epochs, training.size)
         hparams = {**self.fixed(training.size), **config, "seed": training.seed}
+        if hparams["optimizer"] == SCHEDULE_FREE:
+            hparams["lr_scheduler"] = "constant"
         torch.manual_seed(1000 + training.seed)
         net = self._network(float(config.get("dropout", self.defaults["dropout"])))
         about = self.describe(training.size)
@@ -252,6 +255,8 @@ def _fit(net: nn.Module, data: Split, hparams: Mapping[str, Any], epochs: int, r
             step += 1
             total += loss.item() * len(index)
         _switch(optimizer, "eval")
+        if hparams["optimizer"] == SCHEDULE_FREE:
+            _renew_statistics(net, inputs, size)
         found = _measured(net, data.val, data.n_classes)
         run.log({"train_loss": total / len(targets), **{f"val_{name}": value for name, value in found.items()}}, step=step, epoch=epoch + 1)
         if not (math.isfinite(total) and math.isfinite(found["loss"])):
@@ -288,6 +293,15 @@ def _switch(optimizer: torch.optim.Optimizer, mode: str) -> None:
     """Schedule-free optimizers train at one point and are judged at another."""
     if hasattr(optimizer, mode):
         getattr(optimizer, mode)()
+
+
+@torch.no_grad()
+def _renew_statistics(net: nn.Module, inputs: Tensor, size: int) -> None:
+    """Let batch norm see the averaged weights that are judged, as the package of schedule-free optimizers asks for."""
+    if any(isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d) for part in net.modules()):
+        for batch in torch.split(inputs, size):
+            if len(batch) > 1:
+                net(batch)
 
 
 def _loss(outputs: Tensor, targets: Tensor, n_classes: int | None) -> Tensor:

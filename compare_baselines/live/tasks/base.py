@@ -70,6 +70,7 @@ class LiveTask(ABC):
         model_family: Family of the model, as ``TaskDescription`` has it.
         optimizer: What updates the weights; None where nothing does.
         epoch_shares: Size -> share of the grid's epochs that is really trained.
+        part: Part of a suite it is of; tasks of one part never learn from those of another.
     """
 
     name: ClassVar[str]
@@ -84,6 +85,7 @@ class LiveTask(ABC):
     model_family: ClassVar[str]
     optimizer: ClassVar[str | None] = None
     epoch_shares: ClassVar[Mapping[str, float]] = {}
+    part: str = ""
 
     @abstractmethod
     def prepare(self, training: Training) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,16 @@ from compare_baselines.live.past import write_past
 from compare_baselines.live.small_nets import Judged, SuiteRun, SuiteSettings, all_rows, read_suite, run_suite, suite_tasks
 from compare_baselines.live.small_nets import suite as suite_module
 from compare_baselines.live.small_nets.data import MAKERS, load
-from compare_baselines.live.small_nets.figures import better_constant, over_tasks
-from compare_baselines.live.small_nets.task import SPECS, SmallNet
+from compare_baselines.live.small_nets.figures import _held, better_constant, over_tasks
+from compare_baselines.live.small_nets.task import SPECS, SmallNet, _renew_statistics
 from compare_baselines.live.tasks import find_task
 from compare_baselines.live.tasks.base import Training
+from compare_baselines.methods.base import SearchProblem, Trial
+from compare_baselines.methods.metahp import MetaHP
+from metahp_report.comparison.records import RecordedPrediction
+from metamodel import recommend
 from metamodel.kinds import DEFAULT as OURS
+from metamodel.recommendation import Decision, Recommendation
 from store import History
 from store.errors import InvalidArgumentError
 
@@ -102,13 +108,61 @@ def test_regret_is_that_of_the_run_chosen_on_validation_between_the_best_and_the
     judged = Judged(SmallNet("small-nets/tree-base"), 0, runs)
     # Without advice the best on test is 0.7; random runs are 0.3, 0.4, 0.6 and a failed one, which counts as the worst: median 0.35.
     assert judged.regret("default", 1, on_test=True) == pytest.approx((0.7 - 0.5) / (0.7 - 0.35))
-    assert judged.regret("random", 2, on_test=True) == pytest.approx((0.7 - 0.4) / (0.7 - 0.35))
+    # Of random search every draw of two counts: the best run is in three of six, the second in two more, the third in the last.
+    drawn = (3 * (0.7 - 0.6) + 2 * (0.7 - 0.4) + (0.7 - 0.3)) / 6
+    assert judged.regret("random", 2, on_test=True) == pytest.approx(drawn / (0.7 - 0.35))
     assert judged.regret("random", 4, on_test=True) == pytest.approx((0.7 - 0.6) / (0.7 - 0.35))
     assert judged.regret(f"{OURS} day one", 1, on_test=True) == pytest.approx((0.7 - 0.75) / (0.7 - 0.35))
     assert judged.regret("default", 1, on_test=False) == pytest.approx((0.9 - 0.5) / (0.9 - 0.4))
     assert math.isnan(judged.regret("default", 2, on_test=True))
     assert judged.is_worse(_run(0.4, 0.4))
     assert not judged.is_worse(_run(0.6, 0.4))
+
+
+def test_a_rank_that_was_announced_is_held_against_the_random_runs():
+    def expecting(low: float, high: float) -> SuiteRun:
+        return SuiteRun({}, 0.75, 0.75, 1.0, RecordedPrediction(0.5, low, high, "rank"), "")
+
+    random = [_run(value, value) for value in (0.1, 0.2, 0.3, 0.7, 0.9, 0.95, math.nan)]
+    runs = {"random": random, f"{OURS} day one": [expecting(0.5, 0.8), expecting(0.7, 0.9), _run(0.5, 0.5)]}
+    # Better than five of seven, the failed one among them.
+    assert _held(Judged(SmallNet("small-nets/tree-base"), 0, runs), f"{OURS} day one") == [True, False]
+
+
+def test_schedule_free_is_run_as_its_package_asks_for(tmp_path: Path):
+    task = SmallNet("small-nets/tree-base")
+    assert task.fixed("tiny")["lr_scheduler"] == "cosine"
+    with History(tmp_path / "history.db") as history:
+        training = Training(history, "tiny", 0, None, tmp_path)
+        task.train({**task.defaults, "optimizer": "schedule-free", "learning_rate": 2.5e-3}, training)
+        assert history.run(training.run_id).hparams["lr_scheduler"] == "constant"
+    net = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 1)).train()
+    _renew_statistics(net, torch.full((64, 3), 5.0), 8)
+    assert net[0].running_mean.min() > 2.5
+
+
+def test_where_the_product_abstains_the_users_own_values_are_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    task = SmallNet("small-nets/tree-base")
+    chosen = {**task.defaults, "learning_rate": 0.05}
+    problem = SearchProblem(task, "tiny", 0, 8, tmp_path / "past.db", uses_starter=True)
+    with History(tmp_path / "past.db"):
+        pass
+    asked = MetaHP().propose(problem, [])
+    assert asked is not None
+    assert asked.prediction is not None
+    assert asked.config["learning_rate"] != task.defaults["learning_rate"]
+
+    def recommend_weakly(*arguments: object, **options: object) -> list[Recommendation]:
+        found = recommend(*arguments, **options)  # type: ignore[arg-type]
+        return [replace(found[0], config=chosen, decision=Decision.ABSTAIN, reason="only a 40% chance")]
+
+    monkeypatch.setattr("compare_baselines.methods.metahp.recommend", recommend_weakly)
+    first, second = (MetaHP().propose(problem, trials) for trials in ([], [Trial(dict(task.defaults), 0.5)]))
+    assert first is not None
+    assert (first.config, first.prediction) == (dict(task.defaults), None)
+    assert "40% chance" in first.note
+    assert second is not None
+    assert second.config == chosen
 
 
 def test_intervals_are_over_data_sets_and_differences_are_paired():
@@ -162,7 +216,7 @@ def test_a_suite_goes_from_end_to_end_and_goes_on_where_it_was(tmp_path: Path, m
     assert any("0 of 18 searches" in remark for remark in remarks)
 
 
-def test_ones_own_tasks_never_hold_the_data_under_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_ones_own_tasks_hold_neither_the_data_under_test_nor_the_other_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     names = tuple(f"small-nets/{data}" for data in ("flat-digits-base", "digits-base", "tree-base", "orbit-wide"))
     monkeypatch.setattr(suite_module, "suite_tasks", lambda half, variants: names)
     monkeypatch.setattr(suite_module, "RANDOM_RUNS", 8)
@@ -172,6 +226,9 @@ def test_ones_own_tasks_never_hold_the_data_under_test(tmp_path: Path, monkeypat
 
     with History(path) as history:
         past = choose_past("eight-of:small-nets controls", history, True, "x", "2026")
-    assert write_past(past, SmallNet("small-nets/digit-rows-base"), tmp_path / "past.db") == 16
+    # Of the held-out half there are only the same digits; trees and orbits are of the other one.
+    assert write_past(past, SmallNet("small-nets/digit-rows-base"), tmp_path / "nothing.db") == 0
+    assert write_past(past, SmallNet("small-nets/flat-digits-long"), tmp_path / "past.db") == 16
+    assert write_past(past, SmallNet("small-nets/flat-digits-long"), tmp_path / "other.db", seed=1) == 0
     with History(tmp_path / "past.db") as history:
         assert {item.name for item in history.tasks()} == {"live small-nets/tree-base tiny", "live small-nets/orbit-wide tiny"}
