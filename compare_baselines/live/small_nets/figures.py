@@ -163,7 +163,7 @@ def over_tasks(judged: Sequence[Judged], figure: Callable[[Judged], float]) -> F
     for item in judged:
         value = figure(item)
         if not math.isnan(value):
-            by_data[item.task.spec.data].append(value)
+            by_data[item.task.same_data[0]].append(value)
     means = np.array([np.mean(values) for values in by_data.values()])
     if not len(means):
         return Figure(math.nan, math.nan, math.nan, 0)

@@ -68,8 +68,8 @@ def _specs() -> tuple[Spec, ...]:
         Spec("textures", NetShape("cnn", 8, 3, "batch", True), 6, "AdamW"),
         Spec("counting", NetShape("cnn", 12, 3), 8, "Adam", "cosine"),
         Spec("ellipses", NetShape("cnn", 8, 4, "batch"), 8),
-        Spec("pulses", NetShape("cnn", 16, 3), 12),
         Spec("digits", NetShape("cnn", 12, 2, "batch"), 8, "SGD"),
+        Spec("pulses", NetShape("cnn", 16, 3), 12),
     ]
     recurrent = [
         Spec("adding", NetShape("rnn", 32, 1), 12),
@@ -84,10 +84,10 @@ def _specs() -> tuple[Spec, ...]:
         Spec("marked-sum", NetShape("transformer", 32, 1), 8, "AdamW"),
         Spec("range", NetShape("transformer", 32, 2), 8),
         Spec("distinct", NetShape("transformer", 32, 2, "layer"), 8, "AdamW", "cosine"),
-        Spec("clouds", NetShape("transformer", 32, 1), 10),
         Spec("digit-rows", NetShape("transformer", 32, 2, "layer"), 8, "AdamW"),
+        Spec("clouds", NetShape("transformer", 32, 1), 10),
     ]
-    # Every other task of each family: both halves have classes and numbers, norms and none.
+    # Every other task of each family: both halves have classes and numbers, norms and none. The digits are all in one.
     return tuple(
         replace(spec, is_held_out=i % 2 == 1) for family in (dense, convolutions, recurrent, attention) for i, spec in enumerate(family)
     )
