@@ -8,10 +8,10 @@ from functools import cached_property
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, optimizer_holding, own_settings, trainer_settings
+from lightning_metahp.nested_values import leaves
+from lightning_metahp.settings import TRAINER_FIELDS, NestedPlace, datamodule_of, nested_places, own_settings, trainer_settings
 from lightning_metahp.source_reads import Reads, later_reads
 from lightning_metahp.trainer_internals import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
-from metahp_tuning.optimizer_description import optimizer_arguments
 from metahp_tuning.precedence import Setting
 from store.hyperparameters import PER_DEVICE_BATCH_SIZE, Role, names_that_keep_shapes, names_with_role
 from store.names import canonical_name
@@ -86,24 +86,28 @@ def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
     spellings = sorted(raw for raw in context.own if canonical_name(raw) == name)
     if len(spellings) > 1:
         return f"{' and '.join(spellings)} both mean {name}, and it is unclear which one a recommendation is for; rename one"
+    for holder in context.holders:
+        place = nested_places(holder).get(setting.raw_name)
+        if place is not None:
+            return _why_nested_fixed(context, place, setting)
     if dropout.is_rate_name(setting.raw_name):
         return _why_rate_fixed(context, setting)
-    optimizer = optimizer_holding(context.module, setting.raw_name)
-    if optimizer is not None:
-        return _why_argument_fixed(context, optimizer, setting)
     return _why_unread(context, name, setting)
 
 
-def _why_argument_fixed(context: FitContext, optimizer: str, setting: Setting) -> str | None:
-    """An argument inside a partial or dictionary is in time where the module makes its optimizer of just that, later."""
-    module = context.module
+def _why_nested_fixed(context: FitContext, place: NestedPlace, setting: Setting) -> str | None:
+    """A value inside a partial or dictionary is in time where the module makes its optimizer of just that, later."""
+    module, holder = context.module, place.holder
+    if setting.name not in names_with_role(Role.OPTIMIZER) and not place.is_in_optimizer:
+        last = place.path.rpartition(".")[2]
+        return f"it is a part of {holder}, of which only values for the optimizer can be tuned; make {last} an argument of its own"
     reads = later_reads(module, context.out_of_reach)
-    attributes = {optimizer, *reads.aliases.get(optimizer, ())} & vars(module).keys()
-    if any(setting.raw_name not in optimizer_arguments(vars(module)[name]) for name in attributes):
+    attributes = {holder, *reads.aliases.get(holder, ())} & vars(module).keys()
+    if any(place.path not in leaves(vars(module)[name]) for name in attributes):
         return "LightningCLI has made a function of the optimizer already; use MetaHPCLI, which rewrites the configuration"
-    if optimizer in reads.used and optimizer not in module.hparams and not attributes:
-        return f"{reads.where} has already run and built with {optimizer}; read self.hparams.{optimizer} in configure_optimizers()"
-    return _why_unread(context, setting.name, Setting(optimizer, setting.value, setting.source))
+    if holder in reads.used and holder not in module.hparams and not attributes:
+        return f"{reads.where} has already run and built with {holder}; read self.hparams.{holder} in configure_optimizers()"
+    return _why_unread(context, setting.name, Setting(holder, setting.value, setting.source))
 
 
 def _why_trainer_fixed(context: FitContext, name: str) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from functools import cache
 from pathlib import PurePath
@@ -13,17 +15,17 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from lightning_metahp.nested_values import leaves
 from lightning_metahp.source_reads import is_framework_class, later_reads
 from metahp_tuning.optimizer_description import (
     group_values,
-    optimizer_arguments,
     optimizer_name,
     read_optimizer,
     read_scheduler,
     value_in_force,
 )
 from metahp_tuning.precedence import Setting
-from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, trainer_fields
+from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, has_row, trainer_fields
 from store.names import canonical_name
 from store.statuses import Source
 from store.values import read_item, same_value
@@ -62,13 +64,11 @@ def own_settings(module: LightningModule, datamodule: LightningDataModule | None
     """Return the hyperparameters of the user's own code by raw name.
 
     These are the ``hparams`` of module and datamodule, defaults included, and arguments of ``__init__`` that were kept as plain
-    attributes instead. An optimizer counts by its name, and what a partial or dictionary of it holds is there, too. Of a name that
-    both have, a batch size is the datamodule's and anything else the module's; the other one is called ``data.<name>`` or
-    ``model.<name>`` if it differs.
+    attributes instead. What one of them holds by name (a dictionary, OmegaConf, a dataclass) stands in its place; an optimizer counts by
+    its name, and what a partial or dictionary of it holds is there, too. Of a name that both have, a batch size is the datamodule's and
+    anything else the module's; the other one is called ``data.<name>`` or ``model.<name>`` if it differs.
     """
     found = _settings_of(module)
-    for raw, setting in _in_optimizers(module, found).items():
-        found.setdefault(raw, setting)
     if datamodule is None:
         return found
     for raw, setting in _settings_of(datamodule).items():
@@ -95,6 +95,53 @@ def _settings_of(holder: LightningModule | LightningDataModule) -> dict[str, Set
         value = vars(holder).get(attribute)
         if raw not in found and isinstance(_recorded(value), bool | int | float | str):
             found[raw] = Setting(raw, _recorded(value), _source(raw, value, defaults))
+    for name, place in nested_places(holder).items():
+        source = found[place.holder].source if place.holder in found else Source.USER
+        if not place.is_in_optimizer:
+            found.pop(place.holder, None)
+        found.setdefault(name, Setting(name, place.value, source))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class NestedPlace:
+    """Where a value stands that is held by a hyperparameter.
+
+    Attributes:
+        holder: Raw name of the hyperparameter that holds it.
+        path: Dotted path in it.
+        value: The value.
+        is_in_optimizer: Whether the hyperparameter stands for an optimizer.
+    """
+
+    holder: str
+    path: str
+    value: Any
+    is_in_optimizer: bool
+
+
+def nested_places(holder: LightningModule | LightningDataModule) -> dict[str, NestedPlace]:
+    """Return what hyperparameters and kept arguments hold, by name.
+
+    ``optim.lr`` is called ``lr`` where that is a hyperparameter by itself and nothing else means the same; so is every argument of an
+    optimizer. Anything else is called by its whole path.
+    """
+    saved = hparams_of(holder)
+    kept = {raw: vars(holder)[attribute] for raw, attribute in _kept_arguments(holder, _init_parameters(type(holder)))}
+    places = [
+        NestedPlace(raw, path, value, optimizer_name(whole) is not None)
+        for raw, whole in {**kept, **saved}.items()
+        if not raw.startswith("_")
+        for path, value in leaves(whole).items()
+    ]
+    meanings = Counter(canonical_name(place.path.rpartition(".")[2]) for place in places)
+    taken = {canonical_name(raw) for raw in (*saved, *kept)}
+    found = {}
+    for place in places:
+        last = place.path.rpartition(".")[2]
+        meaning = canonical_name(last)
+        is_clear = meanings[meaning] == 1 and meaning not in taken and (place.is_in_optimizer or has_row(meaning))
+        found[last if is_clear else f"{place.holder}.{place.path}"] = place
     return found
 
 
@@ -113,27 +160,6 @@ def held_optimizers(module: LightningModule) -> dict[str, Any]:
     """Return the hyperparameters and kept arguments of a module that stand for an optimizer: raw name -> class, partial, dictionary."""
     kept = {raw: vars(module)[attribute] for raw, attribute in _kept_arguments(module, _init_parameters(type(module)))}
     return {raw: value for raw, value in {**kept, **hparams_of(module)}.items() if not raw.startswith("_") and optimizer_name(value)}
-
-
-def optimizer_holding(module: LightningModule, argument: str) -> str | None:
-    """Return the raw name of the module's only optimizer whose partial or dictionary holds an argument, None where there is none."""
-    holders = [raw for raw, value in held_optimizers(module).items() if argument in optimizer_arguments(value)]
-    return holders[0] if len(holders) == 1 and argument not in module.hparams else None
-
-
-def _in_optimizers(module: LightningModule, known: Mapping[str, Setting]) -> dict[str, Setting]:
-    """Return what partials and dictionaries hold for an optimizer; what several hold is called by the optimizer's name as well."""
-    held = {raw: optimizer_arguments(value) for raw, value in held_optimizers(module).items()}
-    taken = {canonical_name(raw) for raw in known}
-    found: dict[str, Setting] = {}
-    for raw, arguments in held.items():
-        for name, value in arguments.items():
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if is_number or (isinstance(value, tuple | list) and name == "betas"):
-                is_shared = canonical_name(name) in taken or sum(name in other for other in held.values()) > 1
-                full = f"{raw}.{name}" if is_shared else name
-                found[full] = Setting(full, value, known[raw].source if raw in known else Source.USER)
-    return found
 
 
 def plain_hparams(holder: LightningModule | LightningDataModule) -> dict[str, Any]:
@@ -301,7 +327,8 @@ def _setting_in_force(trainer: Trainer, module: LightningModule, canonical: str,
     values = [found, *values_in_optimizers(trainer, canonical)]
     if any(same_value(item, value) for item in values):
         return value
-    return value_in_force(values, value) if later_reads(module).reads(optimizer_holding(module, raw) or raw) else found
+    place = nested_places(module).get(raw)
+    return value_in_force(values, value) if later_reads(module).reads(raw if place is None else place.holder) else found
 
 
 def values_in_optimizers(trainer: Trainer, canonical: str) -> list[float]:

@@ -12,10 +12,10 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
 from lightning_metahp.fixed_settings import is_built
-from lightning_metahp.settings import TRAINER_FIELDS, optimizer_holding, own_settings, read_trainer_field, write_trainer_field
+from lightning_metahp.nested_values import leaves, with_leaf
+from lightning_metahp.settings import TRAINER_FIELDS, nested_places, own_settings, read_trainer_field, write_trainer_field
 from lightning_metahp.source_reads import later_reads
 from lightning_metahp.trainer_internals import set_initial_hparam
-from metahp_tuning.optimizer_description import optimizer_arguments, with_argument
 from metahp_tuning.precedence import Change
 from store.hyperparameters import names_that_keep_shapes
 from store.names import canonical_name
@@ -36,7 +36,7 @@ class WriteTarget:
         hyperparameter: Canonical name of the hyperparameter.
         old: What it held.
         new: What was written.
-        argument: Argument of the partial or dictionary that the target holds, None where it holds the value itself.
+        path: Path to the value in what the target holds (a dictionary, a partial), None where it holds the value itself.
     """
 
     holder: Any
@@ -45,12 +45,12 @@ class WriteTarget:
     hyperparameter: str
     old: Any
     new: Any
-    argument: str | None = None
+    path: str | None = None
 
     def read(self) -> Any:
         """Return the value that the target holds now."""
         held = self._held
-        return held if self.argument is None else optimizer_arguments(held).get(self.argument)
+        return held if self.path is None else leaves(held).get(self.path)
 
     @property
     def _held(self) -> Any:
@@ -60,8 +60,8 @@ class WriteTarget:
 
     def write(self, value: Any) -> None:
         """Write a value; the copy that loggers receive follows."""
-        if self.argument is not None:
-            value = with_argument(self._held, self.argument, value)
+        if self.path is not None:
+            value = with_leaf(self._held, self.path, value)
         if self.kind == "hparam":
             self.holder.hparams[self.name] = value
             set_initial_hparam(self.holder, self.name, value)
@@ -92,7 +92,7 @@ def apply_changes(
         raise
     for target in written:
         vars(target.holder).setdefault(_WRITTEN_ATTRIBUTE, []).append(
-            (target.name, target.kind, target.hyperparameter, target.old, target.new, target.argument)
+            (target.name, target.kind, target.hyperparameter, target.old, target.new, target.path)
         )
     return written
 
@@ -147,9 +147,9 @@ def _targets_of(change: Change, module: LightningModule, datamodule: LightningDa
             spellings = {raw for raw in holder.hparams if canonical_name(raw) == change.name}
         for raw in sorted(spellings):
             yield from _targets_in(holder, raw, change)
-    optimizer = optimizer_holding(module, change.raw_name)
-    if optimizer is not None:
-        yield from _targets_in(module, optimizer, change, change.raw_name)
+    place = nested_places(module).get(change.raw_name)
+    if place is not None:
+        yield from _targets_in(module, place.holder, change, place.path)
 
 
 def _rate_targets(change: Change, module: LightningModule) -> Iterator[WriteTarget]:
@@ -168,20 +168,18 @@ def _rate_targets(change: Change, module: LightningModule) -> Iterator[WriteTarg
             yield WriteTarget(module.get_submodule(path), attribute, "attribute", change.name, old, float(new))
 
 
-def _targets_in(
-    holder: LightningModule | LightningDataModule, raw: str, change: Change, argument: str | None = None
-) -> Iterator[WriteTarget]:
+def _targets_in(holder: LightningModule | LightningDataModule, raw: str, change: Change, path: str | None = None) -> Iterator[WriteTarget]:
     for name in sorted({raw, *later_reads(holder).aliases.get(raw, ())}):
         own = getattr(type(holder), name, None)
         is_settable = name in vars(holder) or (isinstance(own, property) and own.fset is not None)
-        if is_settable and _holds(getattr(holder, name, None), change.old, argument):
-            yield WriteTarget(holder, name, "attribute", change.name, change.old, change.new, argument)
-    if raw in holder.hparams and _holds(read_item(holder.hparams, raw), change.old, argument):
-        yield WriteTarget(holder, raw, "hparam", change.name, change.old, change.new, argument)
+        if is_settable and _holds(getattr(holder, name, None), change.old, path):
+            yield WriteTarget(holder, name, "attribute", change.name, change.old, change.new, path)
+    if raw in holder.hparams and _holds(read_item(holder.hparams, raw), change.old, path):
+        yield WriteTarget(holder, raw, "hparam", change.name, change.old, change.new, path)
 
 
-def _holds(value: Any, old: Any, argument: str | None) -> bool:
-    if argument is not None:
-        arguments = optimizer_arguments(value)
-        return argument in arguments and same_value(arguments[argument], old)
+def _holds(value: Any, old: Any, path: str | None) -> bool:
+    if path is not None:
+        held = leaves(value)
+        return path in held and same_value(held[path], old)
     return isinstance(value, bool | int | float | str | None) and same_value(value, old)

@@ -301,6 +301,11 @@ def is_always_log(name: str) -> bool:
     return row is not None and row.is_always_log
 
 
+def has_row(name: str) -> bool:
+    """Say whether a canonical name has a row."""
+    return name in _BY_NAME
+
+
 def has_scale(name: str, scale: Scale) -> bool:
     """Say whether a name has a row with this scale."""
     row = _BY_NAME.get(name)
