@@ -24,6 +24,10 @@ from metahp_tuning.random_states import preserved_generators, preserved_rng
 _log = logging.getLogger(__name__)
 
 
+_ROWS_WITH_LENGTH = 8
+"""Rows whose number of tokens is looked at."""
+
+
 def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, tunable: Collection[str] = ()) -> dict[str, Any]:
     """Describe a data set by its size, its names, its schema and a sketch of its content.
 
@@ -59,16 +63,18 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     with suppress(Exception):  # a user's indices may be anything
         found["schema"] |= selection_of(dataset)
     found["sketch"], found["correlations"] = sketch_of(whole), correlations_of(whole)
+    is_tensors = isinstance(base, TensorDataset)
     try:
         with preserved_rng(), preserved_generators(dataset):
             sample = dataset[0]  # type: ignore[index]
     except Exception as error:
         _log.debug("no sample of %s could be read: %s", found["dataset_class"], error)
         return _known(found)
-    rows = {name: sample[name] for name in content_names(sample)} if isinstance(sample, Mapping) else sample
-    inputs, target, target_key = split_sample(rows, is_tensors=isinstance(base, TensorDataset))
+    inputs, target, target_key = _split(sample, is_tensors=is_tensors)
     lengths = length_hparams(hparams or {}, getattr(base_of(dataset), "__dict__", {}), getattr(base, "__dict__", {}))
-    _add_shapes(found, inputs, target, is_padded=not isinstance(base, TensorDataset), lengths=lengths)
+    _add_shapes(found, inputs, target, is_padded=not is_tensors, lengths=lengths)
+    if found.get("input_shape") == (-1,) and "int" in found["input_dtype"]:
+        found["lengths"] += _common_length(dataset, n_samples or 0)
     tuned = length_hparams({name: value for name, value in (hparams or {}).items() if name in tunable})
     found["lengths"] = tuple(size for size in found["lengths"] if size not in tuned) or None
     if found.get("target_shape") in ((), (1,)) and found["target_dtype"].startswith(("int", "uint", "bool")):
@@ -92,6 +98,21 @@ def _dataset_class(dataset: object) -> str:
     name = type(dataset).__qualname__
     builder = getattr(getattr(dataset, "info", None), "builder_name", None)
     return f"{name}:{builder}" if isinstance(builder, str) and builder not in GENERIC_BUILDERS else name
+
+
+def _split(sample: Any, *, is_tensors: bool) -> tuple[Any, Any, str | None]:
+    rows = {name: sample[name] for name in content_names(sample)} if isinstance(sample, Mapping) else sample
+    return split_sample(rows, is_tensors=is_tensors)
+
+
+def _common_length(dataset: Any, n_samples: int) -> tuple[int, ...]:
+    """Return the number of tokens of a few rows where all have the same: text that was cut into blocks, or padded in advance."""
+    found: set[int] = set()
+    with suppress(Exception), preserved_rng(), preserved_generators(dataset):  # a user's rows may be anything
+        for i in range(_ROWS_WITH_LENGTH):
+            found.add(len(_split(dataset[i * n_samples // _ROWS_WITH_LENGTH], is_tensors=False)[0]))
+        return tuple(found) if len(found) == 1 and n_samples >= _ROWS_WITH_LENGTH else ()
+    return ()
 
 
 def _add_shapes(found: dict[str, Any], inputs: Any, target: Any, *, is_padded: bool, lengths: Collection[int]) -> None:

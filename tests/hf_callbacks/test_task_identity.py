@@ -23,6 +23,8 @@ from transformers import (
 )
 
 from hf_callbacks import MetaHPCallback, apply, autoconfig
+from metamodel.data.siblings import are_siblings
+from metamodel.data.task import TaskDescription
 from store import History, RunRecord, Source
 
 SENTENCES = ["a warm day", "the cold rain", "seven green boats", "no boats today", "rain again", "a very long way home"]
@@ -249,6 +251,25 @@ def test_another_length_at_tokenisation_and_another_learning_rate_are_the_same_t
         classify(history, make_args(learning_rate=rate), tokenizer, tokenised(length)) for rate, length in ((1e-3, 4), (1e-2, 8))
     )
     assert short.task_id == long.task_id
+
+
+def test_blocks_of_another_length_cut_from_one_text_are_siblings(history: History, make_args: Any) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    text = [(7 * i + i // 3) % 29 for i in range(16 * N)]
+
+    def run(size: int) -> RunRecord:
+        blocks = [text[i : i + size] for i in range(0, len(text), size)]
+        rows = Dataset.from_list([{"input_ids": block, "labels": block} for block in blocks])
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=32, n_positions=32, n_embd=8, n_layer=1, n_head=1))
+        data = {"train_dataset": rows, "eval_dataset": rows.select(range(8))}
+        return trained(history, Trainer(model, make_args(), callbacks=[MetaHPCallback(history=history)], **data))
+
+    short, again, long = run(8), run(8), run(16)
+    assert short.task_id == again.task_id != long.task_id
+    first, second = (TaskDescription.from_dict(history.run(item.id).description) for item in (short, long))
+    assert (first.lengths, second.lengths) == ((8,), (16,))
+    assert are_siblings(first, second)
 
 
 # Comparable only in order
