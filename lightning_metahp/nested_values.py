@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -38,9 +39,8 @@ def with_leaf(value: Any, path: str, new: Any) -> Any:
     if isinstance(twin, _NAMESPACES):
         setattr(twin, key, changed)
     elif type(twin).__module__.startswith("omegaconf."):
-        from omegaconf import open_dict, read_write
-
-        with read_write(twin), open_dict(twin):
+        omegaconf = sys.modules["omegaconf"]  # the user's, since the value is one of its
+        with omegaconf.read_write(twin), omegaconf.open_dict(twin):
             twin[key] = changed
     else:
         twin[key] = changed

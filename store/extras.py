@@ -28,6 +28,8 @@ EXTRA_OF = {
     "tokenizers": "bench",
     "huggingface_hub": "bench",
     "PIL": "bench",
+    "schedulefree": "bench",
+    "prodigyopt": "bench",
     "ray": "ray",
 }
 """Import name -> the extra of our distribution that installs it, as in ``pyproject.toml``."""

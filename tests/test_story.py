@@ -63,7 +63,7 @@ def test_a_code_change_keeps_the_task_and_makes_older_runs_related_evidence(told
     before, after = told.of("Three layers"), told.of("GELU")
     assert {run.task_id for run in before} == {run.task_id for run in after}
     assert {run.variant for run in before}.isdisjoint({run.variant for run in after})
-    assert "15 runs of it with other model code" in told.after("GELU")[0].output
+    assert "15 runs of this task with other model code" in told.after("GELU")[0].output
 
 
 def test_the_advice_gets_better_without_anyone_typing_refit(told: Told) -> None:

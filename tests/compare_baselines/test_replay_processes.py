@@ -145,7 +145,7 @@ def test_ctrl_c_ends_every_process_with_one_line(path: Path, tmp_path: Path) -> 
     wait_for(lambda: len(workers_in(tmp_path)) == 2)
     workers = workers_in(tmp_path)
     os.killpg(running.pid, signal.SIGINT)
-    out, err = running.communicate(timeout=20)
+    out, err = running.communicate(timeout=120)
     assert (running.returncode, out, err) == (130, "", "Interrupted.\n")
     for pid in workers:
         with pytest.raises(ProcessLookupError):

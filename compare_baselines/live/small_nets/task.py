@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from compare_baselines.live.small_nets.data import Split, load
 from compare_baselines.live.small_nets.networks import NetShape, build
 from compare_baselines.live.tasks.base import LiveTask, Training
-from store.errors import InvalidArgumentError, MissingDependencyError
+from store.errors import InvalidArgumentError
+from store.extras import needed_for
 from store.records import RunStatus
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def _optimizer(net: nn.Module, hparams: Mapping[str, Any]) -> torch.optim.Optimi
     if name in ("Adam", "AdamW"):
         kind: type[torch.optim.Adam | torch.optim.AdamW] = getattr(torch.optim, name)
         return kind(parameters, **settings)
-    try:
+    with needed_for(f"the control {name}"):
         if name == SCHEDULE_FREE:
             from schedulefree import AdamWScheduleFree
 
@@ -285,8 +286,6 @@ def _optimizer(net: nn.Module, hparams: Mapping[str, Any]) -> torch.optim.Optimi
         from prodigyopt import Prodigy
 
         return Prodigy(parameters)  # type: ignore[no-any-return]
-    except ImportError as error:
-        raise MissingDependencyError(f"{name} needs a package that is not installed: {error}. Call: pip install 'metahp[bench]'") from error
 
 
 def _switch(optimizer: torch.optim.Optimizer, mode: str) -> None:
