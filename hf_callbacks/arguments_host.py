@@ -24,10 +24,11 @@ from hf_callbacks.arguments import (
     warm_up_ratio,
 )
 from hf_callbacks.checkpoint_note import resumed_rewrites, stored_run_at
+from hf_callbacks.evaluation_watch import names_of_sets
 from hf_callbacks.fixed_fields import EVERY_FIELD, fixed_fields
 from hf_callbacks.loss_settings import LOSS
 from hf_callbacks.model_path import without_weights
-from hf_callbacks.objective import EvaluationObjective, as_evaluated, find_objective
+from hf_callbacks.objective import EvaluationObjective, as_evaluated, find_objective, of_first_set
 from hf_callbacks.provenance import Provenance, Target, provenance_of, rewrites_of, with_provenance
 from hf_callbacks.run_length import planned_epochs
 from hf_callbacks.space_checks import WARM_UP_NAMES, check_names, check_values, with_warm_up_named
@@ -93,7 +94,9 @@ class ArgumentsHost(PlainHost):
         self._model = without_weights(model, args)
         self._trainer = trainer
         self._datasets = (train_dataset, eval_dataset)
-        self._objective: EvaluationObjective = find_objective(args, request.objective, request.direction)
+        self._objective: EvaluationObjective = of_first_set(
+            find_objective(args, request.objective, request.direction), names_of_sets(eval_dataset)
+        )
         if request.objective is None and trainer is not None:
             self._objective = as_evaluated(self._objective, trainer)
         elif request.objective is None and eval_dataset is None and self._is_by_evaluator():

@@ -22,7 +22,7 @@ from hf_callbacks.divergence_watch import DivergenceWatch
 from hf_callbacks.evaluation_watch import AfterTraining, EvaluationWatch, names_of_sets
 from hf_callbacks.in_force import InForce, not_applied, optimizer_maker, put_in_force, read_back
 from hf_callbacks.loss_settings import LOSS, loss_of
-from hf_callbacks.objective import as_evaluated, check_objective, find_objective_or_none
+from hf_callbacks.objective import as_evaluated, check_objective, find_objective_or_none, of_first_set
 from hf_callbacks.provenance import Provenance, Target, provenance_of, write_provenance
 from hf_callbacks.run_length import counts_passes, trained_passes
 from hf_callbacks.setfit_arguments import named_as_setfit, pass_note_on, recorded_of_setfit
@@ -342,6 +342,8 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
         target = self._target(args)
         objective = setfit_objective(target) or find_objective_or_none(args, target.objective, target.direction)
         objective = objective if target.objective else as_evaluated(objective, trainer)
+        sets = names_of_sets(getattr(trainer, "eval_dataset", None))
+        objective = of_first_set(objective, sets)
         given, train_dataset, eval_dataset = task_inputs(trainer, args, loader)
         description = describe_task(
             given,
@@ -376,7 +378,7 @@ class MetaHPCallback(TrainWatcher, TrainerCallback, ExportableState):
             recommendation_id=provenance.recommendation_id,
         )
         self._run_id = self._recorder.id
-        self._evaluations = EvaluationWatch(objective, names_of_sets(getattr(trainer, "eval_dataset", None)))
+        self._evaluations = EvaluationWatch(objective, sets)
         self._has_outcome = False
         self._started = time.monotonic()
         self._watch = DivergenceWatch(objective.name)

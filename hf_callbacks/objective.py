@@ -5,7 +5,7 @@ Only metrics of an evaluation count, and the Trainer logs those under ``eval_`` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -99,6 +99,18 @@ def as_evaluated(found: EvaluationObjective, trainer: Trainer | None) -> Evaluat
     direction = Direction.MAX if getattr(evaluator, "greater_is_better", True) else Direction.MIN
     problem = _never_evaluates(PRIMARY_METRIC) if found.is_late else None
     return EvaluationObjective(PRIMARY_METRIC, direction, problem, found.is_late, lambda: evaluation_name(str(evaluator.primary_metric)))
+
+
+def of_first_set(found: EvaluationObjective, sets: Sequence[str]) -> EvaluationObjective:
+    """Return an objective by the name that it has with one evaluation set, where it is named as that of the first of several.
+
+    The first set's metric is what counts where none is named, so ``eval_a_accuracy`` of the sets ``a`` and ``b`` is ``eval_accuracy``.
+    That of another set is another measure.
+    """
+    start = f"{EVALUATION_PREFIX}{sets[0]}_" if sets else ""
+    if not start or found.name is None or not found.name.startswith(start):
+        return found
+    return replace(found, name=EVALUATION_PREFIX + found.name.removeprefix(start))
 
 
 def check_objective(objective: str | None, direction: str | None) -> None:

@@ -272,6 +272,35 @@ def test_blocks_of_another_length_cut_from_one_text_are_siblings(history: Histor
     assert are_siblings(first, second)
 
 
+@pytest.fixture
+def evaluated(history: History, make_args: Any, make_model: Any, sentences: Any, compute_accuracy: Any) -> Callable[[str, Any], RunRecord]:
+    """Train with a metric that decides and some evaluation data."""
+
+    def run(metric: str, sets: Any) -> RunRecord:
+        args = make_args(metric_for_best_model=metric, greater_is_better=True)
+        given = {"train_dataset": sentences(), "eval_dataset": sets, "compute_metrics": compute_accuracy}
+        return trained(history, Trainer(make_model(), args, callbacks=[MetaHPCallback(history=history)], **given))
+
+    return run
+
+
+def test_a_metric_of_the_first_evaluation_set_is_the_metric(evaluated: Any, sentences: Any) -> None:
+    one = evaluated("accuracy", sentences(8))
+    several = evaluated("a_accuracy", {"a": sentences(8), "b": sentences(6)})
+    assert one.task_id == several.task_id
+    assert one.objective == several.objective == "eval_accuracy"
+    assert one.objective_last is not None
+    assert several.objective_last is not None
+
+
+def test_a_metric_of_another_evaluation_set_is_another_task(evaluated: Any, sentences: Any) -> None:
+    sets = {"a": sentences(8), "b": sentences(6)}
+    first, second = (evaluated(f"{name}_accuracy", sets) for name in "ab")
+    assert first.task_id != second.task_id
+    assert second.objective == "eval_b_accuracy"
+    assert second.objective_last is not None
+
+
 # Comparable only in order
 
 
