@@ -283,9 +283,10 @@ def _tuned_elsewhere(
 
 
 def _near_task(history: LazyHistory, problem: TuningProblem, recommendation: Recommendation) -> str:
-    """Name a task with runs, where this one has none and nothing is recommended."""
+    """Name a task with runs, where this one has none and nothing of the user's own is recommended."""
     evidence = recommendation.evidence
-    if history.is_new or recommendation.decision is Decision.APPLY or evidence.n_runs + evidence.n_related + evidence.n_sibling_runs:
+    is_from_own = recommendation.decision is Decision.APPLY and not evidence.n_starter_tasks
+    if history.is_new or is_from_own or evidence.n_runs + evidence.n_related + evidence.n_sibling_runs:
         return ""
     return runs_of_near_task(history.history, problem.description)
 

@@ -20,6 +20,8 @@ MAX_CORRELATION_GAP = 0.12
 MIN_CORRELATION = 0.15
 """Root mean square of correlations from which they tell one data set from another."""
 MIN_ROWS = 40
+MAX_SIZE_RATIO = 2.0
+"""How many times as large one of two data sets may be where an earlier version described one: of its content nothing is known."""
 
 
 def are_siblings(first: TaskDescription, second: TaskDescription) -> bool:
@@ -78,6 +80,13 @@ def _differences(first: TaskDescription, second: TaskDescription) -> list[str]:
     if not overlaps:  # a fold or a day may lack a class
         pairs["n_classes"] = (first.n_classes, second.n_classes)
     found = [name for name, (one, other) in pairs.items() if one != other and not (is_old and None in (one, other))]
+    if (
+        is_old
+        and first.n_train
+        and second.n_train
+        and max(first.n_train, second.n_train) > MAX_SIZE_RATIO * min(first.n_train, second.n_train)
+    ):
+        found.append("n_train")
     for name in ("data_names", "schema"):
         if not _mappings_agree(getattr(first, name), getattr(second, name), is_old=is_old):
             found.append(name)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from metahp_tuning import suggest
 from metahp_tuning.messages import describe_change, start_message
@@ -150,3 +151,14 @@ def test_changes_are_told_in_each_fold_and_the_rest_once(tmp_path: Path, capsys:
     said = capsys.readouterr().err
     assert said.count("metahp: lr 0.5 -> ") == 3
     assert said.count("expected val_acc") == 1
+
+
+def test_a_near_task_is_named_where_the_starter_history_answers(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAHP_STARTER", "1")
+    record(history, "digits", n=3)
+    network = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
+    data = torch.utils.data.TensorDataset(torch.randn(200, 4), torch.zeros(200, dtype=torch.long))
+    known = {"model": network, "train_dataset": data, "history": history, "objective": "val_acc"}
+    found = suggest({"lr": 1e-5, "optimizer": "Adam"}, space={"lr": [1e-5, 1e-3, 1e-2]}, task="digit", **known)
+    assert "from the starter history" in found.message
+    assert "Another task, 'digits', has 3 finished runs" in found.message

@@ -88,6 +88,13 @@ def test_draws_that_were_each_standardised_share_no_row_but_go_together_alike() 
     assert not are_siblings(*unrelated), "columns that do not go together tell nothing"
 
 
+@pytest.mark.parametrize(("n_train", "is_near"), [(1398, True), (2700, True), (2800, False), (650, False), (None, True)])
+def test_of_an_earlier_version_only_data_of_about_the_same_size_are_siblings(n_train: int | None, is_near: bool) -> None:
+    old = TaskDescription.from_dict({**OLD, "direction": "max"})
+    new = replace(TASK, n_train=n_train)
+    assert are_siblings(old, new) is are_siblings(new, old) is is_near
+
+
 def test_a_task_described_by_an_earlier_version_is_a_sibling_of_the_same_training() -> None:
     old = TaskDescription.from_dict({**OLD, "direction": "max"})
     assert are_siblings(old, TASK)
