@@ -141,7 +141,10 @@ def nested_places(holder: LightningModule | LightningDataModule) -> dict[str, Ne
         last = place.path.rpartition(".")[2]
         meaning = canonical_name(last)
         is_clear = meanings[meaning] == 1 and meaning not in taken and (place.is_in_optimizer or has_row(meaning))
-        found[last if is_clear else f"{place.holder}.{place.path}"] = place
+        path = f"{place.holder}.{place.path}"
+        # What is read of the optimizer itself is called so, and is the truth.
+        full = f"hparams.{path}" if path.startswith(("optimizer", "lr_scheduler")) and not place.is_in_optimizer else path
+        found[last if is_clear else full] = place
     return found
 
 

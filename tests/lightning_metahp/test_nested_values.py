@@ -131,6 +131,28 @@ def test_two_values_of_one_meaning_are_called_by_their_paths() -> None:
     assert "lr" not in found
 
 
+def test_a_part_called_optimizer_never_hides_what_the_optimizer_has(history: History) -> None:
+    class Stubborn(TinyModel):
+        def __init__(self, optimizer: Any, critic: Any) -> None:
+            super().__init__()
+            for kept in (self.hparams, self._hparams_initial):
+                kept.clear()
+            self.save_hyperparameters(logger=False)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=0.03)
+
+    fit(MetaHPCallback("val_acc", history=history), model=Stubborn({"lr": 0.5}, {"lr": 0.4}))
+    run = newest(history)
+    assert (run.hparams["learning_rate"], run.hparams["optimizer.lr"]) == (0.03, 0.03)
+    assert (run.hparams["hparams.optimizer.lr"], run.hparams["critic.lr"]) == (0.5, 0.4)
+
+
+def test_an_entry_that_cannot_be_read_stays_one(history: History) -> None:
+    fit(MetaHPCallback("val_acc", history=history), model=ConfiguredModel(OmegaConf.create({**VALUES, "gone": "???"})))
+    assert str(newest(history).hparams["cfg.gone"]) == "unreadable: MissingMandatoryValue"
+
+
 def test_more_than_can_be_read_stays_one_value() -> None:
     assert leaves({str(i): i for i in range(MAX_LEAVES)}) != {}
     assert leaves({str(i): i for i in range(MAX_LEAVES + 1)}) == {}
