@@ -107,10 +107,10 @@ def of_first_set(found: EvaluationObjective, sets: Sequence[str]) -> EvaluationO
     The first set's metric is what counts where none is named, so ``eval_a_accuracy`` of the sets ``a`` and ``b`` is ``eval_accuracy``.
     That of another set is another measure.
     """
-    start = f"{EVALUATION_PREFIX}{sets[0]}_" if sets else ""
-    if not start or found.name is None or not found.name.startswith(start):
+    named = [name for name in sets if (found.name or "").startswith(f"{EVALUATION_PREFIX}{name}_")]
+    if found.name is None or not named or max(named, key=len) != sets[0]:  # a set's name may begin with that of another
         return found
-    return replace(found, name=EVALUATION_PREFIX + found.name.removeprefix(start))
+    return replace(found, name=EVALUATION_PREFIX + found.name.removeprefix(f"{EVALUATION_PREFIX}{sets[0]}_"))
 
 
 def check_objective(objective: str | None, direction: str | None) -> None:

@@ -20,12 +20,9 @@ from metahp_tuning.data_schema import columns_schema, count_classes, label_schem
 from metahp_tuning.data_selection import selection_of
 from metahp_tuning.data_sketch import sketch_of
 from metahp_tuning.random_states import preserved_generators, preserved_rng
+from metahp_tuning.token_blocks import token_blocks
 
 _log = logging.getLogger(__name__)
-
-
-_ROWS_WITH_LENGTH = 8
-"""Rows whose number of tokens is looked at."""
 
 
 def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, tunable: Collection[str] = ()) -> dict[str, Any]:
@@ -41,7 +38,7 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
 
     Returns:
         Those of ``dataset_class``, ``n_train``, ``input_shape``, ``input_dtype``, ``target_shape``, ``target_dtype``, ``n_classes``,
-        ``lengths``, ``data_names``, ``schema``, ``sketch``, ``correlations`` and ``fold`` that could be found out, named as in
+        ``lengths``, ``pieces``, ``data_names``, ``schema``, ``sketch``, ``correlations`` and ``fold`` that could be found out, named as in
         ``TaskDescription``.
     """
     if dataset is None:
@@ -74,7 +71,9 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     lengths = length_hparams(hparams or {}, getattr(base_of(dataset), "__dict__", {}), getattr(base, "__dict__", {}))
     _add_shapes(found, inputs, target, is_padded=not is_tensors, lengths=lengths)
     if found.get("input_shape") == (-1,) and "int" in found["input_dtype"]:
-        found["lengths"] += _common_length(dataset, n_samples or 0)
+        with suppress(Exception), preserved_rng(), preserved_generators(dataset):  # a user's rows may be anything
+            size, found["pieces"] = token_blocks(dataset, n_samples or 0, lambda row: _split(row, is_tensors=is_tensors)[0])
+            found["lengths"] += () if size is None else (size,)
     tuned = length_hparams({name: value for name, value in (hparams or {}).items() if name in tunable})
     found["lengths"] = tuple(size for size in found["lengths"] if size not in tuned) or None
     if found.get("target_shape") in ((), (1,)) and found["target_dtype"].startswith(("int", "uint", "bool")):
@@ -103,16 +102,6 @@ def _dataset_class(dataset: object) -> str:
 def _split(sample: Any, *, is_tensors: bool) -> tuple[Any, Any, str | None]:
     rows = {name: sample[name] for name in content_names(sample)} if isinstance(sample, Mapping) else sample
     return split_sample(rows, is_tensors=is_tensors)
-
-
-def _common_length(dataset: Any, n_samples: int) -> tuple[int, ...]:
-    """Return the number of tokens of a few rows where all have the same: text that was cut into blocks, or padded in advance."""
-    found: set[int] = set()
-    with suppress(Exception), preserved_rng(), preserved_generators(dataset):  # a user's rows may be anything
-        for i in range(_ROWS_WITH_LENGTH):
-            found.add(len(_split(dataset[i * n_samples // _ROWS_WITH_LENGTH], is_tensors=False)[0]))
-        return tuple(found) if len(found) == 1 and n_samples >= _ROWS_WITH_LENGTH else ()
-    return ()
 
 
 def _add_shapes(found: dict[str, Any], inputs: Any, target: Any, *, is_padded: bool, lengths: Collection[int]) -> None:

@@ -93,7 +93,7 @@ def _column_hashes(columns: Sequence[_Column]) -> list[str]:
     n_rows = min(column.n_rows for column in columns)
     total = np.zeros(n_rows, dtype=np.uint64)
     for column in columns:  # a sum: renamed columns are the same data
-        total += _mixed(column.choosing_words(n_rows))
+        total += mixed(column.choosing_words(n_rows))
     _, first_rows = np.unique(total, return_index=True)  # sorted: the smallest first
     chosen = first_rows[:SKETCH_SIZE]
     width = sum(column.width for column in columns)
@@ -152,7 +152,7 @@ class _Column:
         if self._numbers is None:
             return np.fromiter((zlib.crc32(_as_bytes(item)) for item in self._objects[:n_rows]), np.uint64, n_rows)
         words = _rounded(spread(self._numbers[:n_rows], _CHOOSING_WIDTH), self.width)
-        return np.asarray((words * _multipliers(words.shape[1])).sum(axis=1, dtype=np.uint64))
+        return np.asarray((words * multipliers(words.shape[1])).sum(axis=1, dtype=np.uint64))
 
     def digests(self, chosen: npt.NDArray[np.intp], width: int) -> list[int]:
         """Return one number for each of the chosen rows of a data set whose rows have ``width`` numbers."""
@@ -207,11 +207,12 @@ def _rounded(rows: Any, width: int) -> Words:
     return ((bits.view(np.uint32).astype(np.uint64) + np.uint64(1 << (shift - 1))) >> np.uint64(shift)).astype(np.uint64)
 
 
-def _multipliers(n: int) -> Words:
-    return _mixed(np.arange(1, n + 1, dtype=np.uint64)) | np.uint64(1)
+def multipliers(n: int) -> Words:
+    """Return odd factors for ``n`` places of a row, so that their order counts in a sum."""
+    return mixed(np.arange(1, n + 1, dtype=np.uint64)) | np.uint64(1)
 
 
-def _mixed(words: Words) -> Words:
+def mixed(words: Words) -> Words:
     """Spread words over all bits (the finaliser of SplitMix64)."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

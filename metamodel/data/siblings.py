@@ -93,7 +93,8 @@ def _differences(first: TaskDescription, second: TaskDescription) -> list[str]:
     for name in () if overlaps else ("input_shape", "target_shape"):  # of the same rows only the length is another
         if not _shapes_agree(getattr(first, name), getattr(second, name), is_old=is_old):
             found.append(name)
-    is_excused = _lengths_differ(first, second) or first.fold != second.fold or first.is_named_data
+    is_cut_otherwise = _lengths_differ(first, second) and _share_pieces(first, second)
+    is_excused = is_cut_otherwise or first.fold != second.fold or first.is_named_data
     if is_known_overlap and not overlaps and not is_excused and not _go_together_alike(first, second):
         found.append("content")
     return found
@@ -124,6 +125,11 @@ def _shapes_agree(first: Sequence[int] | None, second: Sequence[int] | None, *, 
 
 def _lengths_differ(first: TaskDescription, second: TaskDescription) -> bool:
     return first.lengths is not None and second.lengths is not None and first.lengths != second.lengths
+
+
+def _share_pieces(first: TaskDescription, second: TaskDescription) -> bool:
+    """Say whether two texts cut into blocks have pieces in common, as far as that is known: of one text, most are."""
+    return first.pieces is None or second.pieces is None or not set(first.pieces).isdisjoint(second.pieces)
 
 
 def _go_together_alike(first: TaskDescription, second: TaskDescription) -> bool:

@@ -43,6 +43,7 @@ class TaskDescription:
         correlations: Of a few numbers of each row with each other; describes, does not identify.
         fold: Hyperparameters that name a fold or part of the same data.
         lengths: Sizes of the free dimensions that are as long in every sample; tasks that differ in them are siblings.
+        pieces: Of text as tokens in blocks of one length, the smallest hashes of short pieces; describes, does not identify.
         comparability: What changes the meaning of the objective, and is not the default; describes, does not identify.
         model_class: Class name of the model.
         model_family: ``mlp cnn rnn transformer other``; describes, does not identify.
@@ -69,6 +70,7 @@ class TaskDescription:
     correlations: tuple[float, ...] | None = None
     fold: Mapping[str, Any] = field(default_factory=dict)
     lengths: tuple[int, ...] | None = None
+    pieces: tuple[str, ...] | None = None
     comparability: Mapping[str, Any] = field(default_factory=dict)
     model_class: str | None = None
     model_family: str | None = None

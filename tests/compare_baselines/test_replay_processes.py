@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -140,8 +141,11 @@ def test_ctrl_c_ends_every_process_with_one_line(path: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "metahp_cli", *COMMAND, str(path), "--methods", own(Sleeping)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SLEEPING": str(tmp_path), "TMPDIR": str(tmp_path)}
     # A terminal sends Ctrl-C to every process of the group, so this one gets a group of its own.
-    pipe = subprocess.PIPE
-    running = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=tmp_path, start_new_session=True)
+    # What a shell starts in the background ignores SIGINT, and so would all its children.
+    pipe, listen = subprocess.PIPE, functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    running = subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=tmp_path, start_new_session=True, preexec_fn=listen
+    )
     wait_for(lambda: len(workers_in(tmp_path)) == 2)
     workers = workers_in(tmp_path)
     os.killpg(running.pid, signal.SIGINT)

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from hf_callbacks import MetaHPCallback, apply, autoconfig
+from hf_callbacks.objective import EvaluationObjective, of_first_set
 from metamodel.data.siblings import are_siblings
 from metamodel.data.task import TaskDescription
 from store import History, RunRecord, Source
@@ -299,6 +300,21 @@ def test_a_metric_of_another_evaluation_set_is_another_task(evaluated: Any, sent
     assert first.task_id != second.task_id
     assert second.objective == "eval_b_accuracy"
     assert second.objective_last is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "sets", "shown"),
+    [
+        ("eval_a_accuracy", ("a", "b"), "eval_accuracy"),
+        ("eval_b_accuracy", ("a", "b"), "eval_b_accuracy"),
+        ("eval_matched_long_accuracy", ("matched", "matched_long"), "eval_matched_long_accuracy"),
+        ("eval_matched_accuracy", ("matched", "matched_long"), "eval_accuracy"),
+        ("eval_matched_long_accuracy", ("matched_long", "matched"), "eval_accuracy"),
+        ("eval_accuracy", (), "eval_accuracy"),
+    ],
+)
+def test_a_set_whose_name_begins_as_anothers_is_told_from_it(name: str, sets: tuple[str, ...], shown: str) -> None:
+    assert of_first_set(EvaluationObjective(name), sets).name == shown
 
 
 # Comparable only in order
