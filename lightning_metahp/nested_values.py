@@ -38,7 +38,7 @@ def with_leaf(value: Any, path: str, new: Any) -> Any:
     if optimizer_name(value) is not None:
         return with_argument(value, path, new)
     key, _, rest = path.partition(".")
-    changed = new if not rest else with_leaf(_items(value)[key], rest, new)
+    changed = new if not rest else with_leaf(items_of(value)[key], rest, new)
     if type(value).__module__.startswith("omegaconf."):
         omegaconf = sys.modules["omegaconf"]  # the user's, since the value is one of its
         twin = copy.deepcopy(value)
@@ -55,7 +55,7 @@ def with_leaf(value: Any, path: str, new: Any) -> Any:
     return twin
 
 
-def _items(value: object) -> dict[str, Any]:
+def items_of(value: object) -> dict[str, Any]:
     """Return what a value holds by name; empty where it is none that holds others by name, or holds so many that they are data."""
     if isinstance(value, Opaque | type):  # the first is what could not be read
         return {}
@@ -83,7 +83,7 @@ class _Fields:
 
 def _walk(value: object, within: tuple[int, ...]) -> Iterator[tuple[str, Any]]:
     within = (*within, id(value))
-    for key, item in _items(value).items():
+    for key, item in items_of(value).items():
         is_walked = len(within) <= _MAX_DEPTH and id(item) not in within
         inner = _walk(item, within) if is_walked else iter(())
         first = next(inner, None)
