@@ -26,6 +26,7 @@ from metamodel.data.units import Unit
 from metamodel.space.dimensions import parse_space
 from store import History, UnknownTaskError
 from store.records import RunRecord
+from store.usage import resource_totals
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -49,7 +50,7 @@ class SuiteRun:
         config: What was trained.
         val: Oriented value on validation, NaN where training failed.
         test: Likewise on test.
-        seconds: What training took.
+        seconds: Seconds of processor that training took.
         prediction: What the meta-model expected.
         note: What the method said.
     """
@@ -133,7 +134,7 @@ def _read(history: History, task: SmallNet, run: RunRecord) -> SuiteRun:
         note["config"],
         math.nan if value is None else sign * value,
         math.nan if value is None or test is None else sign * test,
-        run.wall_s or 0.0,
+        resource_totals(history, run.id).cpu_s or run.wall_s or 0.0,  # a busy machine stretches the wall clock
         RecordedPrediction(**note["prediction"]) if note.get("prediction") else None,
         note.get("note") or "",
     )
