@@ -16,7 +16,7 @@ from lightning_metahp.guard import report, say
 from lightning_metahp.objective import Objective
 from lightning_metahp.ranks import agree, all_equal
 from lightning_metahp.run_length import planned_epochs
-from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, held_optimizers, loaded_batch_size, trainer_settings
+from lightning_metahp.settings import TRAINER_FIELDS, datamodule_of, held_optimizers, loaded_batch_size, nested_places, trainer_settings
 from lightning_metahp.sweeps import running_sweep
 from lightning_metahp.task_readout import describe_task, peek_at_loaders
 from lightning_metahp.trainer_internals import Resume, loaders_passed_to_fit, optimizer_is_replaced
@@ -31,6 +31,7 @@ from metahp_tuning.precedence import Setting, check_names
 from metahp_tuning.resumption import StoredRun
 from metamodel.data.task import TaskDescription
 from metamodel.space.batch import BatchLayout
+from store.errors import UnknownHyperparameterError
 from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH_SIZE, conservative_names, names_in_optimizer_state
 from store.names import canonical_name, canonical_names
 from store.user_warnings import warn_user
@@ -93,7 +94,9 @@ class FitHost(PlainHost):
         return self._resume.path is not None
 
     def check(self, request: TuningRequest) -> TuningRequest:
-        """Check that module, datamodule or Trainer have the names of ``space`` and ``keep``."""
+        """Check that module, datamodule or Trainer have the names of ``space`` and ``keep``, and call values inside of others by theirs."""
+        space = None if request.space is None else {self._full_name(raw): values for raw, values in request.space.items()}
+        request = replace(request, space=space, keep=tuple(map(self._full_name, request.keep)))
         settings = self._settings
         datamodule = datamodule_of(self._trainer)
         where = type(self._module).__name__ + (f" or {type(datamodule).__name__}" if datamodule is not None else "")
@@ -108,6 +111,24 @@ class FitHost(PlainHost):
         names = [raw for raw in request.tunable if not (canonical_name(raw) == GLOBAL_BATCH_SIZE and is_reached)]
         check_names(names, available, where, advice)
         return request
+
+    def _full_name(self, name: str) -> str:
+        """Return what a value inside of another is called, for ``optim.lr`` or its whole path.
+
+        Raises:
+            UnknownHyperparameterError: If the name is that of something which holds values by name.
+        """
+        own = self._context.own
+        paths = {f".{place.holder}.{place.path}": raw for holder in self._context.holders for raw, place in nested_places(holder).items()}
+        if name in own:
+            return name
+        meant = {raw for path, raw in paths.items() if "." in name and path.endswith(f".{name}")}
+        inside = [path[1:] for path in paths if f".{name}." in path]
+        if not meant and inside and canonical_name(name) not in map(canonical_name, own):
+            raise UnknownHyperparameterError(
+                f"A name to rewrite must be one value, but {name!r} holds several; it has: {', '.join(sorted(inside))}. Use one of these."
+            )
+        return meant.pop() if len(meant) == 1 else name
 
     def standing_down(self) -> str | None:
         """Leave the values to a search, and those of a checkpoint that only the Trainer can read to ``on_load_checkpoint``."""
@@ -138,7 +159,8 @@ class FitHost(PlainHost):
     def _settings(self) -> dict[str, Setting]:
         own = self._context.own
         names = canonical_names(list(own))
-        found = {names[raw]: setting for raw, setting in own.items() if "." not in raw}
+        named = {self._full_name(raw) for raw in (*self._request.tunable, *self._request.keep)}
+        found = {names[raw]: setting for raw, setting in own.items() if "." not in raw or raw in named}
         passed = loaded_batch_size(loaders_passed_to_fit(self._trainer))
         if passed is not None:
             found.setdefault(PER_DEVICE_BATCH_SIZE, Setting(PER_DEVICE_BATCH_SIZE, passed))

@@ -9,7 +9,16 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from lightning_metahp import dropout
 from lightning_metahp.nested_values import leaves
-from lightning_metahp.settings import TRAINER_FIELDS, NestedPlace, datamodule_of, nested_places, own_settings, trainer_settings
+from lightning_metahp.settings import (
+    TRAINER_FIELDS,
+    NestedPlace,
+    datamodule_of,
+    is_read,
+    nested_places,
+    own_settings,
+    paths_of,
+    trainer_settings,
+)
 from lightning_metahp.source_reads import Reads, later_reads
 from lightning_metahp.trainer_internals import fields_of_others, loaders_passed_to_fit, optimizer_is_replaced
 from metahp_tuning.precedence import Setting
@@ -86,10 +95,11 @@ def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
     spellings = sorted(raw for raw in context.own if canonical_name(raw) == name)
     if len(spellings) > 1:
         return f"{' and '.join(spellings)} both mean {name}, and it is unclear which one a recommendation is for; rename one"
-    for holder in context.holders:
-        place = nested_places(holder).get(setting.raw_name)
-        if place is not None:
-            return _why_nested_fixed(context, place, setting)
+    place = next((found for holder in context.holders if (found := nested_places(holder).get(setting.raw_name))), None)
+    if place is not None:
+        reason = _why_nested_fixed(context, place, setting)
+        if reason is not None:
+            return reason
     if dropout.is_rate_name(setting.raw_name):
         return _why_rate_fixed(context, setting)
     return _why_unread(context, name, setting)
@@ -97,17 +107,20 @@ def why_fixed(context: FitContext, name: str, setting: Setting) -> str | None:
 
 def _why_nested_fixed(context: FitContext, place: NestedPlace, setting: Setting) -> str | None:
     """A value inside a partial or dictionary is in time where the module makes its optimizer of just that, later."""
-    module, holder = context.module, place.holder
-    if setting.name not in names_with_role(Role.OPTIMIZER) and not place.is_in_optimizer:
-        last = place.path.rpartition(".")[2]
-        return f"it is a part of {holder}, of which only values for the optimizer can be tuned; make {last} an argument of its own"
+    module, holder, last = context.module, place.holder, place.path.rpartition(".")[2]
+    meaning = canonical_name(last)
+    is_tunable = meaning in names_with_role(Role.OPTIMIZER) or meaning == PER_DEVICE_BATCH_SIZE or dropout.is_rate_name(last)
+    if not is_tunable and not place.is_in_optimizer:
+        return (
+            f"it is a part of {holder}, of which only rates, batch size and values for the optimizer can be tuned; make {last} an argument"
+        )
     reads = later_reads(module, context.out_of_reach)
     attributes = {holder, *reads.aliases.get(holder, ())} & vars(module).keys()
-    if any(place.path not in leaves(vars(module)[name]) for name in attributes):
+    if place.is_in_optimizer and any(place.path not in leaves(vars(module)[name]) for name in attributes):
         return "LightningCLI has made a function of the optimizer already; use MetaHPCLI, which rewrites the configuration"
-    if holder in reads.used and holder not in module.hparams and not attributes:
+    if place.is_in_optimizer and holder in reads.used and holder not in module.hparams and not attributes:
         return f"{reads.where} has already run and built with {holder}; read self.hparams.{holder} in configure_optimizers()"
-    return _why_unread(context, setting.name, Setting(holder, setting.value, setting.source))
+    return None
 
 
 def _why_trainer_fixed(context: FitContext, name: str) -> str | None:
@@ -127,10 +140,11 @@ def _why_rate_fixed(context: FitContext, setting: Setting) -> str | None:
     if raw not in context.own:
         return dropout.why_several(module)
     reads = context.reads()[0]
-    if not reads.may_have_made(raw):
+    used = {path.partition(".")[0] for path in paths_of(module, raw)}
+    if not any(map(reads.may_have_made, used)):
         return _why_unread(context, setting.name, setting)  # layers that are made later, or a function
     reason = dropout.why_unknown(module, raw, setting.value, is_built=is_built(module))
-    if reason == "" and raw not in reads.used:
+    if reason == "" and used.isdisjoint(reads.used):
         return _why_unread(context, setting.name, setting)
     if reason == "":
         return f"{reads.where} has already run and no layer shows what it made of it{_way(context, raw)}"
@@ -145,10 +159,10 @@ def _why_unread(context: FitContext, name: str, setting: Setting) -> str | None:
         reason = _why_shaped(context, reads, raw)
         if reason is not None:
             return reason
-    if any(found.reads(raw) for found in reads):
+    if any(is_read(found, holder, raw) for found, holder in zip(reads, context.holders, strict=True)):
         return None
     if name == PER_DEVICE_BATCH_SIZE and len(reads) == 2:
-        return f"only {reads[1].where} reads it, which has already run; read self.hparams.{raw} in train_dataloader()"
+        return f"only {reads[1].where} reads it, which has already run; read self.hparams.{_path(context, raw)} in train_dataloader()"
     if optimizer_is_replaced(context.module) and name in names_with_role(Role.OPTIMIZER):
         return "LightningCLI builds the optimizer itself, before any callback; use MetaHPCLI, which rewrites the configuration"
     return f"only {reads[0].where} reads it, which has already run{_way(context, raw)}"
@@ -167,7 +181,14 @@ def _why_shaped(context: FitContext, reads: list[Reads], raw: str) -> str | None
     return None
 
 
+def _path(context: FitContext, raw: str) -> str:
+    """Return a name as it is written behind ``self.hparams``."""
+    return next((paths_of(holder, raw)[0] for holder in context.holders if raw in nested_places(holder)), raw)
+
+
 def _way(context: FitContext, raw: str) -> str:
+    if raw in nested_places(context.module):
+        return f"; read self.hparams.{_path(context, raw)} where it is used, to have it tuned"
     is_modules = raw in context.module.hparams or raw in vars(context.module)
     return f"; build with self.hparams.{raw} in configure_model() or setup() to have it tuned" if is_modules else ""
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule, Trainer
 
+from lightning_metahp.nested_values import items_of
 from lightning_metahp.settings import datamodule_of
 from lightning_metahp.trainer_internals import is_kind
 from metahp_tuning.messages import describe_change
@@ -70,7 +72,7 @@ def _settle_mlflow(trainer: Trainer, module: LightningModule, logger: Any, tags:
 
     def log_the_rest(params: Any, *args: Any, **kwargs: Any) -> None:
         vars(logger).pop("log_hyperparams", None)
-        given = dict(params) if isinstance(params, dict) or hasattr(params, "items") else dict(vars(params))
+        given = _flat(dict(params) if isinstance(params, dict) or hasattr(params, "items") else dict(vars(params)))
         original({name: value for name, value in given.items() if name not in changed}, *args, **kwargs)
 
     vars(logger)["log_hyperparams"] = log_the_rest
@@ -80,5 +82,14 @@ def _logged_hparams(trainer: Trainer, module: LightningModule) -> dict[str, Any]
     found: dict[str, Any] = {}
     for holder in (module, datamodule_of(trainer)):
         if holder is not None and getattr(holder, "_log_hyperparams", False):
-            found |= dict(holder.hparams_initial)
+            found |= _flat(dict(holder.hparams_initial))
+    return found
+
+
+def _flat(hparams: dict[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters as MLflow gets them: what one holds by name is called ``cfg/optim/lr``."""
+    found: dict[str, Any] = {}
+    for name, value in hparams.items():
+        inner = {} if isinstance(value, partial) else _flat(items_of(value))
+        found |= {f"{name}/{path}": leaf for path, leaf in inner.items()} or {name: value}
     return found

@@ -9,7 +9,15 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_metahp import dropout
-from lightning_metahp.settings import TRAINER_FIELDS, loaded_batch_size, numbers, rates_of, read_trainer_field, values_in_optimizers
+from lightning_metahp.settings import (
+    TRAINER_FIELDS,
+    loaded_batch_size,
+    numbers,
+    paths_of,
+    rates_of,
+    read_trainer_field,
+    values_in_optimizers,
+)
 from lightning_metahp.write_targets import written_in_layers
 from metahp_tuning.optimizer_description import value_in_force
 from metahp_tuning.precedence import Change
@@ -26,11 +34,13 @@ class ReadBack:
         change: What was rewritten.
         observed: What is in force; the new value where that is so, None if nothing shows it.
         where: What it was read from.
+        path: Where ``hparams`` has it.
     """
 
     change: Change
     observed: Any
     where: str
+    path: str
 
     @property
     def is_applied(self) -> bool:
@@ -47,7 +57,7 @@ class ReadBack:
         name, new = self.change.raw_name, format_value(self.change.new)
         return (
             f"metahp: a recommended value must be in force after the start, but {name} is {format_value(self.observed)} in "
-            f"{self.where} instead of {new}. The run is recorded with what was observed. Read self.hparams.{name} where the value "
+            f"{self.where} instead of {new}. The run is recorded with what was observed. Read self.hparams.{self.path} where the value "
             f"is used, or pass keep=({name!r},) to have it left alone."
         )
 
@@ -59,7 +69,7 @@ def read_back(changes: Sequence[Change], trainer: Trainer, module: LightningModu
         candidates, where = _in_force(change, trainer, module)
         matching = [value for value in candidates if same_value(value, change.new)]
         observed = matching[0] if matching else (candidates[0] if candidates else None)
-        result.append(ReadBack(change, observed, where))
+        result.append(ReadBack(change, observed, where, paths_of(module, change.raw_name)[0]))
     return result
 
 

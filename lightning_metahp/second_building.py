@@ -28,7 +28,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_metahp.settings import hparams_of
+from lightning_metahp.nested_values import with_leaf
+from lightning_metahp.settings import hparams_of, nested_places, paths_of
 from lightning_metahp.source_reads import is_framework_class, later_reads
 from metahp_tuning.class_source import class_tree, is_library_class
 from metahp_tuning.random_states import preserved_rng
@@ -70,7 +71,9 @@ def driven_numbers(module: LightningModule, name: str, old: Any, new: Any, *, is
     before, after = (_snapshot(module, name, value, is_built=is_built) for value in (old, new))
     if before.kinds != after.kinds:
         raise UnrepeatableError(f"with {name}={new:g} other layers are made")
-    hidden = next((place for place, kept in before.kept.items() if kept != after.kept.get(place)), None)
+    reads = later_reads(module)
+    written = {("", attribute) for path in paths_of(module, name) for attribute, _ in reads.keeps(path)}
+    hidden = next((place for place, kept in before.kept.items() if kept != after.kept.get(place) and place not in written), None)
     if hidden is not None:
         raise UnrepeatableError(f"{'.'.join(filter(None, hidden))} keeps what was made of it, and cannot be written")
     found = {
@@ -164,6 +167,9 @@ def _arguments(module: LightningModule, name: str, value: Any) -> dict[str, Any]
     """Return what a module was made with, one value replaced; everything else as copies, since ``__init__`` may change it."""
     parameters = dict(itertools.islice(inspect.signature(type(module).__init__).parameters.items(), 1, None))
     saved, whole = hparams_of(module), getattr(module, "_hparams_name", None)
+    place = nested_places(module).get(name)
+    if place is not None:
+        name, value = place.holder, _copied(with_leaf(place.whole, place.path, value))
     given: dict[str, Any] = {}
     if whole in parameters and name not in parameters and name in saved:
         given[whole] = _copied(module.hparams)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +16,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
-from lightning_metahp.nested_values import leaves
-from lightning_metahp.source_reads import is_framework_class, later_reads
+from lightning_metahp.nested_values import MAX_LEAVES, REST, leaves
+from lightning_metahp.source_reads import Reads, is_framework_class, later_reads
 from metahp_tuning.optimizer_description import (
     group_values,
     optimizer_name,
@@ -29,6 +30,8 @@ from store.hyperparameters import GLOBAL_BATCH_SIZE, LIGHTNING, PER_DEVICE_BATCH
 from store.names import canonical_name
 from store.statuses import Source
 from store.values import read_item, same_value
+
+_log = logging.getLogger(__name__)
 
 _MAX_EPOCHS_DEFAULT = 1000
 """What Lightning trains for where neither epochs nor steps are given."""
@@ -99,7 +102,7 @@ def _settings_of(holder: LightningModule | LightningDataModule) -> dict[str, Set
         source = found[place.holder].source if place.holder in found else Source.USER
         if not place.is_in_optimizer:
             found.pop(place.holder, None)
-        found.setdefault(name, Setting(name, place.value, source))
+        found.setdefault(name, Setting(name, _recorded(place.value), source))
     return found
 
 
@@ -111,12 +114,14 @@ class NestedPlace:
         holder: Raw name of the hyperparameter that holds it.
         path: Dotted path in it.
         value: The value.
+        whole: What the hyperparameter is.
         is_in_optimizer: Whether the hyperparameter stands for an optimizer.
     """
 
     holder: str
     path: str
     value: Any
+    whole: Any
     is_in_optimizer: bool
 
 
@@ -124,12 +129,14 @@ def nested_places(holder: LightningModule | LightningDataModule) -> dict[str, Ne
     """Return what hyperparameters and kept arguments hold, by name.
 
     ``optim.lr`` is called ``lr`` where that is a hyperparameter by itself and nothing else means the same; so is every argument of an
-    optimizer. Anything else is called by its whole path.
+    optimizer. Anything else is called by its whole path, copies of what the Trainer has among them: the Trainer's are in force.
     """
     saved = hparams_of(holder)
     kept = {raw: vars(holder)[attribute] for raw, attribute in _kept_arguments(holder, _init_parameters(type(holder)))}
+    if _whole_argument(holder) is not None:
+        kept.pop(str(_whole_argument(holder)), None)  # what it holds is saved one by one
     places = [
-        NestedPlace(raw, path, value, optimizer_name(whole) is not None)
+        NestedPlace(raw, path, value, whole, optimizer_name(whole) is not None)
         for raw, whole in {**kept, **saved}.items()
         if not raw.startswith("_")
         for path, value in leaves(whole).items()
@@ -140,12 +147,36 @@ def nested_places(holder: LightningModule | LightningDataModule) -> dict[str, Ne
     for place in places:
         last = place.path.rpartition(".")[2]
         meaning = canonical_name(last)
-        is_clear = meanings[meaning] == 1 and meaning not in taken and (place.is_in_optimizer or has_row(meaning))
+        is_clear = (
+            meanings[meaning] == 1
+            and meaning not in taken
+            and (place.is_in_optimizer or (has_row(meaning) and meaning not in TRAINER_FIELDS))
+        )
         path = f"{place.holder}.{place.path}"
         # What is read of the optimizer itself is called so, and is the truth.
         full = f"hparams.{path}" if path.startswith(("optimizer", "lr_scheduler")) and not place.is_in_optimizer else path
         found[last if is_clear else full] = place
     return found
+
+
+def paths_of(holder: LightningModule | LightningDataModule, raw: str) -> list[str]:
+    """Return under which paths the source has a hyperparameter: ``cfg.optim.lr``, also ``args.lr`` after ``save_hyperparameters(args)``."""
+    place = nested_places(holder).get(raw)
+    path = raw if place is None else f"{place.holder}.{place.path}"
+    whole = _whole_argument(holder)
+    return [path] if whole is None else [path, f"{whole}.{path}"]
+
+
+def _whole_argument(holder: LightningModule | LightningDataModule) -> str | None:
+    """Return the argument whose items are the hyperparameters, None where the arguments themselves are."""
+    name = getattr(holder, "_hparams_name", None)
+    return name if isinstance(name, str) and name != "kwargs" and name not in holder.hparams else None
+
+
+def is_read(reads: Reads, holder: LightningModule | LightningDataModule, raw: str) -> bool:
+    """Say whether a hyperparameter of a module or datamodule, or what holds it, is or may be read later."""
+    is_flat = raw not in nested_places(holder)
+    return (is_flat and reads.reads(raw)) or any(map(reads.reads_path, paths_of(holder, raw)))
 
 
 def _recorded(value: Any) -> Any:
@@ -162,7 +193,9 @@ def hparams_of(holder: LightningModule | LightningDataModule) -> dict[str, Any]:
 def held_optimizers(module: LightningModule) -> dict[str, Any]:
     """Return the hyperparameters and kept arguments of a module that stand for an optimizer: raw name -> class, partial, dictionary."""
     kept = {raw: vars(module)[attribute] for raw, attribute in _kept_arguments(module, _init_parameters(type(module)))}
-    return {raw: value for raw, value in {**kept, **hparams_of(module)}.items() if not raw.startswith("_") and optimizer_name(value)}
+    inside = {name: place.value for name, place in nested_places(module).items() if not place.is_in_optimizer}
+    known = {**inside, **kept, **hparams_of(module)}
+    return {raw: value for raw, value in known.items() if not raw.startswith("_") and optimizer_name(value)}
 
 
 def plain_hparams(holder: LightningModule | LightningDataModule) -> dict[str, Any]:
@@ -278,6 +311,9 @@ def read_in_force(trainer: Trainer, module: LightningModule, loaded: Mapping[str
     reading = EffectiveHParams()
     for setting in own_settings(module, datamodule_of(trainer)).values():
         reading.add(setting.raw_name, setting.value, setting.source)
+        if setting.raw_name.endswith(f".{REST}"):
+            whole = setting.raw_name.removesuffix(f".{REST}")
+            _log.warning("metahp: %s holds more than %d values; the others are recorded as one, %s", whole, MAX_LEAVES, setting.raw_name)
     for setting in trainer_settings(trainer).values():
         if not reading.has(setting.name):
             reading.add(setting.raw_name, setting.value, setting.source)
@@ -330,8 +366,7 @@ def _setting_in_force(trainer: Trainer, module: LightningModule, canonical: str,
     values = [found, *values_in_optimizers(trainer, canonical)]
     if any(same_value(item, value) for item in values):
         return value
-    place = nested_places(module).get(raw)
-    return value_in_force(values, value) if later_reads(module).reads(raw if place is None else place.holder) else found
+    return value_in_force(values, value) if is_read(later_reads(module), module, raw) else found
 
 
 def values_in_optimizers(trainer: Trainer, canonical: str) -> list[float]:

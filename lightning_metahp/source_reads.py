@@ -32,7 +32,9 @@ class Reads:
 
     Attributes:
         names: Attributes of ``self`` and names of ``self.hparams`` that are read.
-        aliases: Parameter of ``__init__`` -> attributes it is stored under unchanged, e.g. ``lr`` -> ``learning_rate``.
+        paths: The same with what is read of them: ``cfg.optim.lr`` where a method has ``self.cfg.optim["lr"]``.
+        aliases: Parameter of ``__init__``, or a path inside of one -> attributes it is stored under unchanged, e.g. ``lr`` ->
+            ``learning_rate`` and ``cfg.optim.lr`` -> ``lr``.
         is_opaque: Whether there may be reads that we do not see.
         where: The methods that have run, for the message.
         used: Parameters of ``__init__`` that methods which have run did more with than keep them: what they made of them stays.
@@ -40,6 +42,7 @@ class Reads:
     """
 
     names: frozenset[str] = frozenset()
+    paths: frozenset[str] = frozenset()
     aliases: Mapping[str, frozenset[str]] = field(default_factory=dict)
     is_opaque: bool = False
     where: str = ""
@@ -53,6 +56,20 @@ class Reads:
     def reads(self, name: str) -> bool:
         """Say whether a hyperparameter is, or may be, read later."""
         return self.is_opaque or name in self.names or bool(self.aliases.get(name, frozenset()) & self.names)
+
+    def keeps(self, path: str) -> set[tuple[str, str]]:
+        """Return the attributes that may hold a value at a path of an argument, each with the rest of the path."""
+        name, _, rest = path.partition(".")
+        found = {(name, rest)}
+        for kept, attributes in self.aliases.items():
+            if f"{path}.".startswith(f"{kept}."):
+                found |= {(attribute, path[len(kept) + 1 :]) for attribute in attributes}
+        return found
+
+    def reads_path(self, path: str) -> bool:
+        """Say whether a value at a path of an argument, or something that holds it, is or may be read later."""
+        kept = {f"{attribute}.{rest}.".replace("..", ".") for attribute, rest in self.keeps(path)}
+        return self.is_opaque or any(full.startswith(f"{read}.") or f"{read}.".startswith(full) for full in kept for read in self.paths)
 
 
 def later_reads(holder: LightningModule | LightningDataModule, also_finished: tuple[str, ...] = ()) -> Reads:
@@ -126,16 +143,18 @@ def _reads_of(cls: type, finished: tuple[str, ...]) -> Reads:
     called_early = _reachable(methods, [name for name in finished if name in methods])
     later = _reachable(methods, [name for name in methods if name not in finished and (_is_hook(name) or name not in called_early)])
     names: set[str] = set()
+    paths: set[str] = set()
     for name in later - set(finished):
         for method in methods.get(name, []):
             found, is_clever = _names_read(method)
             names |= found
+            paths |= _paths_read(method)
             is_opaque |= is_clever
     aliases = _aliases(methods.get("__init__", []))
     ran = [name for name in finished if name in methods and name not in ("__init__", "prepare_data", "configure_optimizers")]
     where = " or ".join([f"{cls.__name__}.__init__", *ran])
     used = _used(methods, [name for name in (*finished, *called_early) if name in methods], aliases)
-    return Reads(frozenset(names), aliases, is_opaque, where, used, has_source)
+    return Reads(frozenset(names), frozenset(paths), aliases, is_opaque, where, used, has_source)
 
 
 def _is_hook(name: str) -> bool:
@@ -188,6 +207,61 @@ def _names_read(method: _Method) -> tuple[set[str], bool]:
     return names - {"hparams"}, is_clever
 
 
+def _paths_read(method: _Method) -> set[str]:
+    """Return what a method reads of ``self`` and ``self.hparams``, as far as it is written out; of ``self.cfg.items()`` all of ``cfg``."""
+    calls = [node for node in method.parts if isinstance(node, ast.Call)]
+    called = {id(node.func) for node in calls}
+    inner = {id(part) for node in calls if _called(node) in _CHECKS for argument in node.args for part in ast.walk(argument)}
+    found: set[str] = set()
+    for node in method.parts:  # what holds others comes first
+        if id(node) in inner or not (path := _path_of(node)) or path.names[0] != method.me:
+            continue
+        inner |= path.nodes
+        names = path.names[2:] if path.names[1:2] == ["hparams"] else path.names[1:]
+        names = names[:-1] if id(node) in called and len(names) > 1 else names
+        if names and not isinstance(getattr(node, "ctx", None), ast.Store):
+            found.add(".".join(names))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Path:
+    """``self.cfg.optim["lr"]``.
+
+    Attributes:
+        names: The names in it, as far as they are written.
+        nodes: Ids of the parts of the expression.
+        is_whole: Whether all of it is names.
+    """
+
+    names: list[str]
+    nodes: set[int]
+    is_whole: bool
+
+
+def _path_of(node: ast.AST) -> _Path | None:
+    """Return an expression of names, attributes, items and ``get``."""
+    names: list[str] = []
+    is_whole = True
+    nodes: set[int] = set()
+    while not isinstance(node, ast.Name):
+        nodes.add(id(node))
+        if isinstance(node, ast.Attribute):
+            names.append(node.attr)
+        elif isinstance(node, ast.Subscript):
+            key = _text(node.slice)
+            names, is_whole = ([], False) if key is None else ([*names, key], is_whole)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
+            key = _text(node.args[0])
+            names, is_whole = ([], False) if key is None else ([*names, key], is_whole)
+            node = node.func
+            nodes.add(id(node))
+        else:
+            return None
+        node = node.value
+    return _Path([node.id, *reversed(names)], nodes, is_whole)
+
+
 _PARTS_OF_ANOTHER = (ast.Attribute, ast.Subscript)
 _CHECKS = frozenset({"print", "isinstance", "warn", "info", "debug", "save_hyperparameters", "__init__"})
 """Calls that make nothing of a value they are given; what a base class makes of it, its own source says."""
@@ -236,12 +310,17 @@ def _called(call: ast.Call) -> str:
 def _aliases(inits: Iterable[_Method]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for init in inits:
-        parameters = init.parameters
         for node in init.parts:
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in parameters:
-                for target in node.targets:
-                    if isinstance(target, ast.Attribute) and _is_name(target.value, init.me):
-                        found.setdefault(node.value.id, set()).add(target.attr)
+            path = _path_of(node.value) if isinstance(node, ast.Assign) else None
+            if not isinstance(node, ast.Assign) or path is None or not path.is_whole or path.names[0] not in {*init.parameters, init.me}:
+                continue
+            names = path.names
+            if names[0] == init.me:  # self.cfg.lr is cfg.lr, and self.hparams.lr is lr
+                names = names[2:] if names[1:2] == ["hparams"] else names[1:]
+                names = [next((raw for raw, kept in found.items() if "." not in raw and kept & {*names[:1]}), *names[:1]), *names[1:]]
+            for target in node.targets:
+                if names and isinstance(target, ast.Attribute) and _is_name(target.value, init.me):
+                    found.setdefault(".".join(names), set()).add(target.attr)
     return {name: frozenset(attributes) for name, attributes in found.items()}
 
 

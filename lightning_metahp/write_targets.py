@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning_metahp import dropout
 from lightning_metahp.fixed_settings import is_built
 from lightning_metahp.nested_values import leaves, with_leaf
-from lightning_metahp.settings import TRAINER_FIELDS, nested_places, own_settings, read_trainer_field, write_trainer_field
+from lightning_metahp.settings import TRAINER_FIELDS, nested_places, own_settings, paths_of, read_trainer_field, write_trainer_field
 from lightning_metahp.source_reads import later_reads
 from lightning_metahp.trainer_internals import set_initial_hparam
 from metahp_tuning.precedence import Change
@@ -147,9 +147,6 @@ def _targets_of(change: Change, module: LightningModule, datamodule: LightningDa
             spellings = {raw for raw in holder.hparams if canonical_name(raw) == change.name}
         for raw in sorted(spellings):
             yield from _targets_in(holder, raw, change)
-    place = nested_places(module).get(change.raw_name)
-    if place is not None:
-        yield from _targets_in(module, place.holder, change, place.path)
 
 
 def _rate_targets(change: Change, module: LightningModule) -> Iterator[WriteTarget]:
@@ -159,23 +156,27 @@ def _rate_targets(change: Change, module: LightningModule) -> Iterator[WriteTarg
             yield WriteTarget(layer, attribute, "attribute", change.name, change.old, float(change.new))
         return
     reads = later_reads(module)
-    if not reads.may_have_made(change.raw_name):
+    paths = paths_of(module, change.raw_name)
+    if not any(reads.may_have_made(path.partition(".")[0]) for path in paths):
         return
-    kept = {change.raw_name, *reads.aliases.get(change.raw_name, ())}
+    kept = {name for path in paths for name, rest in reads.keeps(path) if not rest}
     found = dropout.driven_rates(module, change.raw_name, change.old, change.new, is_built=is_built(module))
     for (path, attribute), (old, new) in found.items():
         if path or attribute not in kept:
             yield WriteTarget(module.get_submodule(path), attribute, "attribute", change.name, old, float(new))
 
 
-def _targets_in(holder: LightningModule | LightningDataModule, raw: str, change: Change, path: str | None = None) -> Iterator[WriteTarget]:
-    for name in sorted({raw, *later_reads(holder).aliases.get(raw, ())}):
+def _targets_in(holder: LightningModule | LightningDataModule, raw: str, change: Change) -> Iterator[WriteTarget]:
+    place = nested_places(holder).get(raw)
+    reads = later_reads(holder)
+    for name, rest in sorted(set().union(*map(reads.keeps, paths_of(holder, raw)))):
         own = getattr(type(holder), name, None)
         is_settable = name in vars(holder) or (isinstance(own, property) and own.fset is not None)
-        if is_settable and _holds(getattr(holder, name, None), change.old, path):
-            yield WriteTarget(holder, name, "attribute", change.name, change.old, change.new, path)
-    if raw in holder.hparams and _holds(read_item(holder.hparams, raw), change.old, path):
-        yield WriteTarget(holder, raw, "hparam", change.name, change.old, change.new, path)
+        if is_settable and _holds(getattr(holder, name, None), change.old, rest or None):
+            yield WriteTarget(holder, name, "attribute", change.name, change.old, change.new, rest or None)
+    name, path = (raw, None) if place is None else (place.holder, place.path)
+    if name in holder.hparams and _holds(read_item(holder.hparams, name), change.old, path):
+        yield WriteTarget(holder, name, "hparam", change.name, change.old, change.new, path)
 
 
 def _holds(value: Any, old: Any, path: str | None) -> bool:

@@ -97,7 +97,8 @@ def check_names(
     for name in names:
         if name in known or canonical_name(name) in known:
             continue
-        close = difflib.get_close_matches(name, [*available, *sorted(known)], n=1)
+        last = canonical_name(name.rpartition(".")[2])  # a flat lr for optimizer.lr
+        close = [last] if "." in name and last in known else difflib.get_close_matches(name, [*available, *sorted(known)], n=1)
         meant = [raw for raw in available if close and canonical_name(raw) == close[0]] or close
         hint = f" Did you mean {meant[0]!r}?" if meant else f" {advice}"
         possible = ", ".join(sorted(available)) or "none"

@@ -84,6 +84,43 @@ def test_the_mlflow_logger_never_sees_a_changed_value(history: History, monkeypa
     assert len(history.runs()) == 2
 
 
+class NestedModel(TinyModel):
+    def __init__(self, cfg: Any) -> None:
+        super().__init__()
+        for kept in (self.hparams, self._hparams_initial):
+            kept.clear()
+        self.save_hyperparameters()
+
+    def configure_optimizers(self) -> Any:
+        cfg = self.hparams.cfg
+        return torch.optim.SGD(self.parameters(), lr=cfg["optim"]["lr"] if "optim" in cfg else cfg["init_args"]["lr"])
+
+
+@pytest.mark.parametrize(
+    ("cfg", "name"),
+    [
+        ({"optim": {"lr": 1e-3}, "note": "first"}, "cfg/optim/lr"),
+        ({"class_path": "torch.optim.SGD", "init_args": {"lr": 1e-3}}, "cfg/init_args/lr"),
+    ],
+)
+def test_the_mlflow_logger_never_sees_a_changed_value_inside_of_another(
+    cfg: dict[str, Any], name: str, history: History, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    logger = MLFlowLogger("tiny", tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_location=str(tmp_path / "artifacts"))
+    model = NestedModel(cfg)
+    trainer = make_trainer(MetaHParams({"lr": [1e-3, 0.01, 0.03]}, objective="val_acc", history=history), logger=logger)
+    for epochs, rate in ((2, 0.03), (4, 0.01)):
+        pin(history, monkeypatch, lr=rate)
+        trainer.fit_loop.max_epochs = epochs
+        trainer.fit(model, datamodule=TinyData())
+    recorded = logger.experiment.get_run(logger.run_id).data
+    assert trainer.current_epoch == 4
+    assert (recorded.params[name], recorded.tags[f"metahp.now.{name}"]) == ("0.03", "0.01")
+
+
 def test_a_logger_that_fails_costs_nothing_but_a_warning(
     history: History, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

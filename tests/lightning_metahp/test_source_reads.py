@@ -169,3 +169,38 @@ def test_an_argument_that_can_only_be_given_by_position_is_seen_in_use():
     reads = later_reads(Positional(3))
     assert "hidden" in reads.used
     assert "lr" not in reads.used
+
+
+class OmegaDict(dict[str, Any]):
+    __getattr__ = dict.__getitem__
+
+
+class Paths(L.LightningModule):
+    def __init__(self, cfg: Any, widths: Any, key: str) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.rate = self.cfg.optim["lr"]
+        self.first = widths[0]
+        self.chosen = cfg.get(key)
+
+    def configure_optimizers(self) -> Any:
+        part = self.cfg.get("schedule")
+        assert isinstance(self.cfg, dict)
+        return self.rate, part.steps, self.hparams["cfg"].model.names[self.global_step], self.cfg.data.items(), self.first
+
+
+@pytest.mark.parametrize(
+    ("path", "is_read"),
+    [
+        ("cfg.optim.lr", True),
+        ("cfg.optim.wd", False),
+        ("cfg.schedule.steps", True),
+        ("cfg.model.names.a", True),
+        ("cfg.model.dropout", False),
+        ("cfg.data.batch_size", True),
+        ("cfg", True),
+        ("widths", False),
+    ],
+)
+def test_what_is_read_of_an_argument_is_known_by_its_path(path: str, is_read: bool) -> None:
+    assert later_reads(Paths(OmegaDict(optim={"lr": 0.1}, x=1), [1], "x")).reads_path(path) is is_read
