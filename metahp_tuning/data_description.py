@@ -70,10 +70,10 @@ def describe_dataset(dataset: object, hparams: Mapping[str, Any] | None = None, 
     inputs, target, target_key = _split(sample, is_tensors=is_tensors)
     lengths = length_hparams(hparams or {}, getattr(base_of(dataset), "__dict__", {}), getattr(base, "__dict__", {}))
     _add_shapes(found, inputs, target, is_padded=not is_tensors, lengths=lengths)
-    if found.get("input_shape") == (-1,) and "int" in found["input_dtype"]:
+    if len(found.get("input_shape", ())) == 1 and "int" in found["input_dtype"]:
         with suppress(Exception), preserved_rng(), preserved_generators(dataset):  # a user's rows may be anything
-            size, found["pieces"] = token_blocks(dataset, n_samples or 0, lambda row: _split(row, is_tensors=is_tensors)[0])
-            found["lengths"] += () if size is None else (size,)
+            size, found["pieces"] = token_blocks(dataset, lambda row: _split(row, is_tensors=is_tensors)[0])
+            found["lengths"] += () if size is None or is_tensors else (size,)
     tuned = length_hparams({name: value for name, value in (hparams or {}).items() if name in tunable})
     found["lengths"] = tuple(size for size in found["lengths"] if size not in tuned) or None
     if found.get("target_shape") in ((), (1,)) and found["target_dtype"].startswith(("int", "uint", "bool")):

@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import ConcatDataset, IterableDataset, TensorDataset
 
 from metahp_tuning.data_parts import base_of, columns_of, data_sets, is_frame, length_of
-from metahp_tuning.random_states import preserved_generators, preserved_rng
+from metahp_tuning.random_states import preserved_counters, preserved_generators, preserved_rng
 
 _log = logging.getLogger(__name__)
 
@@ -106,8 +106,7 @@ def _sample_hashes(dataset: Any, n: int) -> list[str] | None:
     if isinstance(dataset, IterableDataset) or not hasattr(type(dataset), "__getitem__"):
         return None
     positions = sorted({0, 1 % n, n // 3, n // 2, n - 1})[:_N_READS]
-    counters = {name: value for name, value in getattr(dataset, "__dict__", {}).items() if type(value) in (int, float, bool)}
-    try:
+    with preserved_counters(dataset):
         _seed_all(1)
         started = time.perf_counter()
         words = [_digest(dataset[positions[0]])]
@@ -117,11 +116,6 @@ def _sample_hashes(dataset: Any, n: int) -> list[str] | None:
         _seed_all(2)
         if any(_digest(dataset[position]) != word for position, word in list(zip(positions, words, strict=True))[:_N_REPEATED]):
             return None
-    finally:
-        for name, value in counters.items():  # what counts its reads counts on from where it was
-            if getattr(dataset, name, None) is not value:
-                with suppress(Exception):
-                    setattr(dataset, name, value)
     return [_hexadecimal(word) for word in words]
 
 

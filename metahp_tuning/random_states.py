@@ -7,7 +7,7 @@ import random
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -48,6 +48,19 @@ def preserved_generators(owner: object) -> Iterator[None]:
     finally:
         for generator, state in kept:
             _restore_generator(generator, state)
+
+
+@contextmanager
+def preserved_counters(owner: object) -> Iterator[None]:
+    """Give the plain numbers that an object keeps back their values: what counts its reads counts on from where it was."""
+    kept = {name: value for name, value in getattr(owner, "__dict__", {}).items() if type(value) in (int, float, bool)}
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if getattr(owner, name, None) is not value:
+                with suppress(Exception):
+                    setattr(owner, name, value)
 
 
 def parts(owner: object) -> list[object]:

@@ -34,6 +34,8 @@ def canonical_name(raw_name: str) -> str:
 
 _MIN_PART = 3
 """Letters from which a part of a name may mean it."""
+_MISTYPED = 0.75
+"""Likeness from which a word passes for a mistyped one."""
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> list[str]:
@@ -153,6 +155,17 @@ def natural_bounds(metric: str, values: Sequence[float]) -> tuple[float, float]:
     return float("-inf"), float("inf")
 
 
+def _or_respelled(metric: str) -> str:
+    """Return the objective that a mistyped name may mean, as the end of a sentence; empty where no word of it is near a well-known one."""
+
+    def respelled(found: re.Match[str]) -> str:
+        known = sorted(word for word in _MAXIMISED | _MINIMISED if word.isalpha() and abs(len(word) - len(found[0])) <= 1)
+        return next(iter(difflib.get_close_matches(found[0].lower(), known, n=1, cutoff=_MISTYPED)), found[0])
+
+    name = re.sub(r"(?<![A-Za-z0-9])[A-Za-z]{3,}(?![A-Za-z0-9])", respelled, metric)
+    return "" if name == metric else f", or objective={name!r} if that is meant"
+
+
 def resolve_direction(objective: str, direction: str | None) -> Direction:
     """Return the given direction checked, or the one the objective's name implies.
 
@@ -164,7 +177,7 @@ def resolve_direction(objective: str, direction: str | None) -> Direction:
         if inferred is None:
             raise ObjectiveError(
                 f"The direction of an objective must be known, but the name {objective!r} does not imply it; "
-                "possible are 'min' and 'max'. Pass direction='min' or direction='max'."
+                f"possible are 'min' and 'max'. Pass direction='min' or direction='max'{_or_respelled(objective)}."
             )
         return inferred
     words = {"min": Direction.MIN, "minimize": Direction.MIN, "minimise": Direction.MIN}

@@ -51,11 +51,14 @@ def sibling_signs(first: TaskDescription, second: TaskDescription) -> list[str]:
     ]
     if _lengths_differ(first, second):
         signs.append(f"length {_shown(first.lengths)} against {_shown(second.lengths)}")
+    elif first.input_shape != second.input_shape and _is_one_text(first, second):
+        signs.append(f"input shape {_shown(first.input_shape)} against {_shown(second.input_shape)}")
     if first.n_train is not None and second.n_train is not None and first.n_train != second.n_train:
         signs.append(f"{first.n_train:,} rows against {second.n_train:,}")
     if first.sketch is not None and second.sketch is not None and first.sketch != second.sketch:
         shared = len({*first.sketch} & {*second.sketch})
         alike = "; its columns go together alike" if not shared and _go_together_alike(first, second) else ""
+        alike = "; the text is the same" if not shared and _is_one_text(first, second) else alike
         signs.append(f"content: {shared} of {max(len(first.sketch), len(second.sketch))} sampled rows in common{alike}")
     if _is_old(first) or _is_old(second):
         signs.append("one was described by an earlier version, which knew less")
@@ -90,10 +93,11 @@ def _differences(first: TaskDescription, second: TaskDescription) -> list[str]:
     for name in ("data_names", "schema"):
         if not _mappings_agree(getattr(first, name), getattr(second, name), is_old=is_old):
             found.append(name)
-    for name in () if overlaps else ("input_shape", "target_shape"):  # of the same rows only the length is another
+    is_one_text = _is_one_text(first, second)
+    for name in () if overlaps or is_one_text else ("input_shape", "target_shape"):  # of the same rows only the length is another
         if not _shapes_agree(getattr(first, name), getattr(second, name), is_old=is_old):
             found.append(name)
-    is_cut_otherwise = _lengths_differ(first, second) and _share_pieces(first, second)
+    is_cut_otherwise = is_one_text or (_lengths_differ(first, second) and None in (first.pieces, second.pieces))
     is_excused = is_cut_otherwise or first.fold != second.fold or first.is_named_data
     if is_known_overlap and not overlaps and not is_excused and not _go_together_alike(first, second):
         found.append("content")
@@ -127,9 +131,10 @@ def _lengths_differ(first: TaskDescription, second: TaskDescription) -> bool:
     return first.lengths is not None and second.lengths is not None and first.lengths != second.lengths
 
 
-def _share_pieces(first: TaskDescription, second: TaskDescription) -> bool:
-    """Say whether two texts cut into blocks have pieces in common, as far as that is known: of one text, most are."""
-    return first.pieces is None or second.pieces is None or not set(first.pieces).isdisjoint(second.pieces)
+def _is_one_text(first: TaskDescription, second: TaskDescription) -> bool:
+    """Say whether rows of two lengths have pieces in common: of one text, most are."""
+    is_cut_otherwise = _lengths_differ(first, second) or first.input_shape != second.input_shape
+    return is_cut_otherwise and not set(first.pieces or ()).isdisjoint(second.pieces or ())
 
 
 def _go_together_alike(first: TaskDescription, second: TaskDescription) -> bool:

@@ -125,3 +125,26 @@ def test_the_base_name_of_a_metric_leaves_out_how_it_was_logged(name: str, base:
 
 def test_one_of_several_evaluation_sets_gives_the_metric_its_plain_name() -> None:
     assert base_metric_name("eval_books_loss", ["news", "books"]) == "eval_loss"
+
+
+@pytest.mark.parametrize(
+    ("mistyped", "meant"),
+    [
+        ("val_acurracy", "val_accuracy"),
+        ("eval_lsos", "eval_loss"),
+        ("val_los", "val_loss"),
+        ("eval_a_acccuracy", "eval_a_accuracy"),
+        ("test/perplexty", "test/perplexity"),
+        ("zorp", None),
+        ("epoch_time", None),
+        ("val_quality", None),
+        ("lr", None),
+        ("top3", None),
+        ("val_arc", None),
+    ],
+)
+def test_a_mistyped_objective_is_answered_with_the_name_that_is_near(mistyped: str, meant: str | None) -> None:
+    with pytest.raises(ObjectiveError) as caught:
+        resolve_direction(mistyped, None)
+    end = "direction='max'." if meant is None else f"direction='max', or objective={meant!r} if that is meant."
+    assert str(caught.value).endswith(end)
