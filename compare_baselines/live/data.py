@@ -203,3 +203,19 @@ def load_electricity(folder: Path | None) -> npt.NDArray[np.float64]:
 
 def _wrong_columns(path: Path, needed: Sequence[str], found: Sequence[str]) -> str:
     return f"{path} must have {', '.join(needed)}, but has {', '.join(found)}. Pass another --data-dir."
+
+
+def standardised(values: npt.NDArray[Any], train: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Standardise each column with the mean and deviation that it has in some rows.
+
+    Args:
+        values: Shape ``(n, ...)``.
+        train: Row indices, shape ``(n_train,)``.
+
+    Returns:
+        The shape of ``values``. A column that is constant in the training rows (a digit's corner) is only centred. Values end at five
+        deviations: a pixel that is nearly always empty has a tiny one, and must not become the largest input of all.
+    """
+    mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
+    scaled = (values - mean) / np.where(deviation > 1e-6, deviation, 1.0)
+    return np.asarray(np.clip(scaled, -5.0, 5.0), dtype=np.float32)

@@ -54,6 +54,11 @@ class PastSource:
         """Whether it is eight tasks of another comparison."""
         return self.kind.startswith(EIGHT_OF)
 
+    @property
+    def is_live(self) -> bool:
+        """Whether it is runs of a live comparison."""
+        return self.kind == "tasks" or self.is_eight
+
 
 def choose_past(wanted: str, history: History, own: bool, comparison: str, created_utc: str, methods: Sequence[str] = ()) -> PastSource:
     """Return where the past comes from.
@@ -161,7 +166,7 @@ def write_past(past: PastSource, task: LiveTask, target: Path, seed: int = 0) ->
     with History(past.path, create=False) as source, History(target) as history:
         if past.kind == "starter":
             return 0
-        chosen = [item for item in _source_tasks(source, with_live=(past.kind == "tasks" or past.is_eight)) if not is_same_data(item, task)]
+        chosen = [item for item in _source_tasks(source, with_live=past.is_live) if not is_same_data(item, task)]
         if past.is_eight:
             return _write_eight(past, task, seed, source, history, chosen)
         share = max(MIN_OTHER_RUNS, MAX_PAST_RUNS // max(len(chosen), 1))
@@ -250,7 +255,7 @@ def _of_past(history: History, past: PastSource, item: TaskRecord) -> list[RunRe
     runs = [run for run in history.runs(item.id) if run.is_finished]
     if past.kind == "history":
         return [run for run in runs if KEY not in run.description and (past.before_utc is None or run.started_utc < past.before_utc)]
-    if past.kind == "tasks" or past.is_eight:
+    if past.is_live:
         return [run for run in runs if _is_source(run.description.get(KEY), past)]
     return runs
 

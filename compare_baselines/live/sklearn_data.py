@@ -18,6 +18,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from compare_baselines.live.data import standardised
 from store.errors import InvalidArgumentError
 
 VALIDATION_SHARE = 0.4
@@ -138,8 +139,8 @@ class DemoData(L.LightningDataModule):
             random_state=self.hparams["seed"],
             stratify=None if data.n_classes is None else data.targets,
         )
-        inputs = _standardise(data.inputs, train)
-        targets = torch.from_numpy(data.targets) if data.n_classes is not None else _standardise(data.targets, train)
+        inputs = torch.from_numpy(standardised(data.inputs, train))
+        targets = torch.from_numpy(data.targets) if data.n_classes is not None else torch.from_numpy(standardised(data.targets, train))
         self.train_set = TensorDataset(inputs[train], targets[train])
         self.val_set = TensorDataset(inputs[val], targets[val])
 
@@ -150,22 +151,6 @@ class DemoData(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the validation loader; its batch size is fixed, since no result depends on it."""
         return DataLoader(_ready(self.val_set), batch_size=512)
-
-
-def _standardise(values: NDArray[np.float32] | NDArray[np.int64], train: NDArray[np.int64]) -> Tensor:
-    """Standardise each column with the mean and deviation it has in the rows ``train``.
-
-    Args:
-        values: Shape ``(n, ...)``.
-        train: Row indices, shape ``(n_train,)``.
-
-    Returns:
-        Tensor of the shape of ``values``; a column that is constant in the training rows (a digit's corner) is only centred.
-    """
-    mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
-    scaled = (values - mean) / np.where(deviation > 1e-6, deviation, 1.0)
-    # A pixel that is nearly always empty has a tiny deviation; one filled pixel must not become the largest input of all.
-    return torch.from_numpy(np.clip(scaled, -5.0, 5.0).astype(np.float32))
 
 
 def _ready(part: TensorDataset | None) -> TensorDataset:

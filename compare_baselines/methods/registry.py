@@ -46,8 +46,6 @@ METHODS = (*_PEERS, *reversed(KINDS))
 """What a replay compares, the dear ones last."""
 LIVE_METHODS = ("default", "grid", RANDOM, "tpe", "gp", *KINDS)
 """What real training compares."""
-CONTROLS = ("default", "constant-1e-2", "constant-3e-3", "schedule-free", "prodigy")
-"""What needs no tuning and no past, one evaluation each."""
 _ON_REQUEST = {"gp", "scratch", *KINDS} - {DEFAULT}
 DEFAULT_METHODS = tuple(name for name in METHODS if name not in _ON_REQUEST)
 """What a replay compares where nobody chooses: all but ``gp``, which takes longer than all others together, and what few ask for."""

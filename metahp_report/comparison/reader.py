@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from metahp_report.comparison.records import (
+    CONTROLS,
     GRID_LEVELS,
     KEY,
-    ONE_EVALUATION,
     ComparisonPlan,
     ComparisonResult,
     Energy,
@@ -159,7 +159,7 @@ def value_of(run: RunRecord) -> float | None:
 
 def n_expected(plan: ComparisonPlan, info: TaskInfo, method: str) -> int:
     """Return how many evaluations a method makes at most: controls are one configuration, and a grid has an end."""
-    if method in ONE_EVALUATION:
+    if method in CONTROLS:
         return 1
     if method != "grid":
         return plan.budget

@@ -20,8 +20,8 @@ from store.records import RunStatus
 
 KEY = "comparison"
 """Name of the entry in a run's description; also the framework of a plan's run."""
-ONE_EVALUATION = frozenset({"default", "constant-1e-2", "constant-3e-3", "schedule-free", "prodigy"})
-"""Methods that have one configuration only."""
+CONTROLS = ("default", "constant-1e-2", "constant-3e-3", "schedule-free", "prodigy")
+"""Methods that need no tuning and no past: one configuration, one evaluation."""
 GRID_LEVELS = 3
 """Levels of a range in a grid: low, middle and high, as people write them down."""
 

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import datasets
 
+from compare_baselines.live.data import standardised
+
 FloatArray = NDArray[np.float64]
 
 PATCH = 8
@@ -79,19 +81,13 @@ def load(spec: DataSpec) -> StarterDataset:
     order = rng.permutation(len(targets))
     n_val = min(MAX_VALIDATION, round(STARTER_VALIDATION_SHARE * len(targets)))
     val, train = order[:n_val], order[n_val:]
-    x = _standardised(inputs, train)
+    x = standardised(inputs, train)
     if is_regression:
-        y: NDArray[Any] = _standardised(targets, train)
+        y: NDArray[Any] = standardised(targets, train)
         return StarterDataset(x[train], y[train], x[val], y[val], None)
     classes, y = np.unique(targets, return_inverse=True)
     y = y.astype(np.int64)
     return StarterDataset(x[train], y[train], x[val], y[val], len(classes))
-
-
-def _standardised(values: NDArray[Any], train: NDArray[np.int64]) -> NDArray[np.float32]:
-    mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
-    scaled = (values - mean) / np.where(deviation > 1e-6, deviation, 1.0)
-    return np.asarray(np.clip(scaled, -5.0, 5.0), dtype=np.float32)
 
 
 _Made = tuple[FloatArray, NDArray[Any], bool]

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compare_baselines.live.data import standardised
+
 FloatArray = npt.NDArray[np.float64]
 Made = tuple[FloatArray, npt.NDArray[np.int64] | FloatArray]
 Part = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
@@ -55,15 +57,10 @@ def load(name: str, seed: int) -> Split:
     n_train = min(N_TRAIN, len(targets) * 9 // 20)
     n_val = min(N_VAL, len(targets) // 5)
     train, val, test = np.split(order, [n_train, n_train + n_val])
-    x = _standardised(inputs, train)
-    y = targets if targets.dtype == np.int64 else _standardised(targets, train)
+    x = standardised(inputs, train)
+    y = targets if targets.dtype == np.int64 else standardised(targets, train)
     n_classes = int(targets.max()) + 1 if targets.dtype == np.int64 else None
     return Split((x[train], y[train]), (x[val], y[val]), (x[test], y[test]), n_classes)
-
-
-def _standardised(values: npt.NDArray[np.int64] | FloatArray, train: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    mean, deviation = values[train].mean(0), values[train].std(0)
-    return np.asarray(np.clip((values - mean) / np.where(deviation > 1e-6, deviation, 1.0), -5.0, 5.0), dtype=np.float32)
 
 
 def _digits(rng: np.random.Generator) -> Made:

@@ -10,7 +10,8 @@ from compare_baselines.live.past import EIGHT_OF
 from compare_baselines.live.runner import Settings, run_live
 from compare_baselines.live.small_nets.task import SUITE, VARIANTS, suite_tasks
 from compare_baselines.live.tasks import SUITES
-from compare_baselines.methods.registry import CONTROLS, RANDOM
+from compare_baselines.methods.registry import RANDOM
+from metahp_report.comparison.records import CONTROLS
 from metamodel.kinds import DEFAULT as OURS
 from store import History
 from store.errors import InvalidArgumentError

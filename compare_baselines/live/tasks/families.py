@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch.utils.data import TensorDataset
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy
 
-from compare_baselines.live.data import load_electricity
+from compare_baselines.live.data import load_electricity, standardised
 from compare_baselines.live.families import CNN, MLP, RNN, FamilyModule, Transformer
 from compare_baselines.live.sklearn_data import DataSet, load_dataset
 from compare_baselines.live.tasks.base import LiveTask, Training
@@ -189,17 +188,10 @@ def _prepared(
     rest, test = train_test_split(np.arange(len(data.targets)), test_size=0.2, random_state=0, stratify=labels)
     train, val = train_test_split(rest, test_size=0.25, random_state=seed, stratify=None if labels is None else labels[rest])
     train = train[: SAMPLES[size]]
-    inputs = _standardised(data.inputs, train)
-    targets = torch.from_numpy(data.targets) if data.n_classes is not None else _standardised(data.targets, train)
+    inputs = torch.from_numpy(standardised(data.inputs, train))
+    targets = torch.from_numpy(data.targets) if data.n_classes is not None else torch.from_numpy(standardised(data.targets, train))
     parts = [TensorDataset(inputs[part], targets[part]) for part in (train, val[: SAMPLES[size]], test[: SAMPLES[size]])]
     return (parts[0], parts[1], parts[2]), data.input_shape, data.n_classes
-
-
-def _standardised(values: npt.NDArray[np.float32] | npt.NDArray[np.int64], train: npt.NDArray[np.int64]) -> Tensor:
-    """Standardise each column with mean and deviation of the training rows; rare pixels are kept within five deviations."""
-    mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
-    scaled = (values - mean) / np.where(deviation > 1e-6, deviation, 1.0)
-    return torch.from_numpy(np.clip(scaled, -5.0, 5.0).astype(np.float32))
 
 
 def _weekends(folder: Path | None) -> DataSet:

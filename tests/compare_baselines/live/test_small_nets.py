@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from compare_baselines.live.past import write_past
-from compare_baselines.live.small_nets import Judged, SuiteRun, SuiteSettings, all_rows, read_suite, run_suite, suite_tasks
+from compare_baselines.live.small_nets import SuiteRun, SuiteSettings, TaskSearches, all_rows, read_suite, run_suite, suite_tasks
 from compare_baselines.live.small_nets import suite as suite_module
 from compare_baselines.live.small_nets.data import MAKERS, load
 from compare_baselines.live.small_nets.figures import _held, better_constant, over_tasks
@@ -105,18 +105,18 @@ def test_regret_is_that_of_the_run_chosen_on_validation_between_the_best_and_the
         "random": [_run(0.2, 0.3), _run(0.6, 0.4), _run(math.nan, math.nan), _run(0.9, 0.6)],
         f"{OURS} day one": [_run(0.85, 0.75)],
     }
-    judged = Judged(SmallNet("small-nets/tree-base"), 0, runs)
+    searches = TaskSearches(SmallNet("small-nets/tree-base"), 0, runs)
     # Without advice the best on test is 0.7; random runs are 0.3, 0.4, 0.6 and a failed one, which counts as the worst: median 0.35.
-    assert judged.regret("default", 1, on_test=True) == pytest.approx((0.7 - 0.5) / (0.7 - 0.35))
+    assert searches.regret("default", 1, on_test=True) == pytest.approx((0.7 - 0.5) / (0.7 - 0.35))
     # Of random search every draw of two counts: the best run is in three of six, the second in two more, the third in the last.
     drawn = (3 * (0.7 - 0.6) + 2 * (0.7 - 0.4) + (0.7 - 0.3)) / 6
-    assert judged.regret("random", 2, on_test=True) == pytest.approx(drawn / (0.7 - 0.35))
-    assert judged.regret("random", 4, on_test=True) == pytest.approx((0.7 - 0.6) / (0.7 - 0.35))
-    assert judged.regret(f"{OURS} day one", 1, on_test=True) == pytest.approx((0.7 - 0.75) / (0.7 - 0.35))
-    assert judged.regret("default", 1, on_test=False) == pytest.approx((0.9 - 0.5) / (0.9 - 0.4))
-    assert math.isnan(judged.regret("default", 2, on_test=True))
-    assert judged.is_worse(_run(0.4, 0.4))
-    assert not judged.is_worse(_run(0.6, 0.4))
+    assert searches.regret("random", 2, on_test=True) == pytest.approx(drawn / (0.7 - 0.35))
+    assert searches.regret("random", 4, on_test=True) == pytest.approx((0.7 - 0.6) / (0.7 - 0.35))
+    assert searches.regret(f"{OURS} day one", 1, on_test=True) == pytest.approx((0.7 - 0.75) / (0.7 - 0.35))
+    assert searches.regret("default", 1, on_test=False) == pytest.approx((0.9 - 0.5) / (0.9 - 0.4))
+    assert math.isnan(searches.regret("default", 2, on_test=True))
+    assert searches.is_worse(_run(0.4, 0.4))
+    assert not searches.is_worse(_run(0.6, 0.4))
 
 
 def test_a_rank_that_was_announced_is_held_against_the_random_runs():
@@ -126,7 +126,7 @@ def test_a_rank_that_was_announced_is_held_against_the_random_runs():
     random = [_run(value, value) for value in (0.1, 0.2, 0.3, 0.7, 0.9, 0.95, math.nan)]
     runs = {"random": random, f"{OURS} day one": [expecting(0.5, 0.8), expecting(0.7, 0.9), _run(0.5, 0.5)]}
     # Better than five of seven, the failed one among them.
-    assert _held(Judged(SmallNet("small-nets/tree-base"), 0, runs), f"{OURS} day one") == [True, False]
+    assert _held(TaskSearches(SmallNet("small-nets/tree-base"), 0, runs), f"{OURS} day one") == [True, False]
 
 
 def test_schedule_free_is_run_as_its_package_asks_for(tmp_path: Path):
@@ -169,18 +169,18 @@ def test_intervals_are_over_data_sets_and_differences_are_paired():
     rng = np.random.default_rng(0)
     names = [name for name in suite_tasks(variants=("base", "wide")) if SmallNet(name).direction == "max" and "digit" not in name]
     offsets = {name: float(rng.normal()) for name in names}
-    judged = [Judged(SmallNet(name), 0, {}) for name in names]
-    figure = over_tasks(judged, lambda item: offsets[item.task.name])
+    searches = [TaskSearches(SmallNet(name), 0, {}) for name in names]
+    figure = over_tasks(searches, lambda item: offsets[item.task.name])
     by_data = np.array(
         [
             np.mean([offsets[f"small-nets/{data}-{v}"] for v in ("base", "wide")])
-            for data in dict.fromkeys(item.task.spec.data for item in judged)
+            for data in dict.fromkeys(item.task.spec.data for item in searches)
         ]
     )
     assert figure.mean == pytest.approx(by_data.mean())
     half_width = 1.96 * by_data.std(ddof=0) / math.sqrt(len(by_data))
     assert (figure.high - figure.low) / 2 == pytest.approx(half_width, rel=0.15)
-    assert over_tasks(judged, lambda item: math.nan).n == 0
+    assert over_tasks(searches, lambda item: math.nan).n == 0
 
 
 @pytest.mark.slow
@@ -195,10 +195,10 @@ def test_a_suite_goes_from_end_to_end_and_goes_on_where_it_was(tmp_path: Path, m
     settings = SuiteSettings(seeds=1, size="tiny", methods=("controls", "ours"))
     run_suite(path, settings, remark=remarks.append)
     with History(path) as history:
-        judged = read_suite(history, "tiny")
+        searches = read_suite(history, "tiny")
         n_runs = sum(item.n_runs for item in history.tasks())
-    assert {item.task.name for item in judged} == set(names)
-    for item in judged:
+    assert {item.task.name for item in searches} == set(names)
+    for item in searches:
         assert {method: len(runs) for method, runs in item.runs.items()} == {
             **dict.fromkeys(CONTROLS, 1),
             "random": 9,
@@ -206,8 +206,8 @@ def test_a_suite_goes_from_end_to_end_and_goes_on_where_it_was(tmp_path: Path, m
             f"{OURS} own tasks": 2,
         }
         assert not any(math.isnan(run.test) for run in item.runs["default"])
-    assert better_constant(judged) in ("constant-1e-2", "constant-3e-3")
-    tables = all_rows(judged)
+    assert better_constant(searches) in ("constant-1e-2", "constant-3e-3")
+    tables = all_rows(searches)
     assert {"Regret, base", "Regret, mlp", "What was advised"} <= set(tables)
     assert all(len(row) == len(columns) for columns, rows in tables.values() for row in rows)
     run_suite(path, settings, remark=remarks.append)
