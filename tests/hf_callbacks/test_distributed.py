@@ -53,6 +53,8 @@ def train(resume=None, **options):
 steps = train()
 if sys.argv[2] == "True":
     train(resume=f"{sys.argv[1]}/checkpoint-{steps // 2}")
+# The host leaves the group to the end of Python, and threads of gloo that are still there then may abort the process.
+torch.distributed.destroy_process_group()
 """
 
 
